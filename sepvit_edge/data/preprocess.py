@@ -1,0 +1,151 @@
+"""The one preprocessing rule: from an image file to the uint8 pixels that a package takes.
+
+1. The orientation that EXIF states is applied.
+2. The image becomes 8-bit RGB: grey is repeated, a palette looked up, CMYK converted, transparency
+   ignored (what the authors' and torchvision's loaders do); 16-bit grey keeps its high byte.
+3. The shorter side is resized to floor(image_size / crop), the longer one in proportion, rounded
+   down, with Pillow's BILINEAR: antialiased, 8-bit fixed point. Apps repeat it byte for byte.
+4. The centre square of image_size is cut out, its corner rounded down.
+
+Scaling to 0..1 and normalising are inside the exported graph, so no caller can forget them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..errors import SepViTError
+from ..variants import Preprocessing
+
+# A 100-megapixel image decodes to 300 MB; a larger one is a mistake or an attack.
+MAX_PIXELS = 100_000_000
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+_SIXTEEN_BIT = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
+
+
+def load_image(path: str | Path) -> Image.Image:
+    """Read an image file whole.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Decoded, in the file's own mode, orientation not applied yet.
+
+    Raises
+    ------
+    SepViTError
+        If the file is missing, unreadable, truncated, too large or no image.
+    """
+    try:
+        image = Image.open(path)
+        _check_size(image.size, str(path))
+        image.load()
+    except SepViTError:
+        raise
+    except FileNotFoundError:
+        raise SepViTError(f"there is no image {path}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise SepViTError(
+            f"{path} has more than {MAX_PIXELS // 10**6} megapixels; scale it down first"
+        ) from None
+    except UnidentifiedImageError:
+        raise SepViTError(f"{path} is not an image that Pillow can read") from None
+    except IsADirectoryError:
+        raise SepViTError(f"{path} is a folder, not an image") from None
+    except PermissionError:
+        raise SepViTError(f"{path} cannot be read: permission denied") from None
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, ...
+        raise SepViTError(f"{path} is a damaged image ({error})") from None
+    return image
+
+
+def _check_size(size: tuple[int, int], name: str) -> None:
+    if min(size) < 2:
+        raise SepViTError(f"{name} is {size[0]} x {size[1]} pixels; an image needs 2 x 2 at least")
+    if size[0] * size[1] > MAX_PIXELS:
+        raise SepViTError(
+            f"{name} is {size[0]} x {size[1]} pixels, over {MAX_PIXELS // 10**6} megapixels; "
+            "scale it down first"
+        )
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation and convert to 8-bit RGB (steps 1 and 2 of the rule).
+
+    Raises
+    ------
+    SepViTError
+        For floating-point images, whose range nobody states.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode in _SIXTEEN_BIT:
+        values = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
+        image = Image.fromarray(values.astype(np.uint8))
+    elif image.mode == "F":
+        raise SepViTError("floating-point images have no stated range; save it with 8 or 16 bits")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def preprocess(
+    image: Image.Image | np.ndarray | str | Path, rule: Preprocessing, image_size: int
+) -> np.ndarray:
+    """Turn one image into the model's input pixels.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image, numpy.ndarray, str or Path
+        An image, uint8 pixels (H, W, 3), or a file.
+    rule : Preprocessing
+        States the crop.
+    image_size : int
+        Side of the result.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 (image_size, image_size, 3), RGB.
+
+    Raises
+    ------
+    SepViTError
+        If the image cannot be used; the sentence says why.
+    """
+    if isinstance(image, (str, Path)):
+        image = load_image(image)
+    elif isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise SepViTError(
+                f"pixels must be uint8 (H, W, 3), not {image.dtype} {tuple(image.shape)}"
+            )
+        _check_size((image.shape[1], image.shape[0]), "the image")
+        image = Image.fromarray(image)
+    rgb = to_rgb(image)
+    _check_size(rgb.size, "the image")
+    width, height = resized_size(rgb.size, rule.resize_side(image_size))
+    if rgb.size != (width, height):
+        rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (width - image_size) // 2, (height - image_size) // 2
+    return np.array(rgb.crop((left, top, left + image_size, top + image_size)))
+
+
+def resized_size(size: tuple[int, int], shorter: int) -> tuple[int, int]:
+    """Width and height after the shorter side became `shorter` (step 3 of the rule).
+
+    Raises
+    ------
+    SepViTError
+        If the image is so narrow that the result would pass the size limit.
+    """
+    width, height = size
+    if width <= height:
+        resized = (shorter, height * shorter // width)
+    else:
+        resized = (width * shorter // height, shorter)
+    if resized[0] * resized[1] > MAX_PIXELS:
+        raise SepViTError(
+            f"an image of {width} x {height} pixels is too narrow to classify; crop it first"
+        )
+    return resized

@@ -1,0 +1,366 @@
+"""The edge form: what reference.py computes, from the same state dict, for static-graph compilers.
+
+Shapes in comments: B images (static), n windows of M = ws * ws pixels an image, T = M or M + 1
+tokens a window, C channels, h heads of d = 32. The stream between parts is (rows, C): one row a
+pixel, images one behind the other.
+
+Each principle below has a number, and the number stands where it is applied. What each is worth is
+measured by `python benchmarks/edge_form.py`; README has the table.
+
+1. Rank 4 at most, and a rank-2 stream. Core ML ends at rank 5 and several NPUs at 4; a window is
+   cut by one rank-4 permutation because (ws, C) is contiguous and needs no axis of its own.
+2. Everything is static. Shapes are Python integers when the graph is traced, so that no shape,
+   gather or index arithmetic is left in it.
+3. What does not depend on the input is computed here, once: window tokens after norm1 are a
+   constant, concatenated; batch and scale are already in it.
+4. Constant scales live in weights: 1 / sqrt(d) in q, 1 / (255 std) in the first convolution, the
+   affine part of a LayerNorm that feeds one linear in that linear, "+ x" of the position encoding
+   in its centre tap, PSA's shortcut as the identity added to the attention matrix.
+5. q, k and v are three linears, and k is permuted straight to (d, T): slicing one fused product
+   costs a copy on every runtime.
+6. Attention is `bmm` of rank 3. XNNPACK expands the operands of rank-4 products, and OpenVINO
+   2026.4.1 miscompiles `scaled_dot_product_attention` with one head.
+7. The residual stays in window order through a block: two permutations a block, not four.
+8. LayerNorm is the runtime's own where it has one (`layer_norm="native"`). XNNPACK has none: there
+   its means are products with a constant 1/C (`"linear"`), which keeps the model one delegate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .reference import (
+    DepthwiseSeparableSelfAttention,
+    OverlappingPatchEmbedding,
+    SepViT,
+    SepViTBlock,
+)
+from .variants import HEAD_DIM
+
+
+@dataclass(frozen=True)
+class EdgeOptions:
+    """The switches of the edge form; each exists because one runtime was measured to need it.
+
+    Attributes
+    ----------
+    input : str
+        ``"uint8-nhwc"``: pixels as decoders give them. ``"float32-nchw"``: the same values 0-255
+        for runtimes that convert no integers.
+    layer_norm : str
+        ``"native"`` or ``"linear"`` (principle 8).
+    """
+
+    input: Literal["uint8-nhwc", "float32-nchw"] = "uint8-nhwc"
+    layer_norm: Literal["native", "linear"] = "native"
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0])
+    linear.weight = nn.Parameter(weight.detach().float().contiguous(), requires_grad=False)
+    linear.bias = nn.Parameter(bias.detach().float().contiguous(), requires_grad=False)
+    return linear
+
+
+def _fold_affine(norm: nn.LayerNorm, linear: nn.Linear) -> nn.Linear:
+    """Linear that follows a LayerNorm, with the norm's affine part in it (principle 4)."""
+    weight = linear.weight.double()
+    return _linear(weight * norm.weight.double(), linear.bias + weight @ norm.bias.double())
+
+
+class LayerNorm(nn.Module):
+    """LayerNorm over the rows of (rows, C); `affine=False` where a linear has taken that part."""
+
+    def __init__(self, norm: nn.LayerNorm, options: EdgeOptions, affine: bool = True) -> None:
+        super().__init__()
+        self.dim, self.eps = norm.weight.numel(), norm.eps
+        self.linear = options.layer_norm == "linear"
+        self.weight = nn.Parameter(norm.weight.detach().clone(), False) if affine else None
+        self.bias = nn.Parameter(norm.bias.detach().clone(), False) if affine else None
+        if self.linear:
+            self.register_buffer("average", torch.full((1, self.dim), 1 / self.dim))
+            self.register_buffer("epsilon", torch.full((1,), self.eps))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, C) -> (rows, C)."""
+        if not self.linear:
+            return F.layer_norm(x, (self.dim,), self.weight, self.bias, self.eps)
+        centred = x - F.linear(x, self.average)
+        x = centred * torch.rsqrt(F.linear(centred * centred, self.average, self.epsilon))
+        return x if self.weight is None else x * self.weight + self.bias
+
+
+class PatchEmbedding(nn.Module):
+    """Strided convolution and LayerNorm: (B, in, H, W) -> (rows, C)."""
+
+    def __init__(self, embed: OverlappingPatchEmbedding, options: EdgeOptions) -> None:
+        super().__init__()
+        self.proj, self.norm = embed.proj, LayerNorm(embed.norm, options)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve, then make each position a row."""
+        x = self.proj(x).permute(0, 2, 3, 1)
+        return self.norm(x.reshape(-1, x.shape[3]))
+
+
+class PositionEncoding(nn.Module):
+    """The depthwise convolution with "+ x" as one more unit in its centre tap (principle 4)."""
+
+    def __init__(self, conv: nn.Conv2d, side: int) -> None:
+        super().__init__()
+        self.side = side
+        weight = conv.weight.detach().clone()
+        weight[:, :, 1, 1] += 1
+        dim = conv.out_channels
+        self.proj = nn.utils.skip_init(nn.Conv2d, dim, dim, 3, padding=1, groups=dim)
+        self.proj.weight = nn.Parameter(weight, False)
+        self.proj.bias = nn.Parameter(conv.bias.detach().clone(), False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, C) -> (rows, C)."""
+        C = x.shape[1]
+        x = x.reshape(-1, self.side, self.side, C).permute(0, 3, 1, 2)
+        return self.proj(x).permute(0, 2, 3, 1).reshape(-1, C)
+
+
+class DSA(nn.Module):
+    """Attention within windows: norm1, tokens, heads, shortcut."""
+
+    def __init__(self, block: SepViTBlock, batch: int, options: EdgeOptions) -> None:
+        super().__init__()
+        attn, dim = block.attn, block.norm1.weight.numel()
+        self.heads, self.count = attn.heads, batch * (block.side // block.ws) ** 2
+        self.tokens = block.ws**2 + block.separable
+        self.norm = LayerNorm(block.norm1, options)
+        weights, biases = attn.DSA_qkv.weight.split(dim), attn.DSA_qkv.bias.split(dim)
+        scale = HEAD_DIM**-0.5
+        self.q = _linear(weights[0] * scale, biases[0] * scale)
+        self.k, self.v = _linear(weights[1], biases[1]), _linear(weights[2], biases[2])
+        self.separable = block.separable
+        if self.separable:
+            token = block.norm1(block.win_tokens).detach()[0].repeat(batch, 1, 1)
+            self.register_buffer("window_tokens", token)  # (B n, 1, C), principle 3
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B n M, C) in window order -> (B n T, C)."""
+        C, n, h, T = x.shape[1], self.count, self.heads, self.tokens
+        x = self.norm(x)
+        if self.separable:
+            x = torch.cat((self.window_tokens, x.reshape(n, T - 1, C)), 1).reshape(n * T, C)
+        q = self.q(x).reshape(n, T, h, HEAD_DIM).permute(0, 2, 1, 3).reshape(n * h, T, HEAD_DIM)
+        k = self.k(x).reshape(n, T, h, HEAD_DIM).permute(0, 2, 3, 1).reshape(n * h, HEAD_DIM, T)
+        v = self.v(x).reshape(n, T, h, HEAD_DIM).permute(0, 2, 1, 3).reshape(n * h, T, HEAD_DIM)
+        y = torch.bmm(torch.softmax(torch.bmm(q, k), -1), v)
+        return y.reshape(n, h, T, HEAD_DIM).permute(0, 2, 1, 3).reshape(n * T, C) + x
+
+
+class PSA(nn.Module):
+    """Attention among windows, from their tokens; the windows' maps are the values."""
+
+    def __init__(
+        self, attn: DepthwiseSeparableSelfAttention, batch: int, windows: int, options: EdgeOptions
+    ) -> None:
+        super().__init__()
+        dim = attn.proj.in_features
+        self.heads, self.batch, self.windows = attn.heads, batch, windows
+        self.norm = LayerNorm(attn.win_tokens_norm, options)
+        weights, biases = attn.PSA_qk.weight.split(dim), attn.PSA_qk.bias.split(dim)
+        scale = HEAD_DIM**-0.5
+        self.q = _linear(weights[0] * scale, biases[0] * scale)
+        self.k = _linear(weights[1], biases[1])
+        self.register_buffer("identity", torch.eye(windows)[None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B n T, C) -> (B n M, C)."""
+        B, n, h, C = self.batch, self.windows, self.heads, x.shape[1]
+        x = x.reshape(B * n, -1, C)
+        M = x.shape[1] - 1
+        tokens = F.gelu(self.norm(x[:, :1].reshape(B * n, C)))
+        q = self.q(tokens).reshape(B, n, h, HEAD_DIM).permute(0, 2, 1, 3)
+        k = self.k(tokens).reshape(B, n, h, HEAD_DIM).permute(0, 2, 3, 1)
+        attention = torch.bmm(q.reshape(B * h, n, HEAD_DIM), k.reshape(B * h, HEAD_DIM, n))
+        attention = torch.softmax(attention, -1) + self.identity
+        v = x[:, 1:].reshape(B * n, M, h, HEAD_DIM)
+        if B == 1:
+            v = v.permute(2, 0, 1, 3)
+            mixed = torch.bmm(attention, v.reshape(h, n, M * HEAD_DIM))
+            mixed = mixed.reshape(h, n, M, HEAD_DIM).permute(1, 2, 0, 3)
+        else:  # (B, n) and (M, d) cannot be merged in one permutation of rank 4
+            v = v.permute(0, 2, 1, 3).reshape(B, n, h, M * HEAD_DIM).permute(0, 2, 1, 3)
+            mixed = torch.bmm(attention, v.reshape(B * h, n, M * HEAD_DIM))
+            mixed = mixed.reshape(B, h, n, M * HEAD_DIM).permute(0, 2, 1, 3)
+            mixed = mixed.reshape(B * n, h, M, HEAD_DIM).permute(0, 2, 1, 3)
+        return mixed.reshape(B * n * M, C)
+
+
+class MLP(nn.Module):
+    """norm2 without its affine part, linear, exact GELU, linear."""
+
+    def __init__(self, block: SepViTBlock, options: EdgeOptions) -> None:
+        super().__init__()
+        self.norm = LayerNorm(block.norm2, options, affine=False)
+        self.fc1 = _fold_affine(block.norm2, block.mlp.fc1)
+        self.fc2 = block.mlp.fc2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, C) -> (rows, C)."""
+        return self.fc2(F.gelu(self.fc1(self.norm(x))))
+
+
+class Block(nn.Module):
+    """One SepViT block; the stream enters and leaves in map order."""
+
+    def __init__(self, block: SepViTBlock, batch: int, options: EdgeOptions) -> None:
+        super().__init__()
+        self.groups, self.ws, self.batch = block.side // block.ws, block.ws, batch
+        self.dsa = DSA(block, batch, options)
+        self.psa = PSA(block.attn, batch, self.groups**2, options) if block.separable else None
+        self.proj = block.attn.proj
+        self.mlp = MLP(block, options)
+
+    def _permuted(self, x: Tensor, first: int, second: int) -> Tensor:
+        """Swap the two inner axes of (B groups, first, second, ws C): cuts and joins windows."""
+        if self.groups == 1:
+            return x
+        C = x.shape[1]
+        x = x.reshape(self.batch * self.groups, first, second, self.ws * C)
+        return x.permute(0, 2, 1, 3).reshape(-1, C)
+
+    def forward(self, x: Tensor, taps: dict[str, Tensor] | None = None, name: str = "") -> Tensor:
+        """(rows, C) -> (rows, C); with `taps`, the parts' outputs are put into it."""
+        x = self._permuted(x, self.ws, self.groups)  # window order from here on
+        y = self.dsa(x)
+        if taps is not None:
+            taps[f"{name}.dsa"] = y
+        if self.psa is not None:
+            y = self.psa(y)
+            if taps is not None:
+                taps[f"{name}.psa"] = y
+        x = x + self.proj(y)
+        if taps is not None:
+            taps[f"{name}.proj"] = self._permuted(x, self.groups, self.ws)
+        x = x + self.mlp(x)
+        x = self._permuted(x, self.groups, self.ws)
+        if taps is not None:
+            taps[f"{name}.mlp"] = x
+        return x
+
+
+class Stage(nn.Module):
+    """Patch embedding, then blocks with the position encoding after the first."""
+
+    def __init__(self, model: SepViT, index: int, batch: int, options: EdgeOptions) -> None:
+        super().__init__()
+        self.patch_embedding = PatchEmbedding(model.patch_embeds[index], options)
+        self.blocks = nn.ModuleList(Block(b, batch, options) for b in model.blocks[index])
+        self.cpe = PositionEncoding(model.pos_block[index].proj[0], model.sides[index])
+
+
+class Head(nn.Module):
+    """Final LayerNorm, mean over positions, classifier with the norm's affine part."""
+
+    def __init__(self, model: SepViT, batch: int, options: EdgeOptions) -> None:
+        super().__init__()
+        self.batch, self.side, self.linear = batch, model.sides[-1], options.layer_norm == "linear"
+        self.norm = LayerNorm(model.norm, options, affine=False)
+        self.classifier = _fold_affine(model.norm, model.head)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, C) -> (B, classes)."""
+        C = x.shape[1]
+        x = self.norm(x)
+        if self.linear:  # XNNPACK averages over the last two of four axes only
+            x = x.reshape(self.batch, self.side, self.side, C).permute(0, 3, 1, 2)
+            return self.classifier(x.mean((2, 3), keepdim=True).reshape(self.batch, C))
+        return self.classifier(x.reshape(self.batch, self.side**2, C).mean(1))
+
+
+class EdgeModel(nn.Module):
+    """The edge form of a reference model, for one batch and image size.
+
+    Parameters
+    ----------
+    model : SepViT
+        The reference; weights that no principle changes are shared with it.
+    batch : int
+        Images a call, fixed in the graph.
+    options : EdgeOptions
+        The switches.
+    taps : bool
+        Also return the output of every part (`tap_names`), for parity by block.
+    """
+
+    def __init__(
+        self,
+        model: SepViT,
+        batch: int = 1,
+        options: EdgeOptions | None = None,
+        taps: bool = False,
+    ) -> None:
+        super().__init__()
+        options = options or EdgeOptions()
+        self.config, self.batch, self.options = model.config, batch, options
+        self.stages = nn.ModuleList(Stage(model, i, batch, options) for i in range(4))
+        self.head = Head(model, batch, options)
+        self.sides = model.sides
+        rule = model.config.preprocessing
+        # Zero padding is zero after normalisation: the mean has to be subtracted in the graph,
+        # the scale can go into the convolution's weights (principle 4).
+        self.register_buffer("mean", torch.tensor(rule.mean).reshape(1, 3, 1, 1) * 255)
+        first = self.stages[0].patch_embedding
+        scale = torch.tensor(rule.std, dtype=torch.float64).reshape(1, 3, 1, 1) * 255
+        conv = nn.utils.skip_init(nn.Conv2d, 3, first.proj.out_channels, 7, 4, 3)
+        conv.weight = nn.Parameter((first.proj.weight.detach() / scale).float(), False)
+        conv.bias = nn.Parameter(first.proj.bias.detach().clone(), False)
+        first.proj = conv
+        self.taps = taps
+        self.tap_names: list[str] = []
+        self.eval()
+
+    def example_input(self) -> Tensor:
+        """Zero pixels of the shape and dtype that `forward` takes."""
+        size = self.config.image_size
+        if self.options.input == "uint8-nhwc":
+            return torch.zeros(self.batch, size, size, 3, dtype=torch.uint8)
+        return torch.zeros(self.batch, 3, size, size)
+
+    def forward(self, pixels: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Classify RGB pixels 0-255.
+
+        Parameters
+        ----------
+        pixels : Tensor
+            uint8 (B, size, size, 3) or float32 (B, 3, size, size), by `options.input`.
+
+        Returns
+        -------
+        Tensor or tuple of Tensor
+            Logits (B, num_classes), followed by the taps where they were asked for.
+        """
+        taps: dict[str, Tensor] | None = {} if self.taps else None
+        if self.options.input == "uint8-nhwc":
+            pixels = pixels.permute(0, 3, 1, 2).to(torch.float32)
+        x = pixels - self.mean
+        for i, stage in enumerate(self.stages):
+            if i > 0:
+                side = self.sides[i - 1]
+                x = x.reshape(self.batch, side, side, -1).permute(0, 3, 1, 2)
+            x = stage.patch_embedding(x)
+            if taps is not None:
+                taps[f"stages.{i}.patch_embedding"] = x
+            for j, block in enumerate(stage.blocks):
+                x = block(x, taps, f"stages.{i}.blocks.{j}")
+                if j == 0:
+                    x = stage.cpe(x)
+                    if taps is not None:
+                        taps[f"stages.{i}.cpe"] = x
+        logits = self.head(x)
+        if taps is None:
+            return logits
+        self.tap_names = list(taps)
+        return (logits, *taps.values())

@@ -1,0 +1,299 @@
+"""Checkpoints in and out.
+
+In: the authors' layout (a bare state dict, or one under ``model``; keys may carry ``module.``), as
+a pickle or as safetensors. Out: safetensors whose metadata holds the configuration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .errors import SepViTError
+from .reference import SepViT
+from .variants import VARIANTS, ModelConfig, Preprocessing, Variant, find_variant
+
+_METADATA_KEY = "sepvit_edge"
+_BUILTIN = Path(__file__).parent / "builtin"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model's weights came from.
+
+    Attributes
+    ----------
+    weights_sha256 : str
+        Digest of the weights themselves, as float32, whatever file they stood in.
+    file_sha256 : str or None
+        Digest of the checkpoint file, if there was one.
+    file_size : int or None
+        Its bytes.
+    trained_on : str or None
+        The built-in data set that the weights were trained on, where that is known.
+    """
+
+    weights_sha256: str
+    file_sha256: str | None = None
+    file_size: int | None = None
+    trained_on: str | None = None
+
+
+def builtin_checkpoints() -> dict[str, Path]:
+    """Return the checkpoints that ship with the package, by name."""
+    return {path.stem: path for path in sorted(_BUILTIN.glob("*.safetensors"))}
+
+
+def default_checkpoint(variant: str | None = None) -> Path:
+    """Return the built-in checkpoint of a variant.
+
+    Raises
+    ------
+    SepViTError
+        If none ships for that variant.
+    """
+    shipped = builtin_checkpoints()
+    key = "lite" if variant is None else find_variant(variant).key
+    for name, path in shipped.items():
+        if name.split("-")[0] == key:
+            return path
+    raise SepViTError(
+        f"no weights ship for {VARIANTS[key].name}; give --weights FILE, or --weights random to "
+        f"measure size and speed (built in: {', '.join(shipped) or 'none'})"
+    )
+
+
+def load_checkpoint(
+    path: str | Path,
+    *,
+    variant: str | None = None,
+    labels: tuple[str, ...] | None = None,
+    image_size: int | None = None,
+) -> SepViT:
+    """Read a checkpoint into a reference model in evaluation mode.
+
+    Parameters
+    ----------
+    path : str or Path
+        A ``.safetensors`` file, a pickle (``.pth``, ``.pt``, ``.bin``), or the name of a built-in
+        checkpoint.
+    variant : str, optional
+        What it must be; guessed from the shapes if not given.
+    labels : tuple of str, optional
+        Class names, in place of the file's.
+    image_size : int, optional
+        In place of the file's: no weight depends on it.
+
+    Returns
+    -------
+    SepViT
+        With float32 weights; ``model.source`` says where they came from.
+
+    Raises
+    ------
+    SepViTError
+        If the file cannot be read, wants to run code, or holds another model; the first missing,
+        unexpected and misshapen keys are named.
+    """
+    path = builtin_checkpoints().get(str(path), Path(path))
+    state, metadata = _read(path)
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    config = _config(state, metadata, path)
+    if variant is not None and find_variant(variant).key != config.variant:
+        raise SepViTError(
+            f"{path.name} is a {VARIANTS[config.variant].name}, not a {find_variant(variant).name}"
+        )
+    config = replace(
+        config,
+        labels=config.labels if labels is None else labels,
+        image_size=image_size or config.image_size,
+    )
+    model = _assemble(state, config, path)
+    model.source = Source(
+        weights_digest(model),
+        file_digest(path),
+        path.stat().st_size,
+        metadata.get("trained_on"),
+    )
+    return model
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """State dict and our metadata (empty for the authors' files)."""
+    if not path.exists():
+        known = ", ".join(builtin_checkpoints())
+        raise SepViTError(f"there is no checkpoint {path} (built in: {known or 'none'})")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                metadata = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
+                return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
+        # weights_only: a pickle may name tensors and plain containers, and nothing else.
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        name = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"it wants to call {name[1]}" if name else "it is not a plain pickle of tensors"
+        raise SepViTError(
+            f"{path.name} was refused: {reason}; save the state dict alone "
+            "(torch.save(model.state_dict(), ...))"
+        ) from None
+    except IsADirectoryError:
+        raise SepViTError(f"{path} is a folder, not a checkpoint") from None
+    except PermissionError:
+        raise SepViTError(f"{path} cannot be read: permission denied") from None
+    except (SafetensorError, RuntimeError, ValueError, EOFError, OSError, KeyError, TypeError) as e:
+        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise SepViTError(f"{path.name} is not a readable checkpoint ({reason})") from None
+    for key in ("model", "state_dict"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise SepViTError(f"{path.name} holds no state dict, neither bare nor under 'model'")
+    return dict(loaded), {}
+
+
+def _config(state: dict[str, Tensor], metadata: dict[str, Any], path: Path) -> ModelConfig:
+    if "config" in metadata:
+        try:
+            stored = dict(metadata["config"])
+            rule = stored.pop("preprocessing")
+            preprocessing = Preprocessing(rule["crop"], tuple(rule["mean"]), tuple(rule["std"]))
+            labels = tuple(stored.pop("labels"))
+            return ModelConfig(**stored, labels=labels, preprocessing=preprocessing)
+        except (KeyError, TypeError) as error:
+            raise SepViTError(f"{path.name} has a damaged configuration ({error})") from None
+    variant = guess_variant(state)
+    head = state.get("head.weight")
+    if variant is None or head is None or head.ndim != 2:
+        first = ", ".join(list(state)[:3]) or "none"
+        raise SepViTError(
+            f"{path.name} is no SepViT classifier: no variant has its shapes (first keys: {first})"
+        )
+    return ModelConfig(variant.key, num_classes=head.shape[0])
+
+
+def guess_variant(state: Mapping[str, Tensor]) -> Variant | None:
+    """Tell the variant of a state dict in the authors' layout by its width and depth."""
+    first = state.get("patch_embeds.0.proj.weight")
+    blocks = (re.match(r"blocks\.2\.(\d+)\.", key) for key in state)
+    depth = 1 + max((int(match[1]) for match in blocks if match), default=-1)
+    for variant in VARIANTS.values():
+        if first is not None and first.shape[0] == variant.width and depth == variant.depths[2]:
+            return variant
+    return None
+
+
+def _assemble(state: dict[str, Tensor], config: ModelConfig, path: Path) -> SepViT:
+    with torch.device("meta"):
+        model = SepViT(config)
+    wanted = model.state_dict()
+    missing = [key for key in wanted if key not in state]
+    unexpected = [key for key in state if key not in wanted]
+    misshapen = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in state and state[key].shape != wanted[key].shape
+    ]
+    if missing or unexpected or misshapen:
+        faults = (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+        found = "; ".join(f"{len(keys)} {kind}, first {keys[0]}" for kind, keys in faults if keys)
+        guess = guess_variant(state)
+        looks = f" (it looks like {guess.name})" if guess and guess.key != config.variant else ""
+        raise SepViTError(
+            f"{path.name} does not fit {VARIANTS[config.variant].name} with "
+            f"{config.num_classes} classes: {found}{looks}"
+        )
+    floats = {key: value.to(torch.float32).contiguous() for key, value in state.items()}
+    broken = next((key for key, value in floats.items() if not value.isfinite().all()), None)
+    if broken:
+        raise SepViTError(f"{path.name} holds values that are not finite, first in {broken}")
+    model.load_state_dict(floats, assign=True)
+    return model.eval()
+
+
+def save_checkpoint(
+    model: SepViT,
+    path: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    trained_on: str | None = None,
+) -> None:
+    """Write a model as safetensors with its configuration; an existing file is replaced at once.
+
+    Parameters
+    ----------
+    model : SepViT
+        The weights and their configuration.
+    path : str or Path
+        The file.
+    dtype : torch.dtype
+        How weights are stored; float16 halves the file.
+    trained_on : str, optional
+        Name of the data set, so that nobody evaluates on training data unawares.
+    """
+    path = Path(path)
+    metadata: dict[str, Any] = {"config": asdict(model.config)}
+    if trained_on:
+        metadata["trained_on"] = trained_on
+    state = {key: value.detach().to("cpu", dtype) for key, value in model.state_dict().items()}
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
+        temporary = Path(scratch) / path.name
+        save_file(state, temporary, {_METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+        os.replace(temporary, path)
+
+
+def source_of(model: SepViT) -> Source:
+    """Where a model's weights came from; if they changed since they were read, only what they are."""
+    digest = weights_digest(model)
+    known = model.source
+    return known if known and known.weights_sha256 == digest else Source(digest)
+
+
+def weights_digest(model: SepViT) -> str:
+    """SHA-256 over the names, shapes and float32 values of a state dict."""
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(f"{key} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().float().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def read_labels(path: str | Path) -> tuple[str, ...]:
+    """Read class names, one a line, in the order of the classifier's outputs.
+
+    Raises
+    ------
+    SepViTError
+        If the file cannot be read or is empty.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise SepViTError(f"the labels {path} cannot be read: {reason}") from None
+    labels = tuple(line.strip() for line in lines if line.strip())
+    if not labels:
+        raise SepViTError(f"{path} has no labels in it; give one a line")
+    return labels
