@@ -83,8 +83,8 @@ class LayerNorm(nn.Module):
         self.weight = nn.Parameter(norm.weight.detach().clone(), False) if affine else None
         self.bias = nn.Parameter(norm.bias.detach().clone(), False) if affine else None
         if self.linear:
-            self.register_buffer("average", torch.full((1, self.dim), 1 / self.dim))
-            self.register_buffer("epsilon", torch.full((1,), self.eps))
+            self.average = nn.Buffer(torch.full((1, self.dim), 1 / self.dim))
+            self.epsilon = nn.Buffer(torch.full((1,), self.eps))
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, C) -> (rows, C)."""
@@ -95,15 +95,48 @@ class LayerNorm(nn.Module):
         return x if self.weight is None else x * self.weight + self.bias
 
 
-class PatchEmbedding(nn.Module):
-    """Strided convolution and LayerNorm: (B, in, H, W) -> (rows, C)."""
+class Input(nn.Module):
+    """Pixels 0-255 to what the first convolution takes: (B, 3, size, size), mean subtracted.
 
-    def __init__(self, embed: OverlappingPatchEmbedding, options: EdgeOptions) -> None:
+    Zero padding is zero after normalisation, so the mean has to be subtracted in the graph; the
+    scale is in the convolution's weights (principle 4).
+    """
+
+    def __init__(self, mean: tuple[float, ...], options: EdgeOptions) -> None:
         super().__init__()
-        self.proj, self.norm = embed.proj, LayerNorm(embed.norm, options)
+        self.interleaved = options.input == "uint8-nhwc"
+        self.mean = nn.Buffer(torch.tensor(mean).reshape(1, 3, 1, 1) * 255)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pixels in the layout of `EdgeOptions.input` -> (B, 3, size, size)."""
+        if self.interleaved:
+            pixels = pixels.permute(0, 3, 1, 2).to(torch.float32)
+        return pixels - self.mean
+
+
+class PatchEmbedding(nn.Module):
+    """Strided convolution and LayerNorm, from the previous stage's rows or the input's map."""
+
+    def __init__(
+        self,
+        embed: OverlappingPatchEmbedding,
+        side: int | None,
+        input_std: tuple[float, ...] | None,
+        options: EdgeOptions,
+    ) -> None:
+        super().__init__()
+        self.side, self.norm = side, LayerNorm(embed.norm, options)
+        self.proj = embed.proj
+        if input_std is not None:  # principle 4
+            scale = torch.tensor(input_std, dtype=torch.float64).reshape(1, 3, 1, 1) * 255
+            self.proj = nn.utils.skip_init(nn.Conv2d, 3, embed.proj.out_channels, 7, 4, 3)
+            self.proj.weight = nn.Parameter((embed.proj.weight.detach() / scale).float(), False)
+            self.proj.bias = nn.Parameter(embed.proj.bias.detach().clone(), False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve, then make each position a row."""
+        """(B, 3, H, W), or (rows, C) of the previous stage -> (rows, C)."""
+        if self.side is not None:
+            x = x.reshape(-1, self.side, self.side, x.shape[1]).permute(0, 3, 1, 2)
         x = self.proj(x).permute(0, 2, 3, 1)
         return self.norm(x.reshape(-1, x.shape[3]))
 
@@ -144,7 +177,7 @@ class DSA(nn.Module):
         self.separable = block.separable
         if self.separable:
             token = block.norm1(block.win_tokens).detach()[0].repeat(batch, 1, 1)
-            self.register_buffer("window_tokens", token)  # (B n, 1, C), principle 3
+            self.window_tokens = nn.Buffer(token)  # (B n, 1, C), principle 3
 
     def forward(self, x: Tensor) -> Tensor:
         """(B n M, C) in window order -> (B n T, C)."""
@@ -173,7 +206,7 @@ class PSA(nn.Module):
         scale = HEAD_DIM**-0.5
         self.q = _linear(weights[0] * scale, biases[0] * scale)
         self.k = _linear(weights[1], biases[1])
-        self.register_buffer("identity", torch.eye(windows)[None])
+        self.identity = nn.Buffer(torch.eye(windows)[None])
 
     def forward(self, x: Tensor) -> Tensor:
         """(B n T, C) -> (B n M, C)."""
@@ -256,7 +289,12 @@ class Stage(nn.Module):
 
     def __init__(self, model: SepViT, index: int, batch: int, options: EdgeOptions) -> None:
         super().__init__()
-        self.patch_embedding = PatchEmbedding(model.patch_embeds[index], options)
+        self.patch_embedding = PatchEmbedding(
+            model.patch_embeds[index],
+            model.sides[index - 1] if index > 0 else None,
+            model.config.preprocessing.std if index == 0 else None,
+            options,
+        )
         self.blocks = nn.ModuleList(Block(b, batch, options) for b in model.blocks[index])
         self.cpe = PositionEncoding(model.pos_block[index].proj[0], model.sides[index])
 
@@ -305,19 +343,9 @@ class EdgeModel(nn.Module):
         super().__init__()
         options = options or EdgeOptions()
         self.config, self.batch, self.options = model.config, batch, options
+        self.input = Input(model.config.preprocessing.mean, options)
         self.stages = nn.ModuleList(Stage(model, i, batch, options) for i in range(4))
         self.head = Head(model, batch, options)
-        self.sides = model.sides
-        rule = model.config.preprocessing
-        # Zero padding is zero after normalisation: the mean has to be subtracted in the graph,
-        # the scale can go into the convolution's weights (principle 4).
-        self.register_buffer("mean", torch.tensor(rule.mean).reshape(1, 3, 1, 1) * 255)
-        first = self.stages[0].patch_embedding
-        scale = torch.tensor(rule.std, dtype=torch.float64).reshape(1, 3, 1, 1) * 255
-        conv = nn.utils.skip_init(nn.Conv2d, 3, first.proj.out_channels, 7, 4, 3)
-        conv.weight = nn.Parameter((first.proj.weight.detach() / scale).float(), False)
-        conv.bias = nn.Parameter(first.proj.bias.detach().clone(), False)
-        first.proj = conv
         self.taps = taps
         self.tap_names: list[str] = []
         self.eval()
@@ -343,13 +371,8 @@ class EdgeModel(nn.Module):
             Logits (B, num_classes), followed by the taps where they were asked for.
         """
         taps: dict[str, Tensor] | None = {} if self.taps else None
-        if self.options.input == "uint8-nhwc":
-            pixels = pixels.permute(0, 3, 1, 2).to(torch.float32)
-        x = pixels - self.mean
+        x = self.input(pixels)
         for i, stage in enumerate(self.stages):
-            if i > 0:
-                side = self.sides[i - 1]
-                x = x.reshape(self.batch, side, side, -1).permute(0, 3, 1, 2)
             x = stage.patch_embedding(x)
             if taps is not None:
                 taps[f"stages.{i}.patch_embedding"] = x

@@ -18,6 +18,7 @@ from .variants import (
     MLP_RATIO,
     ModelConfig,
     Preprocessing,
+    Source,
     find_variant,
     windows,
 )
@@ -75,7 +76,7 @@ class ConditionalPositionEncoding(nn.Module):
 
     def forward(self, x: Tensor, side: int) -> Tensor:
         """(B, N, C) -> (B, N, C)."""
-        B, N, C = x.shape
+        B, _, C = x.shape
         image = x.transpose(1, 2).reshape(B, C, side, side)
         return x + self.proj(image).flatten(2).transpose(1, 2)
 

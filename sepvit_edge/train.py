@@ -36,7 +36,7 @@ def main(
     output: Annotated[Path, typer.Option(help="The safetensors file to write.")],
     variant: Annotated[str, typer.Option(help="lite, t, s or b.")] = "lite",
     data: Annotated[str, typer.Option(help="A built-in data set.")] = "digits",
-    schedule: Annotated[str, typer.Option(help="SIZE:EPOCHS, in order.")] = "64:60,128:10,224:4",
+    schedule: Annotated[str, typer.Option(help="SIZE:EPOCHS, in order.")] = "64:20,224:10",
     batch: Annotated[int, typer.Option(help="Images a step.")] = 32,
     learning_rate: Annotated[float, typer.Option(help="Peak, of the first phase.")] = 1e-3,
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
@@ -84,8 +84,9 @@ def main(
             [{"params": decayed, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}]
         )
         steps = epochs * math.ceil(len(pixels) / batch)
-        # A later phase starts from trained weights: a tenth of the rate.
-        peak, warmup = learning_rate * (1.0 if index == 0 else 0.1), max(1, steps // 20)
+        # A later phase starts from trained weights: half the rate.
+        peak = learning_rate * (1.0 if index == 0 else 0.5)
+        warmup = max(1, steps // 20)
         step = 0
         with progress(f"{size} px", steps) as advance:
             for _ in range(epochs):

@@ -1,4 +1,4 @@
-"""What a SepViT model is: the four published configurations, and the facts that travel with weights.
+"""What a SepViT model is: the four published configurations, and what travels with weights.
 
 Source of the table: arXiv 2203.15380, Table 1 (architectures) and Table 2 (ImageNet-1K top-1).
 """
@@ -182,3 +182,25 @@ class ModelConfig:
                 f"{len(self.labels)} labels do not fit {self.num_classes} classes; "
                 "give one label a class, in the order of the classifier's outputs"
             )
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model's weights came from.
+
+    Attributes
+    ----------
+    weights_sha256 : str
+        Digest of the weights themselves, as float32, whatever file they stood in.
+    file_sha256 : str or None
+        Digest of the checkpoint file, if there was one.
+    file_size : int or None
+        Its bytes.
+    trained_on : str or None
+        The built-in data set that the weights were trained on, where that is known.
+    """
+
+    weights_sha256: str
+    file_sha256: str | None = None
+    file_size: int | None = None
+    trained_on: str | None = None

@@ -13,7 +13,7 @@ import pickle
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,32 +24,10 @@ from torch import Tensor
 
 from .errors import SepViTError
 from .reference import SepViT
-from .variants import VARIANTS, ModelConfig, Preprocessing, Variant, find_variant
+from .variants import VARIANTS, ModelConfig, Preprocessing, Source, Variant, find_variant
 
 _METADATA_KEY = "sepvit_edge"
 _BUILTIN = Path(__file__).parent / "builtin"
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a model's weights came from.
-
-    Attributes
-    ----------
-    weights_sha256 : str
-        Digest of the weights themselves, as float32, whatever file they stood in.
-    file_sha256 : str or None
-        Digest of the checkpoint file, if there was one.
-    file_size : int or None
-        Its bytes.
-    trained_on : str or None
-        The built-in data set that the weights were trained on, where that is known.
-    """
-
-    weights_sha256: str
-    file_sha256: str | None = None
-    file_size: int | None = None
-    trained_on: str | None = None
 
 
 def builtin_checkpoints() -> dict[str, Path]:
@@ -256,7 +234,7 @@ def save_checkpoint(
 
 
 def source_of(model: SepViT) -> Source:
-    """Where a model's weights came from; if they changed since they were read, only what they are."""
+    """Where a model's weights came from; once changed, only what they are."""
     digest = weights_digest(model)
     known = model.source
     return known if known and known.weights_sha256 == digest else Source(digest)

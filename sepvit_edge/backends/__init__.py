@@ -1,0 +1,144 @@
+"""The runtimes: one file each, and what they have in common.
+
+Everything that knows a runtime is in its file, and the runtime's library is imported there only.
+Adding a runtime is adding a file here, a line to `BACKENDS`, and a recipe in export/.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from ..errors import SepViTError, unknown_name
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from ..package import InputFacts, Manifest, ModelFacts, Placement
+    from ..recipe import Recipe
+
+# target -> extra to install, if the runtime is missing
+BACKENDS = {
+    "coreml": "coreml",
+    "executorch": "executorch",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+}
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A runtime's library and the versions of it that packages work with.
+
+    Attributes
+    ----------
+    distribution : str
+        Its name on the package index.
+    minimum, below : str
+        The supported range, ``minimum <= version < below``.
+    """
+
+    distribution: str
+    minimum: str
+    below: str
+
+
+@dataclass(frozen=True)
+class OpTiming:
+    """Time of one operation, as its runtime reports it.
+
+    Attributes
+    ----------
+    name : str
+        The runtime's name of it; `sepvit_edge.graph.part_of` tells where it belongs.
+    kind : str
+        The runtime's name of its type.
+    kernel : str
+        Which implementation ran.
+    microseconds : float
+        Mean over the runs.
+    """
+
+    name: str
+    kind: str
+    kernel: str
+    microseconds: float
+
+
+class Session(Protocol):
+    """A loaded model, ready to run."""
+
+    def run(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """Run one batch: uint8 (B, size, size, 3) in, the model's outputs, logits first, out."""
+        ...
+
+    def profile(self, pixels: np.ndarray, runs: int) -> list[OpTiming]:
+        """Time every operation over some runs of one batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """What a backend is given to lower.
+
+    Attributes
+    ----------
+    program : torch.export.ExportedProgram
+        The traced edge model (`sepvit_edge.graph.trace`); node names tell stage, block and part.
+    outputs : tuple of str
+        Names for its outputs: ``logits``, and the taps of a tapped twin.
+    recipe : Recipe
+        Precision and options.
+    labels : tuple of str
+        Class names.
+    model, input : ModelFacts, InputFacts
+        What the manifest will say, for runtimes whose files carry metadata.
+    """
+
+    program: ExportedProgram
+    outputs: tuple[str, ...]
+    recipe: Recipe
+    labels: tuple[str, ...]
+    model: ModelFacts
+    input: InputFacts
+
+
+class Backend(Protocol):
+    """What a runtime's file offers."""
+
+    target: str
+    runtime: Runtime
+
+    def lower(self, job: Lowering, folder: Path) -> Placement:
+        """Write the model file or files into a folder, and tell which operation runs where."""
+        ...
+
+    def open(self, folder: Path, manifest: Manifest, threads: int | None) -> Session:
+        """Load a package's model; `threads` None is the runtime's own choice."""
+        ...
+
+
+def get_backend(target: str) -> Backend:
+    """Load the backend of a target.
+
+    Raises
+    ------
+    SepViTError
+        If there is no such target, or its runtime is not installed; the extra is named.
+    """
+    if target not in BACKENDS:
+        raise unknown_name("target", target, BACKENDS)
+    try:
+        module = importlib.import_module(f".{target}", __package__)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("sepvit_edge"):
+            raise
+        raise SepViTError(
+            f"{error.name} is not installed; run: pip install 'sepvit-edge[{BACKENDS[target]}]'"
+        ) from None
+    backend: Backend = module.backend
+    return backend

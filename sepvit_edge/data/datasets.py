@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -63,6 +63,8 @@ class Digits:
         ``"train"``, ``"calibration"`` or ``"test"``.
     """
 
+    labels = tuple("0123456789")
+
     def __init__(self, split: str) -> None:
         from sklearn.datasets import load_digits
 
@@ -84,6 +86,26 @@ class Digits:
         source = int(self._indices[index])
         image = Image.fromarray(self._pixels[source])
         return Sample(image, int(self._labels[source]), f"{self.name}/{source}")
+
+
+class Unlabelled:
+    """The images of a data set without their labels: for models with other classes.
+
+    Parameters
+    ----------
+    data : Dataset
+        Whose images to take.
+    """
+
+    def __init__(self, data: Dataset) -> None:
+        self._data = data
+        self.name = data.name
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: int) -> Sample:
+        return replace(self._data[index], label=None)
 
 
 class ImageFolder:
@@ -165,8 +187,8 @@ def open_dataset(spec: str | Path, labels: Sequence[str], split: str = "test") -
         If there is no such set or folder, or its classes are not the model's.
     """
     if spec == "digits":
-        if len(labels) != 10:
-            raise SepViTError(f"digits has 10 classes, the model {len(labels)}; give --data FOLDER")
+        if tuple(labels) != Digits.labels:
+            raise SepViTError("the model's classes are not the digits 0-9; give --data FOLDER")
         return Digits(split)
     if not Path(spec).exists() and Path(spec).parent == Path("."):
         raise unknown_name("data set or folder", str(spec), BUILT_IN)

@@ -1,0 +1,157 @@
+"""OpenVINO: model.xml and model.bin."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import openvino as ov
+from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+from pydantic import ValidationError
+
+from ..errors import SepViTError
+from ..graph import macs_by_operation, part_of
+from ..package import Manifest, PlacedOps, Placement
+from ..recipe import Recipe, Strict, first_fault
+from . import Lowering, OpTiming, Runtime
+
+MODEL = "model.xml"
+# Nodes of the compiled graph that are no work.
+_NO_WORK = frozenset({"Const", "Input", "Output"})
+
+
+class Options(Strict):
+    """Options of an OpenVINO recipe.
+
+    Attributes
+    ----------
+    inference_precision : str
+        The plugin's INFERENCE_PRECISION_HINT, written into every compilation: ``"f32"``,
+        ``"bf16"``, or ``"device"`` for what the CPU's plugin prefers.
+    """
+
+    inference_precision: Literal["f32", "bf16", "device"] = "f32"
+
+
+def _options(recipe: Recipe) -> Options:
+    try:
+        return Options.model_validate(recipe.options)
+    except ValidationError as error:
+        raise SepViTError(f"the recipe's options: {first_fault(error)}") from None
+
+
+class OpenVINOBackend:
+    """The backend; see `sepvit_edge.backends.Backend`."""
+
+    target = "openvino"
+    runtime = Runtime("openvino", "2026.4", "2026.5")
+
+    def lower(self, job: Lowering, folder: Path) -> Placement:
+        """Convert through the FX decoder: of the routes into OpenVINO the one that never crashed.
+
+        `convert_model(program)` would decompose again and lose the nodes' names, so the decoder
+        gets the decomposed graph as it is.
+        """
+        options = _options(job.recipe)
+        module = job.program.module(check_guards=False)
+        model = ov.convert_model(TorchFXPythonDecoder(module))
+        model.inputs[0].get_tensor().set_names({job.input.name})
+        for port, name in zip(model.outputs, job.outputs, strict=True):
+            port.get_tensor().set_names({name})
+        ov.save_model(model, folder / MODEL, compress_to_fp16=job.recipe.precision == "fp16")
+        return _placement(_compile(folder, options, None), job)
+
+    def open(self, folder: Path, manifest: Manifest, threads: int | None) -> OpenVINOSession:
+        """Compile for the CPU."""
+        return OpenVINOSession(folder, _options(manifest.recipe), threads)
+
+
+def _placement(compiled: ov.CompiledModel, job: Lowering) -> Placement:
+    """Read the compiled graph back: every node runs in the CPU plugin, in its own precision."""
+    nodes = []
+    for node in compiled.get_runtime_model().get_ops():
+        info = {key: str(value.astype(str)) for key, value in node.get_rt_info().items()}
+        if info["layerType"] not in _NO_WORK:
+            nodes.append((info["runtimePrecision"], info["layerType"], _origins(info)))
+    macs = macs_by_operation(job.program)
+    total = sum(macs.values())
+    shares: Counter[str] = Counter()
+    for precision, _, origins in nodes:
+        shares[precision] += sum(macs.pop(name, 0) for name in origins)
+    # Attention that the plugin fused lost the names of its products, not of its part.
+    for precision, _, origins in nodes:
+        if any(name.startswith("MatMul_") for name in origins):
+            parts = {part_of(name) for name in origins} - {None}
+            for name in [name for name in macs if part_of(name) in parts]:
+                shares[precision] += macs.pop(name)
+    ops: dict[str, Counter[str]] = {}
+    for precision, kind, _ in nodes:
+        ops.setdefault(precision, Counter())[kind] += 1
+    return Placement(
+        device="CPU",
+        placed=[
+            PlacedOps(
+                where="CPU plugin",
+                precision=precision,
+                accelerated=True,
+                ops=sum(kinds.values()),
+                macs_share=round(shares[precision] / total, 4),
+                kinds=dict(sorted(kinds.items())),
+            )
+            for precision, kinds in sorted(ops.items())
+        ],
+        macs_unattributed=round(sum(macs.values()) / total, 4),
+    )
+
+
+def _origins(info: dict[str, str]) -> list[str]:
+    """Names of the graph's nodes that a compiled node came from."""
+    return [name.split("/")[0] for name in info["originalLayersNames"].split(",")]
+
+
+def _compile(
+    folder: Path, options: Options, threads: int | None, counters: bool = False
+) -> ov.CompiledModel:
+    settings: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY", "PERF_COUNT": counters}
+    if options.inference_precision != "device":
+        settings["INFERENCE_PRECISION_HINT"] = options.inference_precision
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    try:
+        return ov.Core().compile_model(folder / MODEL, "CPU", settings)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise SepViTError(f"OpenVINO cannot load {folder / MODEL}: {reason}") from None
+
+
+class OpenVINOSession:
+    """A compiled model; see `sepvit_edge.backends.Session`."""
+
+    def __init__(self, folder: Path, options: Options, threads: int | None) -> None:
+        self._arguments = (folder, options, threads)
+        self._compiled = _compile(*self._arguments)
+        self._request = self._compiled.create_infer_request()
+
+    def run(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """Run one batch."""
+        results = self._request.infer([pixels], share_inputs=True)
+        return [np.array(results[port]) for port in self._compiled.outputs]
+
+    def profile(self, pixels: np.ndarray, runs: int) -> list[OpTiming]:
+        """Time every node; in a compilation of its own, since counters cost time in each run."""
+        request = _compile(*self._arguments, counters=True).create_infer_request()
+        request.infer([pixels])
+        totals: dict[tuple[str, str, str], float] = {}
+        for _ in range(runs):
+            request.infer([pixels])
+            for node in request.profiling_info:
+                if node.status == ov.ProfilingInfo.Status.EXECUTED:
+                    key = (node.node_name, node.node_type, node.exec_type)
+                    microseconds = node.real_time.total_seconds() * 1e6
+                    totals[key] = totals.get(key, 0.0) + microseconds / runs
+        return [OpTiming(*key, microseconds) for key, microseconds in totals.items()]
+
+
+backend = OpenVINOBackend()

@@ -1,0 +1,276 @@
+"""From a model to a package: edge form, lowering, golden vectors, parity, manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.numpy import save_file
+
+from . import parity
+from .backends import Backend, Lowering, get_backend
+from .data import Dataset, preprocess
+from .data.datasets import Digits, Unlabelled
+from .edge import EdgeModel, EdgeOptions
+from .errors import CheckFailed, SepViTError
+from .graph import trace
+from .package import (
+    GOLDEN,
+    LABELS,
+    SCHEMA_VERSION,
+    InputFacts,
+    Manifest,
+    ModelFacts,
+    OutputFacts,
+    Package,
+    PackageSession,
+    Placement,
+    RuntimeFacts,
+    SourceFacts,
+    check_destination,
+    check_runtime,
+    list_files,
+    replacing,
+    source_facts,
+    versions_used,
+    write_manifest,
+)
+from .recipe import Recipe, find_recipe
+from .reference import SepViT, count_macs, count_parameters
+from .variants import find_variant
+from .weights import source_of
+
+# What an export without labelled data measures parity on: enough for the distance of the logits.
+UNLABELLED_IMAGES = 32
+_TOOLS = ("sepvit-edge", "torch")
+
+
+def export_package(
+    model: SepViT,
+    target: str = "openvino",
+    precision: str | None = None,
+    output: str | Path | None = None,
+    *,
+    recipe: Recipe | None = None,
+    batch: int = 1,
+    data: Dataset | None = None,
+    images: int | None = None,
+    force: bool = False,
+    step: Callable[[str], None] = lambda _: None,
+) -> Package:
+    """Export a model, check the result and write it as a package.
+
+    Parameters
+    ----------
+    model : SepViT
+        The reference; its configuration goes into the package.
+    target : str
+        The runtime.
+    precision : str, optional
+        ``"fp32"``, ``"fp16"`` or ``"int8"``, as far as the target has it; fp32 unless given.
+    output : str or Path, optional
+        The folder; ``packages/<variant>-<target>-<precision>`` unless given.
+    recipe : Recipe, optional
+        In place of the one that the target has for the precision.
+    batch : int
+        Images a call, fixed in the package.
+    data : Dataset, optional
+        What parity is measured on; built-in images unless given.
+    images : int, optional
+        At most so many of them.
+    force : bool
+        Replace an existing package.
+    step : callable
+        Told what is being done, for a progress display.
+
+    Returns
+    -------
+    Package
+        Complete, checked and in its place.
+
+    Raises
+    ------
+    SepViTError
+        On bad input; nothing is written then.
+    CheckFailed
+        If the result breaks the recipe's placement budget.
+    """
+    recipe = recipe or find_recipe(target, precision)
+    destination = Path(output) if output else default_output(model, recipe)
+    check_destination(destination, force)
+    if batch < 1:
+        raise SepViTError(f"a batch has at least one image, not {batch}")
+    backend = get_backend(recipe.target)
+    installed = check_runtime(backend.runtime)
+    data, images = (data, images) if data else default_data(model, images)
+    model = model.eval()
+
+    step("computing the edge form")
+    edge = EdgeModel(model, batch, EdgeOptions(**recipe.edge.model_dump()))
+    job = lowering(model, edge, recipe)
+    with replacing(destination, force) as folder:
+        step(f"lowering to {backend.target}")
+        placement = backend.lower(job, folder)
+        check_placement(placement, recipe)
+        (folder / LABELS).write_text("\n".join(job.labels) + "\n", encoding="utf-8")
+        manifest = make_manifest(job, backend, installed, source_facts(source_of(model)), placement)
+        _write(manifest, folder)
+        step("running the golden vectors")
+        session = PackageSession(Package(folder))
+        _write_golden(model, session, folder)
+        step(f"measuring parity on {data.name}")
+        measured = parity.measure(session, model, data, images)
+        _write(manifest.model_copy(update={"parity": measured}), folder)
+    return Package(destination)
+
+
+def lowering(model: SepViT, edge: EdgeModel, recipe: Recipe) -> Lowering:
+    """Trace an edge model and state the facts that go into files and manifest."""
+    config = model.config
+    interleaved = edge.options.input == "uint8-nhwc"
+    program = trace(edge)
+    return Lowering(
+        program=program,
+        outputs=("logits", *edge.tap_names),
+        recipe=recipe,
+        labels=config.labels,
+        model=ModelFacts(
+            variant=config.variant,
+            name=find_variant(config.variant).name,
+            num_classes=config.num_classes,
+            image_size=config.image_size,
+            parameters=count_parameters(model),
+            macs=count_macs(model),
+        ),
+        input=InputFacts(
+            name="pixels",
+            shape=list(edge.example_input().shape),
+            dtype="uint8" if interleaved else "float32",
+            layout="NHWC" if interleaved else "NCHW",
+            resize_shorter_side=config.preprocessing.resize_side(config.image_size),
+            crop_size=config.image_size,
+            **asdict(config.preprocessing),
+        ),
+    )
+
+
+def make_manifest(
+    job: Lowering,
+    backend: Backend,
+    installed: str,
+    source: SourceFacts,
+    placement: Placement,
+) -> Manifest:
+    """State what a package is, before its files and its parity are known."""
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        digest="0" * 64,
+        model=job.model,
+        input=job.input,
+        output=OutputFacts(name="logits", shape=[job.input.shape[0], job.model.num_classes]),
+        target=job.recipe.target,
+        precision=job.recipe.precision,
+        quantization=None,
+        runtime=RuntimeFacts(
+            name=backend.runtime.distribution,
+            version=installed,
+            minimum=backend.runtime.minimum,
+            below=backend.runtime.below,
+        ),
+        versions=versions_used(_TOOLS),
+        recipe=job.recipe,
+        source=source,
+        files=[],
+        placement=placement,
+        parity=None,
+    )
+
+
+def default_output(model: SepViT, recipe: Recipe) -> Path:
+    """Where a package goes unless told otherwise."""
+    return Path("packages") / f"{model.config.variant}-{recipe.target}-{recipe.precision}"
+
+
+def default_data(model: SepViT, images: int | None = None) -> tuple[Dataset, int | None]:
+    """Built-in images that a model was not trained on, and how many to take.
+
+    With labels where the model was trained on the built-in set, else without.
+    """
+    digits = Digits("test")
+    if model.source is not None and model.source.trained_on == "digits/train":
+        return digits, images
+    return Unlabelled(digits), images or UNLABELLED_IMAGES
+
+
+def check_placement(placement: Placement, recipe: Recipe) -> None:
+    """Hold a placement against its recipe's budget.
+
+    Raises
+    ------
+    CheckFailed
+        Naming the first operations outside, their blocks and the likely reasons.
+    """
+    budget, outside = recipe.placement, placement.outside
+    inside = sum(group.macs_share for group in placement.placed if group.accelerated)
+    faults = []
+    if budget.max_ops_outside is not None and len(outside) > budget.max_ops_outside:
+        faults.append(
+            f"{len(outside)} operations are outside the target's unit, "
+            f"the budget is {budget.max_ops_outside}"
+        )
+    if budget.min_macs_share is not None and inside < budget.min_macs_share:
+        faults.append(f"{inside:.1%} of the MACs are inside, not {budget.min_macs_share:.1%}")
+    if faults:
+        named = "; ".join(f"{o.name} ({o.part}): {o.reason}" for o in outside[:5])
+        raise CheckFailed(f"the placement budget is broken: {'; '.join(faults)}. First: {named}")
+
+
+def _write(manifest: Manifest, folder: Path) -> None:
+    write_manifest(manifest.model_copy(update={"files": list_files(folder)}), folder)
+
+
+def golden_images() -> list[Image.Image]:
+    """Real images of different sizes and modes that every package carries.
+
+    Two handwritten digits (8 x 8, grey), and pieces of scikit-learn's two sample photographs
+    (china.jpg by Yann and flower.jpg by dany13, both CC BY 2.0).
+    """
+    from sklearn.datasets import load_sample_images
+
+    digits = Digits("test")
+    china, flower = (Image.fromarray(i) for i in load_sample_images().images)
+    transparent = flower.crop((150, 40, 310, 130)).convert("RGBA")
+    transparent.putalpha(Image.linear_gradient("L").resize(transparent.size))
+    return [
+        digits[0].image,
+        digits[1].image.resize((37, 53), Image.Resampling.BICUBIC).convert("RGB"),
+        china.crop((100, 60, 420, 300)),
+        flower.crop((200, 0, 350, 401)),
+        china.crop((0, 180, 640, 240)).convert("L"),
+        transparent,
+    ]
+
+
+def _write_golden(model: SepViT, session: PackageSession, folder: Path) -> None:
+    config = model.config
+    images = golden_images()
+    tensors = {f"image.{i}": np.asarray(image) for i, image in enumerate(images)}
+    pixels = np.stack([preprocess(i, config.preprocessing, config.image_size) for i in images])
+    tensors["pixels"] = pixels
+    tensors["reference_logits"] = parity.reference_logits(model, pixels)
+    tensors["package_logits"] = session.run_pixels(pixels)[0]
+    notice = "photographs: china.jpg by Yann, flower.jpg by dany13, CC BY 2.0, cropped"
+    save_file(tensors, folder / GOLDEN, {"images": notice})
+
+
+def seeded(variant: str, num_classes: int, image_size: int, labels: tuple[str, ...]) -> SepViT:
+    """Make a model with seeded random weights: its size and speed are real, its answers are not."""
+    from .reference import create_model
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return create_model(variant, num_classes, image_size, labels=labels)

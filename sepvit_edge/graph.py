@@ -1,0 +1,115 @@
+"""The traced edge model, with names that say where in the network each operation belongs.
+
+A runtime keeps the names of the graph it was given. Here every node is named after its module, as
+in ``stages_2_blocks_4_psa_q__linear``; so whatever a runtime reports (placement, op timings, a
+block that leaves the reference) is attributed to stage, block and part by its name alone.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections import Counter
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from .edge import EdgeModel
+
+_ATEN = torch.ops.aten
+_PART = re.compile(
+    r"(?P<input>input)"
+    r"|(?P<head>head)"
+    r"|stages_(?P<stage>\d)_(?:(?P<sub>patch_embedding|cpe)"
+    r"|blocks_(?P<block>\d+)(?:_(?P<part>dsa|psa|proj|mlp))?)"
+)
+
+
+def trace(model: EdgeModel) -> ExportedProgram:
+    """Trace an edge model into a static graph of core ATen operations with telling names.
+
+    Parameters
+    ----------
+    model : EdgeModel
+        With its batch and image size fixed.
+
+    Returns
+    -------
+    torch.export.ExportedProgram
+        Linears are kept whole: every runtime has a kernel for them.
+    """
+    table = torch.export.default_decompositions()
+    table.pop(_ATEN.linear.default, None)
+    with warnings.catch_warnings():
+        # torch 2.13 copies its own deprecated tree specs.
+        warnings.simplefilter("ignore", FutureWarning)
+        program = torch.export.export(model, (model.example_input(),))
+        program = program.run_decompositions(table)
+    name_nodes(program)
+    return program
+
+
+def name_nodes(program: ExportedProgram) -> None:
+    """Rename every operation's node to ``module_path__operation``, in place."""
+    outputs = {spec.arg.name: spec.arg for spec in program.graph_signature.output_specs}
+    for node in program.graph.nodes:
+        if node.op != "call_function":
+            continue
+        stack = list(node.meta.get("nn_module_stack", {}).values())
+        path = stack[-1][0].removeprefix("L['self'].") if stack else ""
+        operation = getattr(node.target, "__name__", "op").split(".")[0].strip("_")
+        output = outputs.get(node.name)
+        node._rename(re.sub(r"\W", "_", f"{path}__{operation}"))
+        if output is not None:
+            output.name = node.name
+    program.graph_module.recompile()
+
+
+def part_of(name: str) -> str | None:
+    """Tell where an operation belongs, from its name.
+
+    Returns
+    -------
+    str or None
+        ``"input"``, ``"stages.0.patch_embedding"``, ``"stages.2.blocks.4.psa"``,
+        ``"stages.2.blocks.4"`` (window order and residual), ``"stages.0.cpe"``, ``"head"``; None
+        if the name says nothing.
+    """
+    match = _PART.match(name)
+    if match is None:
+        return None
+    if match["input"] or match["head"]:
+        return match["input"] or match["head"]
+    if match["sub"]:
+        return f"stages.{match['stage']}.{match['sub']}"
+    block = f"stages.{match['stage']}.blocks.{match['block']}"
+    return f"{block}.{match['part']}" if match["part"] else block
+
+
+def macs_by_operation(program: ExportedProgram) -> Counter[str]:
+    """Multiply-accumulates of every node that has any, by its name.
+
+    Counted as torch's FLOP counter does: linear, convolution and matrix product. The linears that
+    stand for a mean (edge form, principle 8) and the folded scales are not the paper's work, and
+    the linears with one output are left out.
+    """
+    macs: Counter[str] = Counter()
+    for node in program.graph.nodes:
+        if node.op != "call_function":
+            continue
+        if node.target is _ATEN.linear.default:
+            weight = _shape(node.args[1])
+            if weight[0] > 1:
+                macs[node.name] = math.prod(_shape(node)) * weight[1]
+        elif node.target is _ATEN.convolution.default:
+            macs[node.name] = math.prod(_shape(node)) * math.prod(_shape(node.args[1])[1:])
+        elif node.target in (_ATEN.bmm.default, _ATEN.mm.default):
+            macs[node.name] = math.prod(_shape(node)) * _shape(node.args[0])[-1]
+    return macs
+
+
+def _shape(node: object) -> tuple[int, ...]:
+    assert isinstance(node, Node)
+    return tuple(int(side) for side in node.meta["val"].shape)

@@ -1,0 +1,143 @@
+"""Recipes: what to build for a target, as TOML that users copy and edit (folder export/)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import SepViTError, unknown_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Precision = Literal["fp32", "fp16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+
+
+class Strict(BaseModel):
+    """A model whose unknown keys are errors: a misspelt option must not be ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EdgeSwitches(Strict):
+    """The switches of the edge form (`sepvit_edge.edge.EdgeOptions`)."""
+
+    input: Literal["uint8-nhwc", "float32-nchw"] = "uint8-nhwc"
+    layer_norm: Literal["native", "linear"] = "native"
+
+
+class PlacementBudget(Strict):
+    """What the export must reach, or fail.
+
+    Attributes
+    ----------
+    max_ops_outside : int or None
+        Operations that may run outside the target's accelerated unit.
+    min_macs_share : float or None
+        Share of the multiply-accumulates that must run inside it, 0..1.
+    """
+
+    max_ops_outside: int | None = Field(default=None, ge=0)
+    min_macs_share: float | None = Field(default=None, ge=0, le=1)
+
+
+class Recipe(Strict):
+    """One way to build a package.
+
+    Attributes
+    ----------
+    target : str
+        The runtime.
+    precision : str
+        ``"fp32"``, ``"fp16"`` or ``"int8"``.
+    description : str
+        One line for people.
+    edge : EdgeSwitches
+        Which edge form the runtime gets.
+    options : dict
+        The backend's own options; it checks them.
+    placement : PlacementBudget
+        What the export must reach.
+    """
+
+    target: str
+    precision: Precision
+    description: str = ""
+    edge: EdgeSwitches = EdgeSwitches()
+    options: dict[str, str | int | float | bool] = {}
+    placement: PlacementBudget = PlacementBudget()
+
+
+def recipe_folder() -> Path:
+    """Where the recipes are: beside the package in a checkout, inside it in a wheel."""
+    inside = Path(__file__).parent / "recipes"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "export"
+
+
+def recipes() -> dict[str, Path]:
+    """Return the recipes that ship with the package, by name."""
+    return {path.stem: path for path in sorted(recipe_folder().glob("*.toml"))}
+
+
+def targets() -> list[str]:
+    """Return the targets that have a recipe."""
+    return sorted({load_recipe(path).target for path in recipes().values()})
+
+
+def load_recipe(name_or_file: str | Path) -> Recipe:
+    """Read a recipe by name, or from a file.
+
+    Raises
+    ------
+    SepViTError
+        If there is none, or it is not valid; the key is named.
+    """
+    path = recipes().get(str(name_or_file), Path(name_or_file))
+    if not path.is_file():
+        if path.suffix == ".toml" or len(path.parts) > 1:
+            raise SepViTError(f"there is no recipe {path}")
+        raise unknown_name("recipe", str(name_or_file), recipes())
+    try:
+        return Recipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SepViTError(f"the recipe {path} is not valid TOML: {error}") from None
+    except ValidationError as error:
+        raise SepViTError(f"the recipe {path}: {first_fault(error)}") from None
+
+
+def find_recipe(target: str, precision: str | None = None) -> Recipe:
+    """Look up the recipe that a target has for a precision, fp32 unless stated.
+
+    Raises
+    ------
+    SepViTError
+        If the target is unknown or lacks the precision; what there is is named.
+    """
+    found = {
+        recipe.precision: recipe
+        for name, path in recipes().items()
+        if (recipe := load_recipe(path)).target == target and name == f"{target}-{recipe.precision}"
+    }
+    if not found:
+        raise unknown_name("target", target, targets())
+    precision = precision or "fp32"
+    if precision not in PRECISIONS:
+        raise unknown_name("precision", precision, PRECISIONS)
+    if precision not in found:
+        raise SepViTError(f"{target} has no {precision} yet; it has {', '.join(found)}")
+    return found[precision]
+
+
+def first_fault(error: ValidationError) -> str:
+    """Put pydantic's first complaint into one line that names the key."""
+    fault: Any = error.errors()[0]
+    where = ".".join(str(part) for part in fault["loc"]) or "the document"
+    if fault["type"] == "extra_forbidden":
+        return f"{where} is not a known key"
+    return f"{where}: {fault['msg']}"
