@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +14,11 @@ from safetensors.numpy import save_file
 
 from . import parity
 from .backends import Backend, Lowering, get_backend
-from .data import Dataset, preprocess
+from .data import Dataset, open_dataset, preprocess
 from .data.datasets import Digits, Unlabelled
 from .edge import EdgeModel, EdgeOptions
 from .errors import CheckFailed, SepViTError
+from .files import file_sha256
 from .graph import trace
 from .package import (
     GOLDEN,
@@ -33,6 +35,7 @@ from .package import (
     SourceFacts,
     check_destination,
     check_runtime,
+    compare_packages,
     list_files,
     replacing,
     source_facts,
@@ -42,11 +45,11 @@ from .package import (
 from .recipe import Recipe, find_recipe
 from .reference import SepViT, count_macs, count_parameters
 from .variants import find_variant
-from .weights import source_of
+from .weights import builtin_checkpoints, load_checkpoint, source_of, weights_digest
 
 # What an export without labelled data measures parity on: enough for the distance of the logits.
 UNLABELLED_IMAGES = 32
-_TOOLS = ("sepvit-edge", "torch")
+_TOOLS = ("numpy", "pillow", "sepvit-edge", "torch")
 
 
 def export_package(
@@ -181,13 +184,142 @@ def make_manifest(
             minimum=backend.runtime.minimum,
             below=backend.runtime.below,
         ),
-        versions=versions_used(_TOOLS),
+        versions=versions_used((*_TOOLS, backend.runtime.distribution)),
         recipe=job.recipe,
         source=source,
         files=[],
         placement=placement,
         parity=None,
     )
+
+
+def run_tapped_twin(
+    model: SepViT, recipe: Recipe, pixels: np.ndarray, edge: EdgeModel | None = None
+) -> dict[str, np.ndarray]:
+    """Build a twin of a package whose every part is an output too, and run it.
+
+    Parameters
+    ----------
+    model : SepViT
+        The reference.
+    recipe : Recipe
+        Of the package.
+    pixels : numpy.ndarray
+        uint8 (1, image_size, image_size, 3).
+    edge : EdgeModel, optional
+        The tapped edge form to lower, where it is not to be made from `model`.
+
+    Returns
+    -------
+    dict
+        Outputs by name: ``logits``, ``stages.0.patch_embedding``, ``stages.0.blocks.0.dsa`` ...
+    """
+    backend = get_backend(recipe.target)
+    installed = check_runtime(backend.runtime)
+    if edge is None:
+        edge = EdgeModel(model, 1, EdgeOptions(**recipe.edge.model_dump()), taps=True)
+    job = lowering(model, edge, recipe)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        placement = backend.lower(job, folder)
+        source = source_facts(source_of(model))
+        _write(make_manifest(job, backend, installed, source, placement), folder)
+        outputs = PackageSession(Package(folder)).run_pixels(pixels)
+    return dict(zip(job.outputs, outputs, strict=True))
+
+
+def reference_of(package: Package, weights: str | Path | None = None) -> SepViT:
+    """Find the reference model that a package was made from.
+
+    Parameters
+    ----------
+    package : Package
+        Whose manifest names the weights by digest.
+    weights : str or Path, optional
+        The checkpoint, ``"random"`` for seeded random weights; looked for among the built-in ones
+        unless given.
+
+    Raises
+    ------
+    SepViTError
+        If the checkpoint is not built in and none was given, or it holds other weights.
+    """
+    facts, source = package.manifest.model, package.manifest.source
+    if weights is None:
+        for path in builtin_checkpoints().values():
+            if file_sha256(path) == source.file_sha256:
+                weights = path
+    if weights is None and source.file_sha256 is None:
+        weights = "random"
+    if weights is None:
+        raise SepViTError(
+            f"{package.path} was not made from built-in weights; give its checkpoint by --weights"
+        )
+    if str(weights) == "random":
+        model = seeded(facts.variant, facts.num_classes, facts.image_size, package.labels)
+    else:
+        model = load_checkpoint(weights, labels=package.labels, image_size=facts.image_size)
+    if weights_digest(model) != source.weights_sha256:
+        raise SepViTError(f"{package.path} was not made from the weights in {weights}")
+    return model
+
+
+def verify_package(
+    path: str | Path,
+    weights: str | Path | None = None,
+    data: str | Path | None = None,
+    step: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Rebuild a package from its recipe and weights, and compare all bytes.
+
+    Parameters
+    ----------
+    path : str or Path
+        The package.
+    weights : str or Path, optional
+        Its checkpoint, where that is not built in.
+    data : str or Path, optional
+        What its parity was measured on, where that is not built in.
+    step : callable
+        Told what is being done.
+
+    Raises
+    ------
+    CheckFailed
+        Naming the first file that differs.
+    SepViTError
+        If the weights or the data are not those that it was made with.
+    """
+    package = Package(path)
+    manifest = package.manifest
+    step("loading the weights")
+    model = reference_of(package, weights)
+    images = manifest.parity.images if manifest.parity else None
+    dataset = open_dataset(data, package.labels) if data else None
+    if dataset is None and manifest.parity and not manifest.parity.data.startswith("digits/"):
+        raise SepViTError(f"give the folder {manifest.parity.data} by --data to verify {path}")
+    with tempfile.TemporaryDirectory() as scratch:
+        again = Path(scratch) / "package"
+        export_package(
+            model,
+            output=again,
+            recipe=manifest.recipe,
+            batch=manifest.input.shape[0],
+            data=dataset,
+            images=images,
+            step=step,
+        )
+        step("comparing")
+        try:
+            compare_packages(package.path, again)
+        except CheckFailed as error:
+            now = Package(again).manifest
+            other = [
+                f"{name} {manifest.versions.get(name)} then and {version} now"
+                for name, version in now.versions.items()
+                if manifest.versions.get(name) != version
+            ]
+            raise CheckFailed(f"{error}{'; it has ' if other else ''}{', '.join(other)}") from None
 
 
 def default_output(model: SepViT, recipe: Recipe) -> Path:

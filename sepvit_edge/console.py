@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import errno
 import functools
+import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
 from .errors import SepViTError
+
+if TYPE_CHECKING:
+    from .package import Parity
 
 console = Console(highlight=False)
 # Progress and errors leave standard output to the result.
@@ -65,11 +71,69 @@ _OS_ERRORS = {
 
 
 def _fail(sentence: str) -> None:
-    stderr.print(f"[bold red]error:[/] {_escape(sentence)}", soft_wrap=True)
+    stderr.print(Text.assemble(("error: ", "bold red"), sentence), soft_wrap=True)
 
 
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
+def warn(sentence: str) -> None:
+    """Say on standard error what went wrong with one of several inputs."""
+    stderr.print(Text.assemble(("warning: ", "yellow"), sentence), soft_wrap=True)
+
+
+def emit_json(document: object) -> None:
+    """Print a document for programs."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Print pairs of name and value; an empty name starts a new section."""
+    table = Table(title=title, title_justify="left", show_header=False, min_width=50)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column()
+    for name, value in rows:
+        if name:
+            table.add_row(name, Text(value))
+        else:
+            table.add_section()
+    console.print(table)
+
+
+def print_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table with a header; the first column is wrapped, not cut."""
+    table = Table(*header)
+    for row in rows:
+        table.add_row(*(Text(cell, overflow="fold") for cell in row))
+    console.print(table)
+
+
+def parity_rows(parity: Parity) -> list[tuple[str, str]]:
+    """Rows of a table that state a parity measurement."""
+    rows = [
+        ("compared on", f"{parity.images} images of {parity.data}"),
+        ("max abs error", f"{parity.max_abs_error:.2g} (logits span {parity.logits_range:.3g})"),
+        ("SQNR", f"{parity.sqnr_db:.1f} dB"),
+        ("top-1 agreement", f"{parity.top1_agreement:.2%}"),
+    ]
+    if parity.top1_reference is not None and parity.top1_package is not None:
+        rows.append(("top-1 reference", f"{parity.top1_reference:.2%}"))
+        rows.append(("top-1 package", f"{parity.top1_package:.2%}"))
+    if parity.top1_difference is not None and parity.top1_difference_interval is not None:
+        low, high = parity.top1_difference_interval
+        interval = f"95 % interval {low:+.2%} to {high:+.2%}, McNemar p = {parity.mcnemar_p:.2g}"
+        rows.append(("difference", f"{parity.top1_difference:+.2%} ({interval})"))
+    return rows
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[str], None]]:
+    """Show on standard error what is being done while the block runs.
+
+    Yields
+    ------
+    callable
+        Takes what is done next.
+    """
+    with stderr.status("starting") as status:
+        yield lambda text: status.update(f"{text} ...")
 
 
 @contextmanager

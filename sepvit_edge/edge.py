@@ -28,13 +28,14 @@ measured by `python benchmarks/edge_form.py`; README has the table.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .reference import (
+    ConditionalPositionEncoding,
     DepthwiseSeparableSelfAttention,
     OverlappingPatchEmbedding,
     SepViT,
@@ -60,10 +61,15 @@ class EdgeOptions:
     layer_norm: Literal["native", "linear"] = "native"
 
 
+def _frozen(values: Tensor | None) -> nn.Parameter:
+    """A float32 parameter of its own with these values."""
+    assert values is not None
+    return nn.Parameter(values.detach().to(torch.float32, copy=True).contiguous(), False)
+
+
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0])
-    linear.weight = nn.Parameter(weight.detach().float().contiguous(), requires_grad=False)
-    linear.bias = nn.Parameter(bias.detach().float().contiguous(), requires_grad=False)
+    linear.weight, linear.bias = _frozen(weight), _frozen(bias)
     return linear
 
 
@@ -80,8 +86,8 @@ class LayerNorm(nn.Module):
         super().__init__()
         self.dim, self.eps = norm.weight.numel(), norm.eps
         self.linear = options.layer_norm == "linear"
-        self.weight = nn.Parameter(norm.weight.detach().clone(), False) if affine else None
-        self.bias = nn.Parameter(norm.bias.detach().clone(), False) if affine else None
+        self.weight = _frozen(norm.weight) if affine else None
+        self.bias = _frozen(norm.bias) if affine else None
         if self.linear:
             self.average = nn.Buffer(torch.full((1, self.dim), 1 / self.dim))
             self.epsilon = nn.Buffer(torch.full((1,), self.eps))
@@ -92,7 +98,7 @@ class LayerNorm(nn.Module):
             return F.layer_norm(x, (self.dim,), self.weight, self.bias, self.eps)
         centred = x - F.linear(x, self.average)
         x = centred * torch.rsqrt(F.linear(centred * centred, self.average, self.epsilon))
-        return x if self.weight is None else x * self.weight + self.bias
+        return x if self.weight is None or self.bias is None else x * self.weight + self.bias
 
 
 class Input(nn.Module):
@@ -130,8 +136,8 @@ class PatchEmbedding(nn.Module):
         if input_std is not None:  # principle 4
             scale = torch.tensor(input_std, dtype=torch.float64).reshape(1, 3, 1, 1) * 255
             self.proj = nn.utils.skip_init(nn.Conv2d, 3, embed.proj.out_channels, 7, 4, 3)
-            self.proj.weight = nn.Parameter((embed.proj.weight.detach() / scale).float(), False)
-            self.proj.bias = nn.Parameter(embed.proj.bias.detach().clone(), False)
+            self.proj.weight = _frozen(embed.proj.weight / scale)
+            self.proj.bias = _frozen(embed.proj.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W), or (rows, C) of the previous stage -> (rows, C)."""
@@ -151,8 +157,8 @@ class PositionEncoding(nn.Module):
         weight[:, :, 1, 1] += 1
         dim = conv.out_channels
         self.proj = nn.utils.skip_init(nn.Conv2d, dim, dim, 3, padding=1, groups=dim)
-        self.proj.weight = nn.Parameter(weight, False)
-        self.proj.bias = nn.Parameter(conv.bias.detach().clone(), False)
+        self.proj.weight = _frozen(weight)
+        self.proj.bias = _frozen(conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, C) -> (rows, C)."""
@@ -264,7 +270,7 @@ class Block(nn.Module):
         x = x.reshape(self.batch * self.groups, first, second, self.ws * C)
         return x.permute(0, 2, 1, 3).reshape(-1, C)
 
-    def forward(self, x: Tensor, taps: dict[str, Tensor] | None = None, name: str = "") -> Tensor:
+    def forward(self, x: Tensor, taps: dict[str, Tensor] | None, name: str) -> Tensor:
         """(rows, C) -> (rows, C); with `taps`, the parts' outputs are put into it."""
         x = self._permuted(x, self.ws, self.groups)  # window order from here on
         y = self.dsa(x)
@@ -290,13 +296,28 @@ class Stage(nn.Module):
     def __init__(self, model: SepViT, index: int, batch: int, options: EdgeOptions) -> None:
         super().__init__()
         self.patch_embedding = PatchEmbedding(
-            model.patch_embeds[index],
+            cast(OverlappingPatchEmbedding, model.patch_embeds[index]),
             model.sides[index - 1] if index > 0 else None,
             model.config.preprocessing.std if index == 0 else None,
             options,
         )
-        self.blocks = nn.ModuleList(Block(b, batch, options) for b in model.blocks[index])
-        self.cpe = PositionEncoding(model.pos_block[index].proj[0], model.sides[index])
+        blocks = cast(nn.ModuleList, model.blocks[index])
+        self.blocks = nn.ModuleList(Block(cast(SepViTBlock, b), batch, options) for b in blocks)
+        cpe = cast(ConditionalPositionEncoding, model.pos_block[index])
+        self.cpe = PositionEncoding(cast(nn.Conv2d, cpe.proj[0]), model.sides[index])
+
+    def forward(self, x: Tensor, taps: dict[str, Tensor] | None, name: str) -> Tensor:
+        """The previous stage's rows, or the input's map -> (rows, C)."""
+        x = self.patch_embedding(x)
+        if taps is not None:
+            taps[f"{name}.patch_embedding"] = x
+        for index, block in enumerate(self.blocks):
+            x = block(x, taps, f"{name}.blocks.{index}")
+            if index == 0:
+                x = self.cpe(x)
+                if taps is not None:
+                    taps[f"{name}.cpe"] = x
+        return x
 
 
 class Head(nn.Module):
@@ -347,8 +368,23 @@ class EdgeModel(nn.Module):
         self.stages = nn.ModuleList(Stage(model, i, batch, options) for i in range(4))
         self.head = Head(model, batch, options)
         self.taps = taps
-        self.tap_names: list[str] = []
         self.eval()
+
+    @property
+    def tap_names(self) -> list[str]:
+        """Names of the outputs after the logits, in order."""
+        if not self.taps:
+            return []
+        names = []
+        for i, stage in enumerate(self.stages):
+            names.append(f"stages.{i}.patch_embedding")
+            for j, block in enumerate(cast(Stage, stage).blocks):
+                parts = ["dsa", "psa", "proj", "mlp"]
+                if cast(Block, block).psa is None:
+                    parts.remove("psa")
+                names += [f"stages.{i}.blocks.{j}.{part}" for part in parts]
+                names += [f"stages.{i}.cpe"] if j == 0 else []
+        return names
 
     def example_input(self) -> Tensor:
         """Zero pixels of the shape and dtype that `forward` takes."""
@@ -373,17 +409,8 @@ class EdgeModel(nn.Module):
         taps: dict[str, Tensor] | None = {} if self.taps else None
         x = self.input(pixels)
         for i, stage in enumerate(self.stages):
-            x = stage.patch_embedding(x)
-            if taps is not None:
-                taps[f"stages.{i}.patch_embedding"] = x
-            for j, block in enumerate(stage.blocks):
-                x = block(x, taps, f"stages.{i}.blocks.{j}")
-                if j == 0:
-                    x = stage.cpe(x)
-                    if taps is not None:
-                        taps[f"stages.{i}.cpe"] = x
+            x = stage(x, taps, f"stages.{i}")
         logits = self.head(x)
         if taps is None:
             return logits
-        self.tap_names = list(taps)
-        return (logits, *taps.values())
+        return (logits, *(taps[name] for name in self.tap_names))

@@ -28,6 +28,7 @@ from safetensors.numpy import load_file
 
 from .data.preprocess import preprocess
 from .errors import CheckFailed, SepViTError
+from .files import file_sha256
 from .recipe import Precision, Recipe, Strict, first_fault
 from .variants import Preprocessing, Source
 
@@ -348,15 +349,6 @@ def _check_file(folder: Path, file: PackageFile) -> None:
         raise SepViTError(f"{path} was changed since it was exported; export again")
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
 def list_files(folder: Path) -> list[PackageFile]:
     """Every file of a package folder except its manifest, in order of path."""
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
@@ -487,7 +479,8 @@ class PackageSession:
                     [piece, np.zeros_like(piece[:1]).repeat(batch - len(piece), 0)]
                 )
             pieces.append(self._session.run(self._as_input(piece)))
-        # Only the logits are per image; a tapped twin has batch 1.
+        if len(pieces) == 1 and batch == 1:
+            return pieces[0]  # a tapped twin's other outputs have no axis of images
         return [np.concatenate(parts)[: len(pixels)] for parts in zip(*pieces, strict=True)]
 
     def _as_input(self, pixels: np.ndarray) -> np.ndarray:

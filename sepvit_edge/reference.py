@@ -7,7 +7,7 @@ channels, h heads of d = 32.
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import Literal, cast, overload
 
 import torch
 import torch.nn.functional as F
@@ -236,7 +236,7 @@ class SepViT(nn.Module):
         maps = []
         for stage, side in enumerate(self.sides):
             x = self.patch_embeds[stage](x)
-            for index, block in enumerate(self.blocks[stage]):
+            for index, block in enumerate(cast(nn.ModuleList, self.blocks[stage])):
                 x = block(x)
                 if index == 0:
                     x = self.pos_block[stage](x, side)

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .errors import SepViTError
+from .files import file_sha256
 from .reference import SepViT
 from .variants import VARIANTS, ModelConfig, Preprocessing, Source, Variant, find_variant
 
@@ -102,7 +103,7 @@ def load_checkpoint(
     model = _assemble(state, config, path)
     model.source = Source(
         weights_digest(model),
-        file_digest(path),
+        file_sha256(path),
         path.stat().st_size,
         metadata.get("trained_on"),
     )
@@ -249,23 +250,21 @@ def weights_digest(model: SepViT) -> str:
     return digest.hexdigest()
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
 def read_labels(path: str | Path) -> tuple[str, ...]:
     """Read class names, one a line, in the order of the classifier's outputs.
+
+    Parameters
+    ----------
+    path : str or Path
+        A text file, or ``"imagenet"`` for the 1,000 names that torchvision carries.
 
     Raises
     ------
     SepViTError
         If the file cannot be read or is empty.
     """
+    if str(path) == "imagenet":
+        return _imagenet_labels()
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -275,3 +274,14 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
     if not labels:
         raise SepViTError(f"{path} has no labels in it; give one a line")
     return labels
+
+
+def _imagenet_labels() -> tuple[str, ...]:
+    try:
+        from torchvision.models import ResNet50_Weights
+    except ImportError:
+        raise SepViTError(
+            "the names of ImageNet's classes come from torchvision; run: "
+            "pip install 'sepvit-edge[imagenet]'"
+        ) from None
+    return tuple(ResNet50_Weights.IMAGENET1K_V2.meta["categories"])

@@ -165,6 +165,23 @@ class ImageFolder:
         return Sample(load_image(path), label, str(path))
 
 
+def list_images(paths: Sequence[Path]) -> list[Path]:
+    """Replace each folder by the images in it and below, in order.
+
+    Raises
+    ------
+    SepViTError
+        If a folder holds none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        inside = _images(path.rglob("*")) if path.is_dir() else [path]
+        if not inside:
+            raise SepViTError(f"there is no image in {path}")
+        found += inside
+    return found
+
+
 def _images(paths: Iterator[Path]) -> list[Path]:
     return sorted(p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
 

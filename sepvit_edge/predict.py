@@ -1,0 +1,60 @@
+"""Classify images with a package: `python -m sepvit_edge.predict PACKAGE image.jpg ...`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import command, emit_json, print_columns, warn
+
+
+@command
+def main(
+    package: Annotated[Path, typer.Argument(help="A package's folder.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
+    top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 3,
+    threads: Annotated[int, typer.Option(help="Of the runtime; its own choice if 0.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Name the most probable classes of each image.
+
+    An image that cannot be read is reported and the others go on; the exit status is 2 then.
+    """
+    import numpy as np
+
+    from .data.datasets import list_images
+    from .errors import SepViTError
+    from .package import open_package
+
+    session = open_package(package, threads or None)
+    labels = session.package.labels
+    results, failures = [], 0
+    for path in list_images(images):
+        try:
+            logits = session.run(path)[0].astype(np.float64)
+        except SepViTError as error:
+            warn(str(error))
+            failures += 1
+            continue
+        probabilities = np.exp(logits - logits.max())
+        probabilities /= probabilities.sum()
+        # A stable sort: equal logits keep the order of the classes, in every language.
+        best = np.argsort(-probabilities, kind="stable")[:top]
+        classes = [{"label": labels[i], "probability": float(probabilities[i])} for i in best]
+        results.append({"image": str(path), "classes": classes})
+    if json:
+        emit_json(results)
+    elif results:
+        rows = []
+        for found in results:
+            cells = [f"{c['label']} {c['probability']:.1%}" for c in found["classes"]]  # type: ignore[index]
+            rows.append([str(found["image"]), *cells])
+        print_columns(["image", *(f"top {i + 1}" for i in range(len(rows[0]) - 1))], rows)
+    if failures:
+        raise SepViTError(f"{failures} of {failures + len(results)} images could not be classified")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Latency, and where the time goes."""

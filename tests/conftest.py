@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+# Two threads on a two-core machine; more of them only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+class Outcome(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+def jittered(variant: str, num_classes: int = 10, image_size: int = 64, seed: int = 0):
+    """A model whose every parameter is far from its initial value, so that no error hides.
+
+    Fresh biases are zero and fresh norms are one: a form that drops them would pass.
+    """
+    import sepvit_edge
+
+    torch.manual_seed(seed)
+    model = sepvit_edge.create_model(variant, num_classes, image_size)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn_like(parameter)
+            if "norm" in name and name.endswith("weight"):
+                parameter.add_(0.2 * noise)
+            elif name.endswith("bias"):
+                parameter.add_(0.1 * noise)
+            elif name.endswith("win_tokens"):
+                parameter.copy_(noise)
+            elif parameter.ndim == 2:
+                parameter.mul_(3)
+    return model.eval()
+
+
+def random_pixels(count: int, size: int, seed: int = 0) -> np.ndarray:
+    """Smooth random images, nearer to photographs than white noise is."""
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (count, 9, 9, 3), dtype=np.uint8)
+    resample = Image.Resampling.BICUBIC
+    return np.stack([np.asarray(Image.fromarray(s).resize((size, size), resample)) for s in small])
+
+
+@pytest.fixture(scope="session")
+def package_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small OpenVINO package, made once; tests that damage it copy it first."""
+    pytest.importorskip("openvino")
+    import sepvit_edge
+
+    output = tmp_path_factory.mktemp("packages") / "lite"
+    sepvit_edge.export_package(jittered("lite"), "openvino", output=output, images=8)
+    return output
+
+
+@pytest.fixture
+def run_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """Run a command in this process: `run_command("export", "--target", "openvino")`."""
+
+    def run(name: str, *arguments: object) -> Outcome:
+        module = importlib.import_module(f"sepvit_edge.{name}")
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        # Wide enough that no sentence is wrapped.
+        monkeypatch.setenv("COLUMNS", "300")
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as leaving:
+            module.main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return Outcome(int(leaving.value.code or 0), out, err)
+
+    return run
+
+
+def run_process(*arguments: object, **options: object) -> Outcome:
+    """Run `python -m sepvit_edge.<command> ...` in a process of its own."""
+    command = [sys.executable, "-m", f"sepvit_edge.{arguments[0]}", *map(str, arguments[1:])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, **options)  # type: ignore[call-overload]
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+Runner = Callable[..., Outcome]
+Arguments = Sequence[object]
