@@ -193,10 +193,10 @@ def make_manifest(
     )
 
 
-def run_tapped_twin(
+def run_twin(
     model: SepViT, recipe: Recipe, pixels: np.ndarray, edge: EdgeModel | None = None
 ) -> dict[str, np.ndarray]:
-    """Build a twin of a package whose every part is an output too, and run it.
+    """Lower a twin of a package, with every part's output tapped, and run it.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ def run_tapped_twin(
     pixels : numpy.ndarray
         uint8 (1, image_size, image_size, 3).
     edge : EdgeModel, optional
-        The tapped edge form to lower, where it is not to be made from `model`.
+        The edge form to lower; the tapped one of `model` unless given.
 
     Returns
     -------

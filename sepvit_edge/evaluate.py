@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import command, emit_json, parity_rows, print_table, progress
+from .console import (
+    command,
+    emit_json,
+    parity_rows,
+    print_columns,
+    print_table,
+    progress,
+    steps,
+)
+
+if TYPE_CHECKING:
+    from .data import Dataset
+    from .package import Package
+    from .reference import SepViT
 
 
 @command
@@ -18,6 +31,9 @@ def main(
         str, typer.Option(help="The checkpoint it was made from; found if built in.")
     ] = "",
     images: Annotated[int, typer.Option(help="At most so many images.")] = 0,
+    by_block: Annotated[
+        bool, typer.Option("--by-block", help="Compare every part of a tapped twin.")
+    ] = False,
     threads: Annotated[int, typer.Option(help="Of the runtime; its own choice if 0.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -34,12 +50,45 @@ def main(
         if data
         else default_data(model, images or None)
     )
+    if by_block:
+        _by_block(session.package, model, dataset, json)
+        return
     with progress(f"running {dataset.name}", min(len(dataset), limit or len(dataset))) as advance:
         measured = parity.measure(session, model, dataset, limit, advance)
     if json:
         emit_json(measured.model_dump(mode="json"))
     else:
         print_table(str(package), parity_rows(measured))
+
+
+def _by_block(package: Package, model: SepViT, dataset: Dataset, json: bool) -> None:
+    from dataclasses import asdict
+
+    from . import parity
+    from .build import run_twin
+    from .data import preprocess
+    from .errors import CheckFailed
+
+    manifest = package.manifest
+    pixels = preprocess(dataset[0].image, package.preprocessing, manifest.model.image_size)[None]
+    with steps() as step:
+        step("building and running the tapped twin")
+        outputs = run_twin(model, manifest.recipe, pixels)
+        taps = parity.by_block(outputs, model, pixels, manifest.precision)
+    if json:
+        emit_json([asdict(tap) for tap in taps])
+    else:
+        header = ["output of", "max abs error", "SQNR", ""]
+        print_columns(
+            header,
+            [
+                [t.name, f"{t.max_abs_error:.2g}", f"{t.sqnr_db:.1f} dB", "leaves" * t.leaves]
+                for t in taps
+            ],
+        )
+    first = next((tap for tap in taps if tap.leaves), None)
+    if first is not None:
+        raise CheckFailed(f"{first.name} is the first part that leaves the reference")
 
 
 if __name__ == "__main__":

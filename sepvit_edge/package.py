@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 MANIFEST, LABELS, GOLDEN = "manifest.json", "labels.txt", "golden.safetensors"
+_FULL_BELOW = 1 << 16  # bytes
 _DIGEST_LINE = re.compile(rb'"digest": "([0-9a-f]{64})"')
 
 
@@ -537,6 +538,11 @@ def replacing(destination: Path, force: bool) -> Iterator[Path]:
             os.rename(destination, previous)
         os.rename(partial, destination)
         shutil.rmtree(previous, ignore_errors=True)
+    except Exception as error:
+        # Each runtime reports a full disk in words of its own.
+        if partial.exists() and shutil.disk_usage(partial).free < _FULL_BELOW:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(destination)) from error
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

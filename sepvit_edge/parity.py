@@ -199,7 +199,7 @@ def by_block(
     Parameters
     ----------
     outputs : dict
-        The twin's outputs by name (`sepvit_edge.build.run_tapped_twin`).
+        The twin's outputs by name (`sepvit_edge.build.run_twin`).
     model : SepViT
         The reference.
     pixels : numpy.ndarray

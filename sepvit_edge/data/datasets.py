@@ -14,7 +14,7 @@ from PIL import Image
 from ..errors import CheckFailed, SepViTError, unknown_name
 from .preprocess import IMAGE_SUFFIXES, load_image, to_rgb
 
-BUILT_IN = ("digits",)
+BUILT_IN = ("digits", "glyphs")
 SPLITS = ("train", "calibration", "test")
 
 
@@ -192,7 +192,7 @@ def open_dataset(spec: str | Path, labels: Sequence[str], split: str = "test") -
     Parameters
     ----------
     spec : str or Path
-        ``"digits"``, or the path of a folder.
+        ``"digits"``, ``"glyphs"``, or the path of a folder.
     labels : sequence of str
         The model's class names.
     split : str
@@ -207,6 +207,12 @@ def open_dataset(spec: str | Path, labels: Sequence[str], split: str = "test") -
         if tuple(labels) != Digits.labels:
             raise SepViTError("the model's classes are not the digits 0-9; give --data FOLDER")
         return Digits(split)
+    if spec == "glyphs":
+        from . import glyphs
+
+        if tuple(labels) != glyphs.LABELS:
+            raise SepViTError("the model's classes are not 0-9, A-Z, a-z; give --data FOLDER")
+        return glyphs.Glyphs(split)
     if not Path(spec).exists() and Path(spec).parent == Path("."):
         raise unknown_name("data set or folder", str(spec), BUILT_IN)
     return ImageFolder(Path(spec), labels)

@@ -1,0 +1,167 @@
+"""What the edge form is worth: latency beside the reference exported as it stands, paired.
+
+    python benchmarks/edge_form.py --runtime openvino --variant lite --variant t
+
+Both models are loaded in one process and timed in turn, A B A B ...; what is reported is the
+ratio of each pair, since the machine's speed drifts by more than most differences. With
+`--principles` the edge form is also timed with each of its principles undone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from principles import UNDONE, undo
+
+from sepvit_edge.backends import get_backend
+from sepvit_edge.build import lowering, seeded
+from sepvit_edge.edge import EdgeModel, EdgeOptions
+from sepvit_edge.errors import SepViTError
+from sepvit_edge.package import Manifest
+from sepvit_edge.parity import normalize
+from sepvit_edge.recipe import Recipe, find_recipe
+
+Call = Callable[[], np.ndarray]
+
+
+def naive_openvino(model: torch.nn.Module, x: torch.Tensor, precision: str, threads: int) -> Call:
+    import openvino as ov
+
+    converted = ov.convert_model(torch.export.export(model, (x,)))
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    if precision != "device":
+        settings["INFERENCE_PRECISION_HINT"] = precision
+    request = ov.Core().compile_model(converted, "CPU", settings).create_infer_request()
+    return lambda: request.infer([x.numpy()], share_inputs=True)[0]
+
+
+def naive_onnxruntime(model: torch.nn.Module, x: torch.Tensor, _: str, threads: int) -> Call:
+    import onnxruntime as ort
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "naive.onnx"
+        torch.onnx.export(model, (x,), path, dynamo=True, opset_version=20, verbose=False)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda: session.run(None, {name: x.numpy()})[0]
+
+
+def naive_executorch(model: torch.nn.Module, x: torch.Tensor, _: str, threads: int) -> Call:
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+    from executorch.extension.pybindings.portable_lib import (  # the wheel's only loader of buffers
+        _load_for_executorch_from_buffer,
+    )
+
+    program = torch.export.export(model, (x,))
+    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+    module = _load_for_executorch_from_buffer(lowered.to_executorch().buffer)
+    return lambda: module.forward([x])[0].numpy()
+
+
+NAIVE = {
+    "executorch": naive_executorch,
+    "onnxruntime": naive_onnxruntime,
+    "openvino": naive_openvino,
+}
+
+
+def edge(model, recipe: Recipe, pixels: np.ndarray, threads: int, undone: str = "") -> Call:
+    """Lower the edge form by the package's own backend and return a call of it."""
+    backend = get_backend(recipe.target)
+    options = EdgeOptions(**recipe.edge.model_dump())
+    with undo(undone):
+        edge_model = EdgeModel(model, 1, options)
+        job = lowering(model, edge_model, recipe)
+    folder = Path(tempfile.mkdtemp())
+    backend.lower(job, folder)
+    session = backend.open(folder, Manifest.model_construct(recipe=recipe), threads)
+    if options.input == "float32-nchw":
+        pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)
+    return lambda: session.run(pixels)[0]
+
+
+def compare(calls: dict[str, Call], runs: int) -> dict[str, list[float]]:
+    """Times of each call in seconds, taken in turn."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(5):
+        for call in calls.values():
+            call()
+    for _ in range(runs):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
+def main() -> None:
+    """Parse the options, time, print a Markdown table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--runtime", action="append", choices=sorted(NAIVE))
+    parser.add_argument("--variant", action="append")
+    parser.add_argument("--precision", action="append", help="OpenVINO's hint: f32, bf16, device")
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=60)
+    parser.add_argument("--principles", action="store_true")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(options.threads)
+    print("| runtime | variant | precision | form | p50 ms | speed-up p50 (p10-p90) | error |")
+    print("|-|-|-|-|-|-|-|")
+    for runtime in options.runtime or sorted(NAIVE):
+        precisions = options.precision or ["f32"] if runtime == "openvino" else ["f32"]
+        for variant in options.variant or ["lite", "t"]:
+            for precision in precisions:
+                report(runtime, variant, precision, options)
+
+
+def report(runtime: str, variant: str, precision: str, options: argparse.Namespace) -> None:
+    """Time one runtime, variant and precision, and print its rows."""
+    model = seeded(variant, 1000, options.image_size, ())
+    size = options.image_size
+    pixels = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
+    x = normalize(model, torch.from_numpy(pixels)).contiguous()
+    recipe = find_recipe(runtime)
+    if runtime == "openvino":
+        changed = recipe.options | {"inference_precision": precision}
+        recipe = recipe.model_copy(update={"options": changed})
+    with torch.no_grad():
+        reference = model(x).numpy()
+    calls = {"naive": NAIVE[runtime](model, x, precision, options.threads)}
+    calls["edge"] = edge(model, recipe, pixels, options.threads)
+    for name in UNDONE if options.principles else ():
+        try:
+            calls[f"edge without {name}"] = edge(model, recipe, pixels, options.threads, name)
+        except (SepViTError, RuntimeError, ValueError) as error:
+            print(f"| {runtime} | {variant} | {precision} | without {name} | {error} | | |")
+    times = compare(calls, options.runs)
+    for name, call in calls.items():
+        ratios = [a / b for a, b in zip(times["naive"], times[name], strict=True)]
+        low, middle, high = np.percentile(ratios, [10, 50, 90])
+        error = np.abs(call() - reference).max() / np.ptp(reference)
+        print(
+            f"| {runtime} | {variant} | {precision} | {name} "
+            f"| {statistics.median(times[name]) * 1e3:.2f} "
+            f"| {middle:.2f} ({low:.2f}-{high:.2f}) | {error:.1e} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

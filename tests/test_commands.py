@@ -1,0 +1,204 @@
+"""The commands: what they print, and that bad input is one sentence and an exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Runner, jittered, random_pixels, run_process
+from PIL import Image
+
+from sepvit_edge import save_checkpoint
+
+COMMANDS = ("export", "predict", "evaluate", "train")
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    path = tmp_path / "lite.safetensors"
+    save_checkpoint(jittered("lite", image_size=32), path)
+    return path
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_quick_and_loads_no_torch(name: str) -> None:
+    code = (
+        f"import sys; sys.argv = ['{name}', '--help']\n"
+        f"from sepvit_edge.{name} import main\n"
+        "try:\n    main()\nexcept SystemExit as leaving:\n    assert not leaving.code\n"
+        "assert 'torch' not in sys.modules, 'torch was loaded'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
+
+
+def test_running_as_a_module_does_not_warn() -> None:
+    done = run_process("export", "--help")
+    assert done.status == 0 and done.err == ""
+
+
+def test_export_predict_evaluate_verify(
+    run_command: Runner, tmp_path: Path, checkpoint: Path
+) -> None:
+    package = tmp_path / "package"
+    arguments = ("--weights", checkpoint, "--output", package, "--images", 5)
+    exported = run_command("export", *arguments, "--json")
+    assert exported.status == 0
+    document = json.loads(exported.out)
+    assert document["manifest"]["target"] == "openvino"
+    assert document["latency"]["p50_ms"] > 0
+    again = run_command("export", *arguments)
+    assert again.status == 2 and "give --force" in again.err
+    forced = run_command("export", *arguments, "--force")
+    assert forced.status == 0
+    for row in ("SepViT-Lite", "parameters", "MACs", "SQNR", "top-1 agreement", "p50"):
+        assert row in forced.out
+
+    Image.fromarray(random_pixels(1, 50)[0]).save(tmp_path / "photo.png")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG")
+    predicted = run_command("predict", package, tmp_path / "photo.png", "--json")
+    assert predicted.status == 0
+    (found,) = json.loads(predicted.out)
+    assert len(found["classes"]) == 3
+    both = run_command("predict", package, tmp_path / "photo.png", tmp_path / "broken.png")
+    assert both.status == 2 and "photo.png" in both.out and "broken.png" in both.err
+
+    evaluated = run_command("evaluate", package, "--images", 5, "--weights", checkpoint, "--json")
+    assert evaluated.status == 0
+    assert json.loads(evaluated.out) == document["manifest"]["parity"]
+    blocks = run_command("evaluate", package, "--by-block", "--weights", checkpoint)
+    assert blocks.status == 0 and "stages.3.blocks.1.mlp" in blocks.out
+
+    verified = run_command("export", "--verify", package, "--weights", checkpoint)
+    assert verified.status == 0 and "identical" in verified.out
+    missing = run_command("export", "--verify", package)
+    assert missing.status == 2 and "--weights" in missing.err
+    other = tmp_path / "other.safetensors"
+    save_checkpoint(jittered("lite", image_size=32, seed=1), other)
+    wrong = run_command("export", "--verify", package, "--weights", other)
+    assert wrong.status == 2 and "was not made from the weights" in wrong.err
+
+
+def test_a_labelled_folder_gives_accuracy(
+    run_command: Runner, tmp_path: Path, checkpoint: Path
+) -> None:
+    for digit in range(3):
+        (tmp_path / "data" / str(digit)).mkdir(parents=True)
+        for i, pixels in enumerate(random_pixels(2, 40, seed=digit)):
+            Image.fromarray(pixels).save(tmp_path / "data" / str(digit) / f"{i}.png")
+    arguments = ("--weights", checkpoint, "--output", tmp_path / "p", "--data", tmp_path / "data")
+    done = run_command("export", *arguments, "--json")
+    parity = json.loads(done.out)["manifest"]["parity"]
+    assert parity["images"] == 6 and parity["data"] == "data"
+    assert parity["top1_package"] == parity["top1_reference"]
+    verified = run_command("export", "--verify", tmp_path / "p", "--weights", checkpoint)
+    assert verified.status == 2 and "--data" in verified.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target", "openvin"], "did you mean 'openvino'"),
+        (["--recipe", "openvino-fp23"], "did you mean 'openvino-fp"),
+        (["--recipe", "none/here.toml"], "there is no recipe"),
+        (["--variant", "tiny"], "unknown variant 'tiny'"),
+        (["--variant", "b"], "no weights ship for SepViT-B"),
+        (["--precision", "int8"], "has no int8"),
+        (["--precision", "int3"], "unknown precision 'int3'"),
+        (["--recipe", "openvino-fp32", "--precision", "fp16"], "contradicts"),
+        (["--image-size", "100"], "96 and 128"),
+        (["--weights", "none.pth"], "there is no checkpoint"),
+        (["--labels", "none.txt"], "cannot be read"),
+        (["--weights", "random", "--batch", "0"], "at least one image"),
+        (["--weights", "random", "--data", "none"], "unknown data set"),
+        (["--weights", "random", "--data", "digits"], "not the digits"),
+        (["--verify", "none"], "there is no package"),
+        (["--batch", "x"], "not a valid"),
+        (["--nonsense"], "No such option"),
+    ],
+)
+def test_bad_options_are_one_sentence(
+    run_command: Runner, arguments: list[str], message: str, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = run_command("export", *arguments)
+    assert done.status == 2
+    assert message in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_labels_must_fit(run_command: Runner, tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "labels.txt").write_text("a\nb\n")
+    done = run_command("export", "--weights", checkpoint, "--labels", tmp_path / "labels.txt")
+    assert done.status == 2 and "2 labels do not fit 10 classes" in done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('target = "openvino"', "precision"),
+        ('target = "openvino"\nprecision = "fp32"\nlayrnorm = 1', "layrnorm is not a known key"),
+        ("target = ", "not valid TOML"),
+        (
+            'target = "openvino"\nprecision = "fp32"\n[options]\ninference_precison = "f32"',
+            "inference_precison is not a known key",
+        ),
+    ],
+)
+def test_bad_recipes_name_the_key(
+    run_command: Runner, tmp_path: Path, checkpoint: Path, text: str, message: str
+) -> None:
+    (tmp_path / "mine.toml").write_text(text)
+    output = tmp_path / "out"
+    done = run_command(
+        "export", "--recipe", tmp_path / "mine.toml", "--weights", checkpoint, "--output", output
+    )
+    assert done.status == 2 and message in done.err and not output.exists()
+
+
+def test_a_read_only_folder_is_one_sentence(
+    run_command: Runner, tmp_path: Path, checkpoint: Path
+) -> None:
+    if not hasattr(os, "geteuid") or os.geteuid() == 0:
+        pytest.skip("root may write anywhere")
+    (tmp_path / "locked").mkdir(mode=0o500)
+    done = run_command("export", "--weights", checkpoint, "--output", tmp_path / "locked" / "p")
+    assert done.status == 2 and "permission denied" in done.err
+
+
+def test_a_damaged_package_is_refused_by_every_command(
+    run_command: Runner, package_path: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    copy = Path(shutil.copytree(package_path, tmp_path / "copy"))
+    with (copy / "model.bin").open("r+b") as file:
+        file.write(b"\xff")
+    for arguments in (("predict", copy, "x.png"), ("evaluate", copy), ("export", "--verify", copy)):
+        done = run_command(*arguments)
+        assert done.status == 2 and "was changed" in done.err
+
+
+def test_predict_on_folders(run_command: Runner, package_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = run_command("predict", package_path, tmp_path / "empty")
+    assert done.status == 2 and "there is no image" in done.err
+    Image.fromarray(random_pixels(1, 20)[0]).save(tmp_path / "empty" / "a.webp")
+    done = run_command("predict", package_path, tmp_path / "empty", "--top", 99)
+    assert done.status == 0 and "top 10" in done.out
+
+
+def test_an_evil_checkpoint_is_refused(run_command: Runner, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self):
+            return print, ("hacked",)
+
+    torch.save(Evil(), tmp_path / "evil.pth")
+    done = run_command("export", "--weights", tmp_path / "evil.pth")
+    assert done.status == 2 and "was refused" in done.err and "hacked" not in done.out
