@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from . import parity
-from .backends import Backend, Lowering, get_backend
+from .backends import BACKENDS, Lowering, get_backend
 from .data import Dataset, open_dataset, preprocess
 from .data.datasets import Digits, Unlabelled
 from .edge import EdgeModel, EdgeOptions
@@ -108,7 +108,7 @@ def export_package(
     if batch < 1:
         raise SepViTError(f"a batch has at least one image, not {batch}")
     backend = get_backend(recipe.target)
-    installed = check_runtime(backend.runtime)
+    installed = check_runtime(BACKENDS[recipe.target])
     data, images = (data, images) if data else default_data(model, images)
     model = model.eval()
 
@@ -120,7 +120,7 @@ def export_package(
         placement = backend.lower(job, folder)
         check_placement(placement, recipe)
         (folder / LABELS).write_text("\n".join(job.labels) + "\n", encoding="utf-8")
-        manifest = make_manifest(job, backend, installed, source_facts(source_of(model)), placement)
+        manifest = make_manifest(job, installed, source_facts(source_of(model)), placement)
         _write(manifest, folder)
         step("running the golden vectors")
         session = PackageSession(Package(folder))
@@ -162,13 +162,10 @@ def lowering(model: SepViT, edge: EdgeModel, recipe: Recipe) -> Lowering:
 
 
 def make_manifest(
-    job: Lowering,
-    backend: Backend,
-    installed: str,
-    source: SourceFacts,
-    placement: Placement,
+    job: Lowering, installed: str, source: SourceFacts, placement: Placement
 ) -> Manifest:
     """State what a package is, before its files and its parity are known."""
+    runtime = BACKENDS[job.recipe.target]
     return Manifest(
         schema_version=SCHEMA_VERSION,
         digest="0" * 64,
@@ -179,12 +176,12 @@ def make_manifest(
         precision=job.recipe.precision,
         quantization=None,
         runtime=RuntimeFacts(
-            name=backend.runtime.distribution,
+            name=runtime.distribution,
             version=installed,
-            minimum=backend.runtime.minimum,
-            below=backend.runtime.below,
+            minimum=runtime.minimum,
+            below=runtime.below,
         ),
-        versions=versions_used((*_TOOLS, backend.runtime.distribution)),
+        versions=versions_used((*_TOOLS, runtime.distribution)),
         recipe=job.recipe,
         source=source,
         files=[],
@@ -215,7 +212,7 @@ def run_twin(
         Outputs by name: ``logits``, ``stages.0.patch_embedding``, ``stages.0.blocks.0.dsa`` ...
     """
     backend = get_backend(recipe.target)
-    installed = check_runtime(backend.runtime)
+    installed = check_runtime(BACKENDS[recipe.target])
     if edge is None:
         edge = EdgeModel(model, 1, EdgeOptions(**recipe.edge.model_dump()), taps=True)
     job = lowering(model, edge, recipe)
@@ -223,7 +220,7 @@ def run_twin(
         folder = Path(scratch)
         placement = backend.lower(job, folder)
         source = source_facts(source_of(model))
-        _write(make_manifest(job, backend, installed, source, placement), folder)
+        _write(make_manifest(job, installed, source, placement), folder)
         outputs = PackageSession(Package(folder)).run_pixels(pixels)
     return dict(zip(job.outputs, outputs, strict=True))
 

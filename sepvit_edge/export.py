@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import command, emit_json, parity_rows, print_table, steps
+from .console import command, emit_json, parity_rows, print_columns, print_table, steps
 
 if TYPE_CHECKING:
     from .package import Package
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @command
 def main(
-    target: Annotated[str, typer.Option(help="The runtime, for example openvino.")] = "",
+    target: Annotated[str, typer.Option(help="The runtime, for example openvino; or all.")] = "",
     recipe: Annotated[str, typer.Option(help="A recipe's name in export/, or a TOML file.")] = "",
     variant: Annotated[str, typer.Option(help="lite, t, s or b.")] = "",
     weights: Annotated[
@@ -47,10 +48,7 @@ def main(
     Without options: the built-in SepViT weights, for OpenVINO, checked on images that they were
     not trained on.
     """
-    from .build import default_output, export_package, verify_package
-    from .data import open_dataset
-    from .package import check_destination, open_package
-    from .profiling.latency import available_threads, measure_latency
+    from .build import verify_package
 
     if verify is not None:
         with steps() as step:
@@ -60,30 +58,134 @@ def main(
         else:
             print_table(str(verify), [("rebuilt", "identical, byte for byte")])
         return
+    wanted = Wanted(weights, variant, labels, image_size, batch, data, images, force)
+    if target == "all":
+        _export_all(wanted, recipe, precision, output, json)
+        return
     chosen = choose_recipe(recipe, target, precision)
     with steps() as step:
         step("loading the weights")
         model = choose_model(weights, variant, labels, image_size)
-        destination = output or default_output(model, chosen)
-        check_destination(destination, force)
-        package = export_package(
-            model,
-            output=destination,
-            recipe=chosen,
-            batch=batch,
-            data=open_dataset(data, model.config.labels) if data else None,
-            images=images or None,
-            force=force,
-            step=step,
-        )
-        step("timing it")
-        threads = available_threads()
-        latency = measure_latency(open_package(destination, threads), threads)
+        package, latency = export_one(wanted, model, chosen, output, step)
     if json:
-        manifest = package.manifest.model_dump(mode="json")
-        emit_json({"package": str(destination), "manifest": manifest, "latency": asdict(latency)})
+        emit_json(_document(package, latency))
     else:
-        print_table(str(destination), summary(package, latency))
+        print_table(str(package.path), summary(package, latency))
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The options that do not depend on the target."""
+
+    weights: str
+    variant: str
+    labels: str
+    image_size: int
+    batch: int
+    data: str
+    images: int
+    force: bool
+
+
+def export_one(
+    wanted: Wanted,
+    model: SepViT,
+    recipe: Recipe,
+    output: Path | None,
+    step: Callable[[str], None],
+) -> tuple[Package, Latency | None]:
+    """Export a model by a recipe and take a first look at its latency, where it runs here."""
+    from .backends import get_backend
+    from .build import default_output, export_package
+    from .data import open_dataset
+    from .package import check_destination, open_package
+    from .profiling.latency import available_threads, measure_latency
+
+    destination = output or default_output(model, recipe)
+    check_destination(destination, wanted.force)
+    package = export_package(
+        model,
+        output=destination,
+        recipe=recipe,
+        batch=wanted.batch,
+        data=open_dataset(wanted.data, model.config.labels) if wanted.data else None,
+        images=wanted.images or None,
+        force=wanted.force,
+        step=step,
+    )
+    if not get_backend(recipe.target).runs_here():
+        return package, None
+    step("timing it")
+    threads = available_threads()
+    return package, measure_latency(open_package(destination, threads), threads)
+
+
+def _export_all(
+    wanted: Wanted, recipe: str, precision: str, output: Path | None, json: bool
+) -> None:
+    from .backends import MissingRuntime, get_backend
+    from .build import default_output
+    from .errors import SepViTError
+    from .package import check_destination
+    from .recipe import targets
+
+    if recipe:
+        raise SepViTError("--recipe names one target; leave it out with --target all")
+    done: list[tuple[Package, Latency | None]] = []
+    missing: dict[str, str] = {}
+    with steps() as step:
+        step("loading the weights")
+        model = choose_model(wanted.weights, wanted.variant, wanted.labels, wanted.image_size)
+        recipes = [choose_recipe("", target, precision) for target in targets()]
+        folders = [default_output(model, chosen) for chosen in recipes]
+        if output is not None:
+            folders = [output / folder.name for folder in folders]
+        if not wanted.force:  # before the first long export, not after it
+            for folder in folders:
+                check_destination(folder, False)
+        for chosen, folder in zip(recipes, folders, strict=True):
+            try:
+                get_backend(chosen.target)
+            except MissingRuntime as error:
+                missing[chosen.target] = str(error)
+                continue
+
+            def prefixed(text: str, target: str = chosen.target) -> None:
+                step(f"{target}: {text}")
+
+            done.append(export_one(wanted, model, chosen, folder, prefixed))
+    if json:
+        emit_json({"packages": [_document(*one) for one in done], "missing": missing})
+        return
+    header = ["target", "precision", "MB", "SQNR dB", "agreement", "top-1", "outside", "p50 ms"]
+    rows = []
+    for package, latency in done:
+        manifest = package.manifest
+        parity = manifest.parity
+        assert parity is not None
+        top1 = "-" if parity.top1_package is None else f"{parity.top1_package:.2%}"
+        rows.append(
+            [
+                manifest.target,
+                manifest.precision,
+                f"{package.size / 1e6:.2f}",
+                f"{parity.sqnr_db:.1f}",
+                f"{parity.top1_agreement:.1%}",
+                top1,
+                str(len(manifest.placement.outside)),
+                f"{latency.p50_ms:.2f}" if latency else "not run here",
+            ]
+        )
+    rows += [[target, sentence] for target, sentence in missing.items()]
+    print_columns(header, rows)
+
+
+def _document(package: Package, latency: Latency | None) -> dict[str, object]:
+    return {
+        "package": str(package.path),
+        "manifest": package.manifest.model_dump(mode="json"),
+        "latency": asdict(latency) if latency else None,
+    }
 
 
 def choose_recipe(recipe: str, target: str, precision: str) -> Recipe:
@@ -126,7 +228,7 @@ def choose_model(weights: str, variant: str, labels: str, image_size: int) -> Se
     )
 
 
-def summary(package: Package, latency: Latency) -> list[tuple[str, str]]:
+def summary(package: Package, latency: Latency | None) -> list[tuple[str, str]]:
     """Rows of the table that an export ends with."""
     manifest = package.manifest
     model = manifest.model
@@ -150,6 +252,8 @@ def summary(package: Package, latency: Latency) -> list[tuple[str, str]]:
     rows.append(("", ""))
     if manifest.parity is not None:
         rows += [*parity_rows(manifest.parity), ("", "")]
+    if latency is None:
+        return [*rows, ("latency", "not measured: this runtime does not run on this system")]
     plural = "s" if latency.threads > 1 else ""
     per = f"{latency.runs} runs, {latency.threads} thread{plural}"
     rows.append(("latency", f"p50 {latency.p50_ms:.2f} ms ({per}, this machine)"))

@@ -389,7 +389,10 @@ def check_runtime(runtime: Runtime) -> str:
     try:
         installed = version(runtime.distribution)
     except PackageNotFoundError:
-        raise SepViTError(f"{runtime.distribution} is not installed") from None
+        raise SepViTError(
+            f"{runtime.distribution} is not installed; run: "
+            f"pip install '{runtime.distribution}>={runtime.minimum},<{runtime.below}'"
+        ) from None
     _check_range(runtime.distribution, installed, runtime.minimum, runtime.below)
     return installed
 
@@ -418,11 +421,11 @@ class PackageSession:
     """
 
     def __init__(self, package: Package, threads: int | None = None) -> None:
-        from .backends import get_backend
+        from .backends import BACKENDS, get_backend
 
         manifest = package.manifest
         backend = get_backend(manifest.target)
-        installed = check_runtime(backend.runtime)
+        installed = check_runtime(BACKENDS[manifest.target])
         facts = manifest.runtime
         _check_range(facts.name, installed, facts.minimum, facts.below)
         self.package = package

@@ -21,14 +21,6 @@ if TYPE_CHECKING:
     from ..package import InputFacts, Manifest, ModelFacts, Placement
     from ..recipe import Recipe
 
-# target -> extra to install, if the runtime is missing
-BACKENDS = {
-    "coreml": "coreml",
-    "executorch": "executorch",
-    "onnxruntime": "onnxruntime",
-    "openvino": "openvino",
-}
-
 
 @dataclass(frozen=True)
 class Runtime:
@@ -45,6 +37,15 @@ class Runtime:
     distribution: str
     minimum: str
     below: str
+
+
+# By target, which is also the name of the extra and of the backend's file.
+BACKENDS = {
+    "coreml": Runtime("coremltools", "9.0", "9.1"),
+    "executorch": Runtime("executorch", "1.4.1", "1.5"),
+    "onnxruntime": Runtime("onnxruntime", "1.31", "1.32"),
+    "openvino": Runtime("openvino", "2026.4", "2026.5"),
+}
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,6 @@ class Backend(Protocol):
     """What a runtime's file offers."""
 
     target: str
-    runtime: Runtime
 
     def lower(self, job: Lowering, folder: Path) -> Placement:
         """Write the model file or files into a folder, and tell which operation runs where."""
@@ -120,6 +120,17 @@ class Backend(Protocol):
     def open(self, folder: Path, manifest: Manifest, threads: int | None) -> Session:
         """Load a package's model; `threads` None is the runtime's own choice."""
         ...
+
+    def runs_here(self) -> bool:
+        """Tell whether the runtime itself runs on this system, so that its times mean something."""
+        ...
+
+
+class MissingRuntime(SepViTError):
+    """A runtime that is not installed; the sentence names the extra that brings it."""
+
+    def __init__(self, library: str, target: str) -> None:
+        super().__init__(f"{library} is not installed; run: pip install 'sepvit-edge[{target}]'")
 
 
 def get_backend(target: str) -> Backend:
@@ -137,8 +148,6 @@ def get_backend(target: str) -> Backend:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("sepvit_edge"):
             raise
-        raise SepViTError(
-            f"{error.name} is not installed; run: pip install 'sepvit-edge[{BACKENDS[target]}]'"
-        ) from None
+        raise MissingRuntime(error.name or target, target) from None
     backend: Backend = module.backend
     return backend

@@ -15,7 +15,7 @@ from ..errors import SepViTError
 from ..graph import macs_by_operation, part_of
 from ..package import Manifest, PlacedOps, Placement
 from ..recipe import Recipe, Strict, first_fault
-from . import Lowering, OpTiming, Runtime
+from . import Lowering, OpTiming
 
 MODEL = "model.xml"
 # Nodes of the compiled graph that are no work.
@@ -46,7 +46,6 @@ class OpenVINOBackend:
     """The backend; see `sepvit_edge.backends.Backend`."""
 
     target = "openvino"
-    runtime = Runtime("openvino", "2026.4", "2026.5")
 
     def lower(self, job: Lowering, folder: Path) -> Placement:
         """Convert through the FX decoder: of the routes into OpenVINO the one that never crashed.
@@ -66,6 +65,10 @@ class OpenVINOBackend:
     def open(self, folder: Path, manifest: Manifest, threads: int | None) -> OpenVINOSession:
         """Compile for the CPU."""
         return OpenVINOSession(folder, _options(manifest.recipe), threads)
+
+    def runs_here(self) -> bool:
+        """Return True: the CPU plugin is part of every wheel."""
+        return True
 
 
 def _placement(compiled: ov.CompiledModel, job: Lowering) -> Placement:
