@@ -394,6 +394,7 @@ def _write_golden(model: SepViT, session: PackageSession, folder: Path) -> None:
     tensors["package_logits"] = session.run_pixels(pixels)[0]
     notice = "photographs: china.jpg by Yann, flower.jpg by dany13, CC BY 2.0, cropped"
     save_file(tensors, folder / GOLDEN, {"images": notice})
+    (folder / GOLDEN).chmod(0o644)  # safetensors makes it private; apps and devices read it too
 
 
 def seeded(variant: str, num_classes: int, image_size: int, labels: tuple[str, ...]) -> SepViT:

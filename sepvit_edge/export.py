@@ -262,6 +262,8 @@ def summary(package: Package, latency: Latency | None) -> list[tuple[str, str]]:
 
 def file_size(size: int) -> str:
     """Bytes for people."""
+    if size < 1000:
+        return f"{size} bytes"
     return f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 

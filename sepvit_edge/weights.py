@@ -231,6 +231,7 @@ def save_checkpoint(
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
         temporary = Path(scratch) / path.name
         save_file(state, temporary, {_METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+        temporary.chmod(0o644)
         os.replace(temporary, path)
 
 
