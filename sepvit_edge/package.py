@@ -611,7 +611,8 @@ def compare_packages(first: Path, second: Path) -> None:
         {p.relative_to(root).as_posix(): p for p in root.rglob("*") if p.is_file()}
         for root in (first, second)
     ]
-    for name in sorted(files[0].keys() | files[1].keys()):
+    # The manifest last: it holds the digests of the others.
+    for name in sorted(files[0].keys() | files[1].keys(), key=lambda n: (n == MANIFEST, n)):
         if name not in files[0] or name not in files[1]:
             raise CheckFailed(f"{name} is in one of the two packages only")
         if files[0][name].read_bytes() != files[1][name].read_bytes():

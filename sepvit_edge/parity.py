@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from .data import Dataset, preprocess
+from .data import Dataset, preprocess, refuse_seen
 from .package import PackageSession, Parity
 from .reference import SepViT, SepViTBlock
 
@@ -79,7 +79,13 @@ def measure(
     -------
     Parity
         Figures rounded to four significant digits.
+
+    Raises
+    ------
+    CheckFailed
+        If the model was trained on some of the images.
     """
+    refuse_seen(data, session.package.manifest.source.trained_on)
     count = min(len(data), limit or len(data))
     config = model.config
     references, measured, labels = [], [], []

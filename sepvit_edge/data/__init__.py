@@ -3,7 +3,7 @@
 Nothing here needs torch.
 """
 
-from .datasets import Dataset, Sample, content_digests, open_dataset, refuse_overlap
+from .datasets import Dataset, Sample, content_digests, open_dataset, refuse_overlap, refuse_seen
 from .preprocess import load_image, preprocess, to_rgb
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "open_dataset",
     "preprocess",
     "refuse_overlap",
+    "refuse_seen",
     "to_rgb",
 ]

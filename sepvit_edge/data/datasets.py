@@ -218,6 +218,26 @@ def open_dataset(spec: str | Path, labels: Sequence[str], split: str = "test") -
     return ImageFolder(Path(spec), labels)
 
 
+def refuse_seen(evaluated: Dataset, trained_on: str | None) -> None:
+    """Refuse to measure a model on images that it was trained on.
+
+    Parameters
+    ----------
+    evaluated : Dataset
+        What it is to be measured on.
+    trained_on : str or None
+        The built-in data that its checkpoint names. Splits of `glyphs` differ by their fonts and
+        their training images have no end, so only `digits` has to be compared.
+
+    Raises
+    ------
+    CheckFailed
+        If an image stands in both.
+    """
+    if trained_on == "digits/train":
+        refuse_overlap(evaluated, Digits("train"), "training")
+
+
 def content_digests(data: Dataset) -> set[str]:
     """SHA-256 of each image's size and RGB pixels: equal images are found under any file name."""
     return {_digest(data[i].image) for i in range(len(data))}

@@ -1,0 +1,127 @@
+"""Parity: the figures themselves, and that it names the part where an error was planted."""
+
+from __future__ import annotations
+
+import math
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Runner, jittered, random_pixels
+from PIL import Image
+
+from sepvit_edge.build import export_package, run_twin
+from sepvit_edge.data.datasets import Digits
+from sepvit_edge.edge import DSA, EdgeModel, EdgeOptions
+from sepvit_edge.package import open_package
+from sepvit_edge.parity import by_block, compare, paired_difference, sqnr_db
+from sepvit_edge.recipe import find_recipe
+from sepvit_edge.weights import load_checkpoint
+
+LIBRARIES = {
+    "coreml": "coremltools",
+    "executorch": "executorch",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+}
+TARGETS = [
+    pytest.param(
+        target,
+        marks=pytest.mark.skipif(find_spec(library) is None, reason=f"{library} is not installed"),
+    )
+    for target, library in LIBRARIES.items()
+]
+
+
+def test_sqnr() -> None:
+    signal = np.array([3.0, -4.0])
+    # noise of a tenth of the signal's amplitude: 20 dB
+    assert sqnr_db(signal, signal * 1.1) == pytest.approx(20)
+    assert sqnr_db(signal, signal) == math.inf
+
+
+def test_paired_difference_is_mcnemars() -> None:
+    first = np.array([True] * 90 + [False] * 10)
+    second = first.copy()
+    second[:6] = False
+    second[90:92] = True
+    difference, (low, high), p = paired_difference(first, second)
+    assert difference == pytest.approx(-0.04)
+    # b = 2, c = 6: standard error sqrt(8 - 16/100) / 100 = 0.028; exact p of 2 in 8
+    assert (low, high) == pytest.approx((-0.04 - 1.96 * 0.028, -0.04 + 1.96 * 0.028), abs=1e-4)
+    assert p == pytest.approx(2 * (1 + 8 + 28) / 256)
+    assert paired_difference(first, first) == (0, (0, 0), 1)
+
+
+def test_compare_counts_what_it_says() -> None:
+    reference = np.eye(4, dtype=np.float32) * 4
+    measured = reference.copy()
+    measured[3] = [9, 0, 0, 0]
+    parity = compare(reference, measured, [0, 1, 2, 3], "data", "")
+    assert (parity.top1_agreement, parity.top1_reference, parity.top1_package) == (0.75, 1, 0.75)
+    assert parity.max_abs_error == 9 and parity.logits_range == 4 and parity.images == 4
+    assert compare(reference, measured, [None] * 4, "data", "").top1_reference is None
+
+
+class ReturnsValues(torch.nn.Module):
+    """Attention that gives V back: what a miscompiled product of one head did (trap 1)."""
+
+    def __init__(self, right: DSA) -> None:
+        super().__init__()
+        self.right = right
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        C, n, T = x.shape[1], self.right.count, self.right.tokens
+        x = self.right.norm(x)
+        if self.right.separable:
+            tokens = self.right.window_tokens
+            x = torch.cat((tokens, x.reshape(n, T - 1, C)), 1).reshape(n * T, C)
+        return self.right.v(x) + x
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_planted_error_is_named(target: str) -> None:
+    model = jittered("lite")
+    pixels = random_pixels(1, 64)
+    recipe = find_recipe(target)
+    options = EdgeOptions(**recipe.edge.model_dump())
+
+    def first_that_leaves(edge: EdgeModel) -> str | None:
+        taps = by_block(run_twin(model, recipe, pixels, edge), model, pixels, recipe.precision)
+        return next((tap.name for tap in taps if tap.leaves), None)
+
+    assert first_that_leaves(EdgeModel(model, 1, options, taps=True)) is None
+
+    wrong_scale = EdgeModel(model, 1, options, taps=True)
+    wrong_scale.stages[2].blocks[2].psa.q.weight.mul_(1.25)
+    assert first_that_leaves(wrong_scale) == "stages.2.blocks.2.psa"
+
+    values = EdgeModel(model, 1, options, taps=True)
+    values.stages[0].blocks[0].dsa = ReturnsValues(values.stages[0].blocks[0].dsa)
+    assert first_that_leaves(values) == "stages.0.blocks.0.dsa"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_tapped_twin_is_the_package(target: str, tmp_path: Path) -> None:
+    model = jittered("lite")
+    pixels = random_pixels(1, 64)
+    package = export_package(model, target, output=tmp_path / "package", images=1)
+    own = open_package(package.path).run_pixels(pixels)[0]
+    twin = run_twin(model, package.manifest.recipe, pixels)["logits"].reshape(own.shape)
+    # Taps keep some fusions from happening: the same function, not the same order of additions.
+    assert sqnr_db(own, twin) > 100
+
+
+def test_training_images_are_refused(run_command: Runner, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    training = Digits("train")
+    (tmp_path / "seen").mkdir()
+    training[5].image.convert("RGB").save(tmp_path / "seen" / "renamed.png")
+    Image.fromarray(random_pixels(1, 20)[0]).save(tmp_path / "seen" / "new.png")
+    model = load_checkpoint("lite-digits", image_size=32)
+    package = export_package(model, output=tmp_path / "package", images=10)
+    assert package.manifest.source.trained_on == "digits/train"
+    done = run_command("evaluate", package.path, "--data", tmp_path / "seen")
+    assert done.status == 1 and "1 images of seen are also in the training data" in done.err
