@@ -219,7 +219,13 @@ sepvit_edge.export_package(jittered("lite"), "openvino", output={output!r}, imag
 def test_a_killed_export_leaves_no_half_package(tmp_path: Path, sign: signal.Signals) -> None:
     output = tmp_path / "lite"
     script = _SLOW_EXPORT.format(tests=str(Path(__file__).parent), output=str(output))
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+        # a shell that runs the tests in the background has SIGINT ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("running the golden"):

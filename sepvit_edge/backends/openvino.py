@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Literal
@@ -60,11 +59,11 @@ class OpenVINOBackend:
         model.inputs[0].get_tensor().set_names({job.input.name})
         for port, name in zip(model.outputs, job.outputs, strict=True):
             port.get_tensor().set_names({name})
+        # What has no name of ours is numbered through the whole process: the same bytes need names.
+        model.set_friendly_name(job.model.name)
         for index, node in enumerate(model.get_ordered_ops()):
-            # Unnamed nodes are numbered through the whole process: the same bytes need a name.
-            kind = node.get_type_name()
-            if re.fullmatch(rf"{kind}_\d+", node.get_friendly_name()):
-                node.set_friendly_name(f"{kind}.{index}")
+            if "/" not in node.get_friendly_name():
+                node.set_friendly_name(f"{node.get_type_name()}.{index}")
         ov.save_model(model, folder / MODEL, compress_to_fp16=job.recipe.precision == "fp16")
         return _placement(_compile(folder, options, None), job)
 
