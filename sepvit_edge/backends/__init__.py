@@ -43,7 +43,7 @@ class Runtime:
 BACKENDS = {
     "coreml": Runtime("coremltools", "9.0", "9.1"),
     "executorch": Runtime("executorch", "1.4.1", "1.5"),
-    "onnxruntime": Runtime("onnxruntime", "1.31", "1.32"),
+    "onnxruntime": Runtime("onnxruntime", "1.23", "1.32"),
     "openvino": Runtime("openvino", "2026.4", "2026.5"),
 }
 
