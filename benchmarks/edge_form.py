@@ -34,6 +34,7 @@ Call = Callable[[], np.ndarray]
 
 
 def naive_openvino(model: torch.nn.Module, x: torch.Tensor, precision: str, threads: int) -> Call:
+    """OpenVINO's own conversion; `precision` is its hint."""
     import openvino as ov
 
     converted = ov.convert_model(torch.export.export(model, (x,)))
@@ -45,6 +46,7 @@ def naive_openvino(model: torch.nn.Module, x: torch.Tensor, precision: str, thre
 
 
 def naive_onnxruntime(model: torch.nn.Module, x: torch.Tensor, _: str, threads: int) -> Call:
+    """The exporter's own graph at opset 20."""
     import onnxruntime as ort
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -58,6 +60,7 @@ def naive_onnxruntime(model: torch.nn.Module, x: torch.Tensor, _: str, threads: 
 
 
 def naive_executorch(model: torch.nn.Module, x: torch.Tensor, _: str, threads: int) -> Call:
+    """XNNPACK where its partitioner takes an operation, portable kernels elsewhere."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
     from executorch.extension.pybindings.portable_lib import (  # the wheel's only loader of buffers

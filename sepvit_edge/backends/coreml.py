@@ -1,0 +1,421 @@
+"""Core ML: model.mlpackage, an ML program."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partialmethod
+from pathlib import Path
+from typing import Any, Literal
+from unittest.mock import patch
+
+import numpy as np
+from PIL import Image
+from pydantic import ValidationError
+
+from ..errors import SepViTError
+from ..graph import macs_by_operation, part_of
+from ..package import Manifest, OutsideOp, PlacedOps, Placement, versions_used
+from ..recipe import PlacementBudget, Recipe, Strict, first_fault
+from . import Lowering, OpTiming, Session
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide that coremltools was not tested with this torch and lacks what only macOS has."""
+    loggers = [logging.getLogger(name) for name in ("coremltools", "torch.utils._pytree")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)  # torch's own tree specs
+        warnings.filterwarnings("ignore", module="coremltools")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+with _quiet():
+    import coremltools as ct
+    from coremltools.converters.mil.backend.mil import helper as mil
+    from coremltools.converters.mil.mil import Builder as mb
+    from coremltools.converters.mil.mil.passes.graph_pass import AbstractGraphPass
+    from coremltools.converters.mil.mil.passes.pass_registry import register_pass
+    from coremltools.models.compute_plan import MLComputePlan
+    from coremltools.proto import MIL_pb2
+    from tqdm import tqdm
+
+    from .coreml_evaluator import SPECIFICATION, WEIGHTS, EvaluatorSession
+
+MODEL = "model.mlpackage"
+_MAC = sys.platform == "darwin"
+LABEL, PROBABILITIES = "classLabel", "classLabel_probs"  # the names that coremltools gives
+_UNITS = {
+    "all": ct.ComputeUnit.ALL,
+    "cpu_and_ne": ct.ComputeUnit.CPU_AND_NE,
+    "cpu_and_gpu": ct.ComputeUnit.CPU_AND_GPU,
+    "cpu_only": ct.ComputeUnit.CPU_ONLY,
+}
+# Where the work should be, by the units that the recipe allows.
+_WANTED = {
+    "all": ("Neural Engine", "GPU"),
+    "cpu_and_ne": ("Neural Engine",),
+    "cpu_and_gpu": ("GPU",),
+    "cpu_only": ("CPU",),
+}
+_DEVICES = {
+    "MLCPUComputeDevice": "CPU",
+    "MLGPUComputeDevice": "GPU",
+    "MLNeuralEngineComputeDevice": "Neural Engine",
+}
+_PRECISIONS = {MIL_pb2.FLOAT16: "fp16"}
+# What coremltools writes too, which draws new identifiers every time.
+_MANIFEST = {
+    "fileFormatVersion": "1.0.0",
+    "itemInfoEntries": {
+        "5c1d2f0e-8a0b-5d5e-9f3c-2b6a7e4d1c01": {
+            "author": "com.apple.CoreML",
+            "description": "CoreML Model Specification",
+            "name": "model.mlmodel",
+            "path": "com.apple.CoreML/model.mlmodel",
+        },
+        "5c1d2f0e-8a0b-5d5e-9f3c-2b6a7e4d1c02": {
+            "author": "com.apple.CoreML",
+            "description": "CoreML Model Weights",
+            "name": "weights",
+            "path": "com.apple.CoreML/weights",
+        },
+    },
+    "rootModelIdentifier": "5c1d2f0e-8a0b-5d5e-9f3c-2b6a7e4d1c01",
+}
+
+
+class Options(Strict):
+    """Options of a Core ML recipe.
+
+    Attributes
+    ----------
+    deployment_target : str
+        The oldest system that runs the package: ``"iOS16"`` (macOS 13; no operation of the model
+        is newer), ``"iOS17"`` or ``"iOS18"``.
+    compute_units : str
+        What Core ML may use on a Mac: ``"all"``, ``"cpu_and_ne"``, ``"cpu_and_gpu"`` or
+        ``"cpu_only"``. An app states its own.
+    image_input : bool
+        Take an image (a camera's pixel buffer, of the input's exact size) and name the class, for
+        Vision and for Xcode's preview; one image a call. Else a float32 array of any batch.
+    """
+
+    deployment_target: Literal["iOS16", "iOS17", "iOS18"] = "iOS16"
+    compute_units: Literal["all", "cpu_and_ne", "cpu_and_gpu", "cpu_only"] = "all"
+    image_input: bool = True
+
+
+def _options(recipe: Recipe) -> Options:
+    try:
+        return Options.model_validate(recipe.options)
+    except ValidationError as error:
+        raise SepViTError(f"the recipe's options: {first_fault(error)}") from None
+
+
+@register_pass(namespace="sepvit_edge")
+class name_operations(AbstractGraphPass):
+    """Give linears their name: coremltools' frontend names their result only."""
+
+    def apply(self, prog: Any) -> None:
+        """Rename in place what has no telling name."""
+        for operation in prog.functions["main"].operations:
+            if len(operation.outputs) == 1 and part_of(operation.name) is None:
+                operation.name = operation.outputs[0].name
+
+
+@register_pass(namespace="sepvit_edge")
+class keep_weights_normal(AbstractGraphPass):
+    """Move a factor of 2**8 from the first convolution's weights to its input, for float16.
+
+    1 / (255 std) is folded into those weights, so that float16 can write every eighth of a random
+    SepViT-T's as a subnormal number only. Whether Apple's units take those for zero is not
+    published; if one does, SepViT-T has 35 dB without this and 59 dB with it.
+    """
+
+    def apply(self, prog: Any) -> None:
+        """Put a multiplication in front, in place."""
+        block = prog.functions["main"]
+        conv = next(op for op in block.operations if op.op_type == "conv")
+        with block:
+            x = mb.mul(x=conv.x, y=np.float32(2**-8), before_op=conv, name="input__mul")
+            inputs = dict(conv.inputs) | {"x": x, "weight": conv.weight.val * np.float32(2**8)}
+            scaled = mb.conv(**inputs, before_op=conv, name=conv.name)
+        block.replace_uses_of_var_after_op(anchor_op=conv, old_var=conv.outputs[0], new_var=scaled)
+        block.remove_ops([conv])
+
+
+class CoreMLBackend:
+    """The backend; see `sepvit_edge.backends.Backend`."""
+
+    target = "coreml"
+
+    def lower(self, job: Lowering, folder: Path) -> Placement:
+        """Convert the decomposed program as it is, so that its names last."""
+        options = _options(job.recipe)
+        _check(job, options)
+        shape = tuple(job.input.shape)
+        if options.image_input:
+            # Scale 1 and bias 0: the graph normalises by itself.
+            source = ct.ImageType(job.input.name, shape, color_layout=ct.colorlayout.RGB)
+        else:
+            source = ct.TensorType(job.input.name, shape, np.float32)
+        half = job.recipe.precision == "fp16"
+        pipeline = ct.PassPipeline.DEFAULT
+        pipeline.insert_pass(0, "sepvit_edge::name_operations")
+        if half:
+            pipeline.insert_pass(1, "sepvit_edge::keep_weights_normal")
+        # No option of coremltools turns its progress bars off.
+        silent = partialmethod(tqdm.__init__, disable=True)
+        with _quiet(), patch.object(tqdm, "__init__", silent):
+            model = ct.convert(
+                job.program,
+                inputs=[source],
+                outputs=[ct.TensorType(_valid(name), dtype=np.float32) for name in job.outputs],
+                minimum_deployment_target=ct.target[options.deployment_target],
+                compute_precision=ct.precision.FLOAT16 if half else ct.precision.FLOAT32,
+                pass_pipeline=pipeline,
+                skip_model_load=True,
+            )
+            specification = model.get_spec()
+        if options.image_input:
+            _add_classifier(specification, job.labels, _valid(job.outputs[0]))
+        _describe(specification.description, job, options)
+        package = folder / MODEL
+        (package / WEIGHTS).parent.mkdir(parents=True)
+        (package / SPECIFICATION).write_bytes(specification.SerializeToString(deterministic=True))
+        shutil.copyfile(Path(model.weights_dir, WEIGHTS.name), package / WEIGHTS)
+        (package / "Manifest.json").write_text(json.dumps(_MANIFEST, indent=4) + "\n")
+        return _placement(specification, job, package, options)
+
+    def open(self, folder: Path, manifest: Manifest, threads: int | None) -> Session:
+        """Load into Core ML on macOS (it has no say on threads), else into the evaluator."""
+        if _MAC:
+            return CoreMLSession(folder / MODEL, _options(manifest.recipe))
+        return EvaluatorSession(folder / MODEL, threads)
+
+    def runs_here(self) -> bool:
+        """Tell whether this is macOS: the evaluator's times say nothing about a device."""
+        return _MAC
+
+
+def _check(job: Lowering, options: Options) -> None:
+    batch = job.input.shape[0]
+    if job.recipe.precision == "int8":
+        raise SepViTError("coreml has no int8 yet; it has fp32, fp16")
+    if job.input.layout != "NCHW":
+        raise SepViTError('Core ML takes no uint8: the recipe needs [edge] input = "float32-nchw"')
+    if options.image_input and batch > 1:
+        raise SepViTError(
+            f"an image input of Core ML takes one image a call, not {batch}; set "
+            "image_input = false in the recipe's options, or leave the batch at 1"
+        )
+    if not _MAC and job.recipe.placement != PlacementBudget():
+        raise SepViTError(
+            "a placement budget for coreml can be checked on macOS only; leave [placement] out"
+        )
+
+
+def _valid(name: str) -> str:
+    """Make a tap's name one that Core ML allows: ``stages.0.cpe`` -> ``stages_0_cpe``."""
+    return re.sub(r"\W", "_", name)
+
+
+def _add_classifier(specification: Any, labels: tuple[str, ...], logits: str) -> None:
+    """Append softmax and `classify`: an image classifier that keeps its logits as an output.
+
+    Vision and Xcode's preview name classes only for a classifier. coremltools' own
+    ClassifierConfig fails where the model has another output (9.0: "list index out of range"), so
+    its operations are written here. Core ML gives the probabilities by label: a label that occurs
+    more than once gets its class number.
+    """
+    counts = Counter(labels)
+    names = [f"{n} ({i})" if counts[n] > 1 else n for i, n in enumerate(labels)]
+    function = specification.mlProgram.functions["main"]
+    block = function.block_specializations[function.opset]
+
+    def append(kind: str, inputs: dict[str, Any], outputs: dict[str, Any], **more: Any) -> None:
+        operation = block.operations.add(type=kind)
+        for parameter, value in inputs.items():
+            literal = {} if isinstance(value, str) else {"value": value}
+            operation.inputs[parameter].arguments.add(**(literal or {"name": value}))
+        for name, type_ in outputs.items():
+            operation.outputs.add(name=name, type=type_)
+        more["name"] = mil.create_scalar_value(next(iter(outputs)))
+        for attribute, value in more.items():
+            operation.attributes[attribute].CopyFrom(value)
+
+    string = mil.create_valuetype_scalar(MIL_pb2.STRING)
+    double = mil.create_valuetype_scalar(MIL_pb2.FLOAT64)
+    by_label = MIL_pb2.ValueType()
+    by_label.dictionaryType.keyType.CopyFrom(string)
+    by_label.dictionaryType.valueType.CopyFrom(double)
+    axis = {"probabilities_axis": mil.create_valuetype_scalar(MIL_pb2.INT32)}
+    row = {"probabilities": mil.create_valuetype_tensor((1, len(names)), MIL_pb2.FLOAT32)}
+    classes = mil.create_list_scalarvalue(names, str)
+    append("const", {}, axis, val=mil.create_scalar_value(-1))
+    append("softmax", {"x": logits, "axis": "probabilities_axis"}, row)
+    append(
+        "classify",
+        {"probabilities": "probabilities", "classes": classes},
+        {LABEL: string, PROBABILITIES: by_label},
+    )
+    block.outputs.extend([LABEL, PROBABILITIES])
+    description = specification.description
+    description.output.add(name=LABEL).type.stringType.SetInParent()
+    description.output.add(name=PROBABILITIES).type.dictionaryType.stringKeyType.SetInParent()
+    description.predictedFeatureName, description.predictedProbabilitiesName = LABEL, PROBABILITIES
+
+
+def _describe(description: Any, job: Lowering, options: Options) -> None:
+    """Write what Xcode shows; nothing in it depends on when or where it was written."""
+    model, rule, metadata = job.model, job.input, description.metadata
+    metadata.Clear()  # coremltools puts the date there
+    metadata.shortDescription = (
+        f"{model.name}: image classification, {model.num_classes} classes, "
+        f"{model.image_size} x {model.image_size} pixels, {job.recipe.precision}"
+    )
+    metadata.versionString = versions_used(["sepvit-edge"])["sepvit-edge"]
+    metadata.license = "Apache-2.0 (the program; the weights have the licence of their checkpoint)"
+    for fact, value in model.model_dump().items():
+        metadata.userDefined[fact] = str(value)
+    metadata.userDefined["preprocessing"] = rule.model_dump_json()
+    if options.image_input:
+        metadata.userDefined["com.apple.coreml.model.preview.type"] = "imageClassifier"
+    else:
+        metadata.userDefined["labels"] = json.dumps(job.labels, ensure_ascii=False)
+    description.input[0].shortDescription = (
+        f"RGB pixels 0-255; resized so that the shorter side is {rule.resize_shorter_side}, then "
+        f"the centre {rule.crop_size} x {rule.crop_size}; normalised inside"
+    )
+    texts = {_valid(tap): f"Output of {tap}" for tap in job.outputs}
+    texts[_valid(job.outputs[0])] = "Logits, before softmax, one a class"
+    texts |= {LABEL: "The most probable class", PROBABILITIES: "Probability by class"}
+    for output in description.output:
+        output.shortDescription = texts[output.name]
+
+
+def _placement(specification: Any, job: Lowering, package: Path, options: Options) -> Placement:
+    """Count the program's operations by precision, on macOS by the device that Core ML plans too.
+
+    Elsewhere nothing counts as accelerated: the device decides, when it loads the program.
+    """
+    wanted = _WANTED[options.compute_units]
+    plan = _plan(package, options) if _MAC else {}
+    macs = macs_by_operation(job.program)
+    total = sum(macs.values())
+    # An operation whose result is an output of the model has that output's name.
+    renamed = dict(zip(map(_valid, job.outputs), _output_nodes(job), strict=True))
+    groups: dict[tuple[str, str], Counter[str]] = {}
+    shares: Counter[tuple[str, str]] = Counter()
+    outside = []
+    function = specification.mlProgram.functions["main"]
+    for operation in function.block_specializations[function.opset].operations:
+        if operation.type == "const":
+            continue
+        output = operation.outputs[0]
+        name = output.name.removesuffix("_cast_fp16")
+        name = renamed.get(name, name)
+        device, possible = plan.get(output.name, ("ML program", ()))
+        key = (device, _PRECISIONS.get(output.type.tensorType.dataType, "fp32"))
+        groups.setdefault(key, Counter())[operation.type] += 1
+        shares[key] += macs.pop(name, 0)
+        if _MAC and device not in wanted:
+            able = not set(wanted).isdisjoint(possible)
+            reason = "Core ML prefers it there" if able else f"{wanted[0]} does not support it"
+            part = part_of(name)
+            outside.append(OutsideOp(name=name, kind=operation.type, part=part, reason=reason))
+    return Placement(
+        device=f"macOS, {options.compute_units}" if _MAC else "not decided on this system",
+        placed=[
+            PlacedOps(
+                where=where,
+                precision=precision,
+                accelerated=where in wanted,
+                ops=sum(kinds.values()),
+                macs_share=round(shares[where, precision] / total, 4),
+                kinds=dict(sorted(kinds.items())),
+            )
+            for (where, precision), kinds in sorted(groups.items())
+        ],
+        outside=tuple(outside),
+        macs_unattributed=round(sum(macs.values()) / total, 4),
+    )
+
+
+def _output_nodes(job: Lowering) -> list[str]:
+    return [str(name) for name in job.program.graph_signature.user_outputs]
+
+
+def _plan(package: Path, options: Options) -> dict[str, tuple[str, list[str]]]:
+    """Ask Core ML (macOS 14.4 or later) where each operation will run, and where it could.
+
+    Returns
+    -------
+    dict
+        Name of the operation's first output -> preferred device, supported devices.
+    """
+    compiled = ct.models.utils.compile_model(str(package))
+    plan = MLComputePlan.load_from_path(compiled, _UNITS[options.compute_units])
+    devices = {}
+    for operation in plan.model_structure.program.functions["main"].block.operations:
+        usage = plan.get_compute_device_usage_for_mlprogram_operation(operation)
+        if usage is not None:
+            both = [usage.preferred_compute_device, *usage.supported_compute_devices]
+            preferred, *supported = (_DEVICES.get(type(d).__name__, "unknown") for d in both)
+            devices[operation.outputs[0].name] = (preferred, supported)
+    return devices
+
+
+class CoreMLSession:
+    """A package in Core ML, on macOS; see `sepvit_edge.backends.Session`."""
+
+    def __init__(self, package: Path, options: Options) -> None:
+        self._image, units = options.image_input, _UNITS[options.compute_units]
+        try:
+            with _quiet():
+                self._model = ct.models.MLModel(str(package), compute_units=units)
+            description = self._model.get_spec().description
+        except Exception as error:  # Core ML's errors and protobuf's have no class in common
+            raise SepViTError(f"Core ML cannot load {package}: {_first_line(error)}") from None
+        self._input = description.input[0].name
+        self._outputs = [o.name for o in description.output if o.type.HasField("multiArrayType")]
+
+    def run(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """Run one batch; an image is made of the pixels where the package takes one."""
+        source: object = pixels
+        if self._image:
+            source = Image.fromarray(pixels[0].transpose(1, 2, 0).astype(np.uint8))
+        try:
+            results = self._model.predict({self._input: source})
+        except Exception as error:
+            raise SepViTError(f"Core ML cannot run the package: {_first_line(error)}") from None
+        return [np.asarray(results[name], np.float32) for name in self._outputs]
+
+    def profile(self, pixels: np.ndarray, runs: int) -> list[OpTiming]:
+        """Refuse: Core ML tells no times of single operations."""
+        raise SepViTError(
+            "Core ML tells no times of operations; Xcode's performance report of model.mlpackage "
+            "does, on a Mac or a connected device"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+backend = CoreMLBackend()

@@ -1,0 +1,293 @@
+"""ONNX Runtime: model.onnx, for its CPU execution provider."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import tempfile
+import warnings
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import torch
+from onnxruntime.capi import onnxruntime_pybind11_state as errors
+from onnxscript import rewriter
+from pydantic import ValidationError
+
+from ..errors import SepViTError
+from ..graph import macs_by_operation, part_of
+from ..package import Manifest, PlacedOps, Placement
+from ..recipe import Recipe, Strict, first_fault
+from . import Lowering, OpTiming
+
+MODEL = "model.onnx"
+# The runtime's exceptions have no base class.
+_REFUSALS = (
+    RuntimeError,
+    errors.Fail,
+    errors.InvalidArgument,
+    errors.InvalidGraph,
+    errors.InvalidProtobuf,
+    errors.NoSuchFile,
+    errors.NotImplemented,
+    errors.RuntimeException,
+)
+# Elements of the smallest weight that is worth storing as float16; the input's mean is not.
+_SMALLEST_HALF = 1024
+
+
+class Options(Strict):
+    """Options of an ONNX Runtime recipe.
+
+    Attributes
+    ----------
+    opset : int
+        23 has the operator ``Attention``: one kernel that finds the heads by stride, faster than
+        permutations, products and softmax; ONNX Runtime runs it from 1.23 (pull request 25156).
+        20, the first with ``Gelu``, for ONNX Runtime from 1.17 and for execution providers that
+        leave ``Attention`` to the CPU.
+    """
+
+    opset: Literal[20, 23] = 23
+
+
+def _options(recipe: Recipe) -> Options:
+    try:
+        return Options.model_validate(recipe.options)
+    except ValidationError as error:
+        raise SepViTError(f"the recipe's options: {first_fault(error)}") from None
+
+
+class ONNXRuntimeBackend:
+    """The backend; see `sepvit_edge.backends.Backend`."""
+
+    target = "onnxruntime"
+
+    def lower(self, job: Lowering, folder: Path) -> Placement:
+        """Export, put the names and the fused attention in, and check."""
+        options = _options(job.recipe)
+        with warnings.catch_warnings():
+            # torch 2.13 copies its own deprecated tree specs.
+            warnings.simplefilter("ignore", FutureWarning)
+            exported = torch.onnx.export(
+                job.program, dynamo=True, verbose=False, opset_version=options.opset
+            )
+        assert exported is not None
+        model = exported.model
+        _name_nodes(model)
+        if options.opset >= 23:
+            rewriter.rewrite(model, [rewriter.RewriteRule(_products, _attention)])
+        if job.recipe.precision == "fp16":
+            _store_half(model)
+        _state_facts(model, job)
+        proto = ir.to_proto(model)
+        onnx.checker.check_model(proto, full_check=True)
+        (folder / MODEL).write_bytes(proto.SerializeToString(deterministic=True))
+        return _placement(folder, job)
+
+    def open(self, folder: Path, manifest: Manifest, threads: int | None) -> ONNXRuntimeSession:
+        """Load the model for the CPU."""
+        return ONNXRuntimeSession(folder, threads)
+
+    def runs_here(self) -> bool:
+        """Return True: the CPU execution provider is part of every wheel."""
+        return True
+
+
+def _name_nodes(model: ir.Model) -> None:
+    """Give nodes the names that `sepvit_edge.graph` gave the traced program.
+
+    The exporter traces again and numbers the nodes anew, but notes each one's module and operation.
+    """
+    names: dict[str, str] = {}
+    used: Counter[str] = Counter()
+    for node in model.graph:
+        *_, module, traced = ast.literal_eval(node.metadata_props["pkg.torch.onnx.name_scopes"])
+        classes = ast.literal_eval(node.metadata_props["pkg.torch.onnx.class_hierarchy"])
+        if traced in names:  # one traced operation can become several
+            name = f"{names[traced]}/{node.op_type}"
+        else:
+            operation = classes[-1].split(".")[1].strip("_")
+            name = re.sub(r"\W", "_", f"{module}__{operation}")
+            used[name] += 1
+            name = names[traced] = f"{name}_{used[name] - 1}" if used[name] > 1 else name
+        node.name = name
+        for i, value in enumerate(node.outputs):
+            value.name = f"{name}.{i}" if i else name
+
+
+def _heads(op: Any, x: Any, perm: list[int], shape: Any, rows: Any) -> Any:
+    return op.Reshape(op.Transpose(op.Reshape(x, shape), perm=perm), rows)
+
+
+def _products(op, q, k, v, shape, a, b, c, d, e, f, rows):  # type: ignore[no-untyped-def]
+    """DSA's attention as the edge form has it; PSA's differs, by the identity that it adds."""
+    scores = op.MatMul(_heads(op, q, [0, 2, 1, 3], shape, a), _heads(op, k, [0, 2, 3, 1], b, c))
+    y = op.MatMul(op.Softmax(scores, axis=-1), _heads(op, v, [0, 2, 1, 3], d, e))
+    return _heads(op, y, [0, 2, 1, 3], f, rows)
+
+
+def _attention(op, q, k, v, shape, rows, **_):  # type: ignore[no-untyped-def]
+    """Write the same with one operator; its scale is 1, since q carries 1 / sqrt(d) already."""
+    windows, tokens, heads, width = shape.const_value.numpy().tolist()
+    part = q.name.removesuffix("_q__linear")
+    shape = op.Constant(value_ints=[windows, tokens, heads * width], _outputs=[f"{part}__shape"])
+    inputs = [op.Reshape(x, shape, _outputs=[f"{x.name}/Reshape"]) for x in (q, k, v)]
+    heads = {"q_num_heads": heads, "kv_num_heads": heads}
+    y = op.Attention(*inputs, **heads, scale=1.0, _outputs=[f"{part}__attention"])
+    return op.Reshape(y, rows)
+
+
+def _store_half(model: ir.Model) -> None:
+    """Store weights as float16, each with a cast that the runtime folds when it loads the model.
+
+    Its kernels then see float32 weights: with float16 activations most of them would cast back and
+    forth on a CPU.
+    """
+    first = model.graph[0]
+    for value in model.graph.initializers.values():
+        assert value.const_value is not None
+        weight = value.const_value.numpy()
+        if weight.dtype != np.float32 or weight.ndim < 2 or weight.size < _SMALLEST_HALF:
+            continue
+        if np.abs(weight).max() > np.finfo(np.float16).max:
+            continue
+        uses = list(value.uses())
+        cast = ir.node("Cast", [value], {"to": ir.DataType.FLOAT})
+        cast.outputs[0].name = re.sub(r"\W", "_", f"{value.name}__cast")
+        cast.outputs[0].type, cast.outputs[0].shape = value.type, value.shape
+        for use in uses:
+            use.node.replace_input_with(use.idx, cast.outputs[0])
+        model.graph.insert_before(first, cast)
+        value.const_value = ir.tensor(weight.astype(np.float16), name=value.name)
+        value.type = ir.TensorType(ir.DataType.FLOAT16)
+
+
+def _state_facts(model: ir.Model, job: Lowering) -> None:
+    """Name inputs, outputs and nodes, state what the manifest says, drop the exporter's notes.
+
+    The notes are stack traces, with the paths of the machine that exported.
+    """
+    graph = model.graph
+    for node in graph:
+        node.name = node.outputs[0].name
+    graph.inputs[0].name = job.input.name
+    for value, name in zip(graph.outputs, job.outputs, strict=True):
+        value.name = name
+    noted: list[Any] = [model, graph, *graph.inputs, *graph.initializers.values(), *graph]
+    for thing in [*noted, *(value for node in graph for value in node.outputs)]:
+        thing.metadata_props.clear()
+        thing.doc_string = None
+    opset = onnx.helper.make_opsetid("", graph.opset_imports[""])
+    model.ir_version = onnx.helper.find_min_ir_version_for([opset])
+    model.producer_name, model.producer_version = "sepvit-edge", version("sepvit-edge")
+    graph.name = job.model.name
+    for kind, facts in (("model", job.model), ("input", job.input)):
+        for name, fact in facts.model_dump(mode="json").items():
+            text = fact if isinstance(fact, str) else json.dumps(fact)
+            model.metadata_props[f"{kind}.{name}"] = text
+
+
+def _load(folder: Path, threads: int | None, profile: Path | None = None) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 4  # what is wrong is raised as well
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
+    try:
+        return ort.InferenceSession(folder / MODEL, options, providers=["CPUExecutionProvider"])
+    except _REFUSALS as error:
+        reason = str(error).strip().splitlines()[-1].rpartition("failed:")[2]
+        raise SepViTError(
+            f"ONNX Runtime cannot load {folder / MODEL}, export again: {reason}"
+        ) from None
+
+
+def _profile(folder: Path, threads: int | None, pixels: np.ndarray, runs: int) -> list[OpTiming]:
+    """Run the model under the runtime's profiler; operations in the order of execution."""
+    with tempfile.TemporaryDirectory() as scratch:
+        session = _load(folder, threads, Path(scratch) / "profile")
+        feed = {session.get_inputs()[0].name: pixels}
+        for _ in range(runs + 1):
+            session.run(None, feed)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    calls: dict[str, list[dict[str, Any]]] = {}
+    for event in events:
+        if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
+            calls.setdefault(event["name"].removesuffix("_kernel_time"), []).append(event)
+    names = list(calls)
+    timings = []
+    for i, (name, events) in enumerate(calls.items()):
+        facts = events[0]["args"]
+        kind = facts["op_name"]
+        if part_of(name) is None:
+            # The runtime's own change of layout before or after a convolution: named after that.
+            name = f"{names[i + 1 if kind == 'ReorderInput' else i - 1]}/{kind}"
+        precision = next(iter(facts["output_type_shape"][0]))
+        times = [event["dur"] for event in events[1:]]  # the first run warms up
+        kernel = f"{facts['provider']} {precision}"
+        timings.append(OpTiming(name, kind, kernel, sum(times) / len(times)))
+    return timings
+
+
+def _placement(folder: Path, job: Lowering) -> Placement:
+    """Run the model once, and tell what ran where."""
+    operations = _profile(folder, None, np.zeros(job.input.shape, job.input.dtype), 1)
+    macs = macs_by_operation(job.program)
+    total = sum(macs.values())
+    kinds: dict[str, Counter[str]] = {}
+    shares: Counter[str] = Counter()
+    for operation in operations:
+        kinds.setdefault(operation.kernel, Counter())[operation.kind] += 1
+        name = operation.name.split("/")[0].removesuffix("_nchwc")
+        shares[operation.kernel] += macs.pop(name, 0)
+    for operation in operations:
+        if operation.kind == "Attention":  # the two products of its part that have no name left
+            part = part_of(operation.name)
+            for name in [name for name in macs if part_of(name) == part]:
+                shares[operation.kernel] += macs.pop(name)
+    return Placement(
+        device="CPU",
+        placed=[
+            PlacedOps(
+                where=kernel.split()[0],
+                precision=kernel.split()[1],
+                accelerated=True,
+                ops=sum(counts.values()),
+                macs_share=round(shares[kernel] / total, 4),
+                kinds=dict(sorted(counts.items())),
+            )
+            for kernel, counts in sorted(kinds.items())
+        ],
+        macs_unattributed=round(sum(macs.values()) / total, 4),
+    )
+
+
+class ONNXRuntimeSession:
+    """A loaded model; see `sepvit_edge.backends.Session`."""
+
+    def __init__(self, folder: Path, threads: int | None) -> None:
+        self._folder, self._threads = folder, threads
+        self._session = _load(folder, threads)
+        self._input = self._session.get_inputs()[0].name
+
+    def run(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """Run one batch."""
+        outputs: list[np.ndarray] = self._session.run(None, {self._input: pixels})
+        return outputs
+
+    def profile(self, pixels: np.ndarray, runs: int) -> list[OpTiming]:
+        """Time every node; in a session of its own, since the profiler costs time in each run."""
+        return _profile(self._folder, self._threads, pixels, runs)
+
+
+backend = ONNXRuntimeBackend()

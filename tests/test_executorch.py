@@ -1,0 +1,203 @@
+"""The ExecuTorch backend: one delegate, parity whole and by block, threads, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import jittered, random_pixels
+
+pytest.importorskip("executorch")
+
+import sepvit_edge
+from sepvit_edge.backends import executorch as backend_module
+from sepvit_edge.build import lowering, run_twin
+from sepvit_edge.edge import EdgeModel, EdgeOptions
+from sepvit_edge.errors import CheckFailed, SepViTError
+from sepvit_edge.package import Package, open_package
+from sepvit_edge.parity import by_block
+from sepvit_edge.recipe import EdgeSwitches, find_recipe
+from sepvit_edge.variants import VARIANTS, Variant
+
+# float32 on both sides; measured 124 dB.
+FP32_DB = 100
+# Weights of the linears rounded to float16 (11 bits); measured 68 to 74 dB.
+FP16_DB = 60
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_block_a_stage():
+    """Lite with one block a stage: every kind of block, a third of the time that lowering takes."""
+    VARIANTS["mini"] = Variant("mini", "SepViT-mini", 32, (1, 1, 1, 1), 0.1, 0.0)
+    yield
+    del VARIANTS["mini"]
+
+
+@pytest.fixture(scope="module")
+def lite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("executorch") / "lite"
+    sepvit_edge.export_package(jittered("lite"), "executorch", output=output, images=8)
+    return output
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory, one_block_a_stage: None) -> Package:
+    output = tmp_path_factory.mktemp("executorch") / "half"
+    return sepvit_edge.export_package(jittered("mini"), "executorch", "fp16", output, images=8)
+
+
+def check_whole(package: Package, least: float) -> None:
+    """One delegate with everything in it, and the reference's answers."""
+    manifest = package.manifest
+    inside = [group for group in manifest.placement.placed if group.accelerated]
+    assert [group.where for group in inside] == ["XNNPACK delegate"]
+    assert inside[0].macs_share == 1
+    assert manifest.placement.macs_unattributed == 0
+    assert len(manifest.placement.outside) <= 1
+    parity = manifest.parity
+    assert parity is not None
+    assert parity.top1_agreement == 1
+    assert parity.max_abs_error < 1e-3 * parity.logits_range
+    assert parity.sqnr_db > least
+
+
+def test_lite_is_one_delegate(lite: Path) -> None:
+    check_whole(Package(lite), FP32_DB)
+
+
+def test_t_is_one_delegate(tmp_path: Path) -> None:
+    package = sepvit_edge.export_package(
+        jittered("t"), "executorch", output=tmp_path / "t", images=4
+    )
+    check_whole(package, FP32_DB)
+
+
+def test_by_block() -> None:
+    model, pixels = jittered("mini"), random_pixels(1, 64)
+    outputs = run_twin(model, find_recipe("executorch"), pixels)
+    for tap in by_block(outputs, model, pixels, "fp32"):
+        assert tap.sqnr_db > FP32_DB, tap
+        assert not tap.leaves
+
+
+def test_fp16_stores_linears_in_half(half: Package) -> None:
+    check_whole(half, FP16_DB)
+    model = jittered("mini")
+    linears = sum(p.numel() for n, p in model.named_parameters() if p.ndim == 2)
+    everything = sum(p.numel() for p in model.parameters())
+    assert half.size < 4 * everything - 2 * linears + 300_000
+
+
+def lower_half(folder: Path) -> None:
+    """Run in another process by `test_the_same_bytes_in_another_process`."""
+    VARIANTS["mini"] = Variant("mini", "SepViT-mini", 32, (1, 1, 1, 1), 0.1, 0.0)
+    model, recipe = jittered("mini"), find_recipe("executorch", "fp16")
+    edge = EdgeModel(model, 1, EdgeOptions(**recipe.edge.model_dump()))
+    backend_module.backend.lower(lowering(model, edge, recipe), folder)
+
+
+def test_the_same_bytes_in_another_process(half: Package, tmp_path: Path) -> None:
+    program = "import sys, pathlib, test_executorch as t; t.lower_half(pathlib.Path(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "" and done.stdout == ""  # the tool chain's noise is kept away
+    written = (tmp_path / backend_module.MODEL).read_bytes()
+    assert written == (half.path / backend_module.MODEL).read_bytes()
+
+
+def test_a_broken_budget_names_operations_blocks_and_reasons(tmp_path: Path) -> None:
+    recipe = find_recipe("executorch").model_copy(update={"edge": EdgeSwitches()})
+    with pytest.raises(CheckFailed) as failure:
+        sepvit_edge.export_package(jittered("mini"), recipe=recipe, output=tmp_path / "p")
+    assert not (tmp_path / "p").exists()
+    message = str(failure.value)
+    assert "19 operations are outside the target's unit, the budget is 1" in message
+    assert "input__permute (input): XNNPACK computes no integers" in message
+    assert (
+        "stages_0_patch_embedding_norm__native_layer_norm (stages.0.patch_embedding): " in message
+    )
+    assert "(stages.0.blocks.0.dsa): XNNPACK has no layer_norm" in message
+    assert 'set layer_norm = "linear"' in message
+
+
+def test_outputs_do_not_change_with_later_runs(lite: Path) -> None:
+    session = open_package(lite)
+    pixels = random_pixels(2, 64)
+    first = session.run_pixels(pixels[:1])[0]
+    kept = first.copy()
+    second = session.run_pixels(pixels[1:])[0]
+    assert np.array_equal(first, kept)
+    assert not np.array_equal(first, second)
+    assert np.array_equal(session.run_pixels(pixels)[0], np.concatenate([first, second]))
+
+
+def test_the_whole_program_is_timed(lite: Path) -> None:
+    (timing,) = open_package(lite).profile(random_pixels(1, 64), 3)
+    assert timing.microseconds > 0
+
+
+def test_threads(lite: Path) -> None:
+    pixels = random_pixels(1, 64)
+    logits = [open_package(lite, threads).run_pixels(pixels)[0] for threads in (1, 3, None)]
+    assert np.allclose(logits[0], logits[1], atol=1e-5)
+    session = open_package(lite, 2)
+    # Another pool would pull the threads from under the open session.
+    with pytest.raises(SepViTError, match="close it, or open this one with 1 threads in another"):
+        open_package(lite, 1)
+    open_package(lite, 2)
+    open_package(lite)
+    assert np.allclose(session.run_pixels(pixels)[0], logits[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda data: data[: len(data) // 2], "File size is too small"),
+        (lambda data: data[:4] + b"ET99" + data[8:], "'ET99' != expected 'ET12'"),
+        (lambda data: data[:100] + b"\xff" * 200 + data[300:], "data may be truncated or corrupt"),
+        (lambda data: b"", "offset 0"),
+    ],
+)
+def test_a_damaged_program_is_refused_in_a_sentence(
+    damage, said: str, lite: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = (lite / backend_module.MODEL).read_bytes()
+    (tmp_path / backend_module.MODEL).write_bytes(damage(data))
+    with pytest.raises(SepViTError) as refusal:
+        backend_module.backend.open(tmp_path, Package(lite).manifest, None)
+    assert said in str(refusal.value) and "\n" not in str(refusal.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_wrong_input_is_refused(lite: Path) -> None:
+    session = open_package(lite)
+    with pytest.raises(SepViTError, match=r"takes float32 \(1, 3, 64, 64\)"):
+        session.run_pixels(random_pixels(1, 96))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"options": {"delegates": 1}}, "delegates is not a known key"),
+        ({"precision": "int8"}, "executorch has no int8 yet"),
+    ],
+)
+def test_recipes_that_are_refused(changes: dict, said: str, tmp_path: Path) -> None:
+    recipe = find_recipe("executorch").model_copy(update=changes)
+    with pytest.raises(SepViTError, match=said):
+        sepvit_edge.export_package(jittered("mini"), recipe=recipe, output=tmp_path / "p")
+
+
+def test_a_moved_package_still_opens(lite: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(lite, tmp_path / "elsewhere")
+    assert open_package(moved).run_pixels(random_pixels(1, 64))[0].shape == (1, 10)

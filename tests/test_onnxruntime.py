@@ -1,0 +1,223 @@
+"""The ONNX Runtime backend: what stands in model.onnx, parity, names, and refusals."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from conftest import jittered, random_pixels
+
+pytest.importorskip("onnxruntime")
+
+import onnx
+
+from sepvit_edge.backends import Lowering, get_backend
+from sepvit_edge.backends.onnxruntime import MODEL, ONNXRuntimeSession
+from sepvit_edge.build import lowering, run_twin
+from sepvit_edge.edge import EdgeModel
+from sepvit_edge.errors import SepViTError
+from sepvit_edge.graph import macs_by_operation, part_of
+from sepvit_edge.package import Placement
+from sepvit_edge.parity import by_block, reference_logits, sqnr_db
+from sepvit_edge.recipe import find_recipe, load_recipe
+from sepvit_edge.reference import SepViT
+
+RECIPES = ("onnxruntime-fp32", "onnxruntime-opset20-fp32", "onnxruntime-fp16")
+# float32 on both sides; measured 122 dB.
+FP32_DB = 100
+# Weights rounded to float16 (11 bits); measured 62 dB.
+FP16_DB = 45
+
+
+class Built(NamedTuple):
+    model: SepViT
+    job: Lowering
+    folder: Path
+    placement: Placement
+
+    @property
+    def proto(self) -> onnx.ModelProto:
+        return onnx.load(self.folder / MODEL)
+
+    def session(self) -> ONNXRuntimeSession:
+        return ONNXRuntimeSession(self.folder, 2)
+
+
+def build(recipe: str, folder: Path, variant: str = "lite", batch: int = 1) -> Built:
+    model = jittered(variant)
+    job = lowering(model, EdgeModel(model, batch), load_recipe(recipe))
+    return Built(model, job, folder, get_backend("onnxruntime").lower(job, folder))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Built]:
+    first = build(RECIPES[0], tmp_path_factory.mktemp(RECIPES[0]))
+    made = {RECIPES[0]: first}
+    for recipe in RECIPES[1:]:  # tracing again would give the same
+        job = replace(first.job, recipe=load_recipe(recipe))
+        folder = tmp_path_factory.mktemp(recipe)
+        placement = get_backend("onnxruntime").lower(job, folder)
+        made[recipe] = Built(first.model, job, folder, placement)
+    return made
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_logits_are_the_references(built: dict[str, Built], recipe: str) -> None:
+    pixels = random_pixels(4, 64)
+    session = built[recipe].session()
+    measured = np.concatenate([session.run(pixels[i : i + 1])[0] for i in range(4)])
+    reference = reference_logits(built[recipe].model, pixels)
+    half = recipe.endswith("fp16")
+    assert sqnr_db(reference, measured) > (FP16_DB if half else FP32_DB)
+    error = np.abs(measured - reference).max() / np.ptp(reference)
+    assert error < (1e-2 if half else 1e-5)
+
+
+def test_t_with_two_images_a_call(tmp_path: Path) -> None:
+    built = build("onnxruntime-fp32", tmp_path, "t", batch=2)
+    pixels = random_pixels(2, 64)
+    reference = reference_logits(built.model, pixels)
+    assert np.abs(built.session().run(pixels)[0] - reference).max() < 1e-5 * np.ptp(reference)
+    assert built.placement.macs_unattributed == 0
+
+
+def test_by_block() -> None:
+    model, pixels = jittered("lite"), random_pixels(1, 64)
+    outputs = run_twin(model, find_recipe("onnxruntime"), pixels)
+    taps = by_block(outputs, model, pixels, "fp32")
+    assert len(taps) > 40
+    for tap in taps:
+        assert tap.sqnr_db > FP32_DB, tap
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_file_says_what_it_is(built: dict[str, Built], recipe: str) -> None:
+    job, proto = built[recipe].job, built[recipe].proto
+    onnx.checker.check_model(proto, full_check=True)
+    opset = 20 if "opset20" in recipe else 23
+    assert [(o.domain, o.version) for o in proto.opset_import] == [("", opset)]
+    # What ONNX Runtime 1.17 and 1.23 read at most.
+    assert proto.ir_version == {20: 9, 23: 11}[opset]
+    (pixels,), (logits,) = proto.graph.input, proto.graph.output
+    shape = [d.dim_value for d in pixels.type.tensor_type.shape.dim]
+    assert (pixels.name, shape) == ("pixels", [1, 64, 64, 3])
+    assert pixels.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert (logits.name, logits.type.tensor_type.elem_type) == ("logits", onnx.TensorProto.FLOAT)
+    facts = {p.key: p.value for p in proto.metadata_props}
+    assert (proto.producer_name, facts["model.variant"]) == ("sepvit-edge", "lite")
+    assert json.loads(facts["input.mean"]) == list(job.input.mean)
+    assert json.loads(facts["model.macs"]) == job.model.macs
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_attention_is_one_operator_where_there_is_one(built: dict[str, Built], recipe: str) -> None:
+    kinds = Counter(node.op_type for node in built[recipe].proto.graph.node)
+    blocks = sum(len(stage) for stage in built[recipe].model.blocks)
+    fused = "opset20" not in recipe
+    assert kinds["Attention"] == (blocks if fused else 0)
+    # What is left of softmax is PSA's, of the blocks with window tokens.
+    tokens = sum(block.separable for stage in built[recipe].model.blocks for block in stage)
+    assert kinds["Softmax"] == tokens + (0 if fused else blocks)
+
+
+def test_float16_is_storage_only(built: dict[str, Built]) -> None:
+    full, half = built["onnxruntime-fp32"], built["onnxruntime-fp16"]
+    assert (half.folder / MODEL).stat().st_size < 0.55 * (full.folder / MODEL).stat().st_size
+    # The casts are folded when the model is loaded: the same operations run, in float32.
+    assert half.placement == full.placement
+    weights = {i.name: onnx.numpy_helper.to_array(i) for i in full.proto.graph.initializer}
+    rounded = {
+        i.name: onnx.numpy_helper.to_array(i)
+        for i in half.proto.graph.initializer
+        if i.data_type == onnx.TensorProto.FLOAT16
+    }
+    assert len(rounded) > 70 and "input.mean" not in rounded
+    for name, weight in rounded.items():
+        np.testing.assert_array_equal(weight, weights[name].astype(np.float16), name)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_nothing_of_this_machine_is_in_the_file(built: dict[str, Built], recipe: str) -> None:
+    proto = built[recipe].proto
+    del proto.graph.initializer[:]  # random bytes can spell anything
+    texts = re.findall(rb"[ -~]{4,}", proto.SerializeToString())
+    for text in texts:
+        assert not re.search(rb'^/|\s/\w|[A-Z]:\\|File "|\.py\b|pkg\.|Traceback', text), text
+    for thing in (proto, proto.graph, *proto.graph.node, *proto.graph.value_info):
+        assert not thing.doc_string
+        assert thing is proto or not thing.metadata_props
+
+
+def test_another_process_writes_the_same_bytes(built: dict[str, Built], tmp_path: Path) -> None:
+    script = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path\n"
+        "from test_onnxruntime import build\n"
+        f"build('onnxruntime-fp16', Path({str(tmp_path)!r}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == done.stderr == ""  # nor does an export chatter
+    first = (built["onnxruntime-fp16"].folder / MODEL).read_bytes()
+    assert (tmp_path / MODEL).read_bytes() == first
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_node_tells_its_part(built: dict[str, Built], recipe: str) -> None:
+    names = [node.name for node in built[recipe].proto.graph.node]
+    assert len(set(names)) == len(names)
+    assert all(part_of(name) or "_weight__cast" in name for name in names)
+    if recipe == "onnxruntime-opset20-fp32":  # nothing fused: every product has its own name
+        assert set(macs_by_operation(built[recipe].job.program)) <= set(names)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_everything_runs_on_the_cpu(built: dict[str, Built], recipe: str) -> None:
+    placement = built[recipe].placement
+    assert {group.where for group in placement.placed} == {"CPUExecutionProvider"}
+    shares = {group.precision: group.macs_share for group in placement.placed}
+    assert shares == {"float": 1, "uint8": 0}  # bytes are only transposed
+    assert placement.macs_unattributed == 0
+    assert not placement.outside
+
+
+def test_op_timings_are_attributable(built: dict[str, Built]) -> None:
+    session = built["onnxruntime-fp32"].session()
+    timings = session.profile(random_pixels(1, 64), 5)
+    kinds = Counter(timing.kind for timing in timings)
+    assert kinds["Gemm"] > 70 and kinds["Attention"] == 11 and kinds["Conv"] == 8
+    assert len({timing.name for timing in timings}) == len(timings)
+    assert all(part_of(timing.name) for timing in timings)
+    assert all(timing.microseconds >= 0 for timing in timings)
+    assert 100 < sum(timing.microseconds for timing in timings) < 1e6
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "empty", "missing"])
+def test_a_damaged_file_is_one_sentence(
+    built: dict[str, Built], tmp_path: Path, damage: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = (built["onnxruntime-fp32"].folder / MODEL).read_bytes()
+    if damage != "missing":
+        contents = {"cut": data[: len(data) // 2], "text": b"no model", "empty": b""}
+        (tmp_path / MODEL).write_bytes(contents[damage])
+    with pytest.raises(SepViTError, match=r"cannot load .*model\.onnx, export again") as refusal:
+        ONNXRuntimeSession(tmp_path, None)
+    assert "\n" not in str(refusal.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_unknown_option_is_refused(built: dict[str, Built], tmp_path: Path) -> None:
+    job = built["onnxruntime-fp32"].job
+    wrong = replace(job, recipe=job.recipe.model_copy(update={"options": {"opset": 17}}))
+    with pytest.raises(SepViTError, match="the recipe's options: opset: Input should be 20 or 23"):
+        get_backend("onnxruntime").lower(wrong, tmp_path)
+    with pytest.raises(SepViTError, match="no int8 yet"):
+        find_recipe("onnxruntime", "int8")
