@@ -122,11 +122,13 @@ def export_package(
         (folder / LABELS).write_text("\n".join(job.labels) + "\n", encoding="utf-8")
         manifest = make_manifest(job, installed, source_facts(source_of(model)), placement)
         _write(manifest, folder)
-        step("running the golden vectors")
-        session = PackageSession(Package(folder))
-        _write_golden(model, session, folder)
-        step(f"measuring parity on {data.name}")
-        measured = parity.measure(session, model, data, images)
+        with parity.torch_threads(1):
+            step("running the golden vectors")
+            session = PackageSession(Package(folder), threads=1)
+            _write_golden(model, session, folder)
+            step(f"measuring parity on {data.name}")
+            measured = parity.measure(session, model, data, images)
+        del session  # ExecuTorch changes its number of threads only while nothing is loaded
         _write(manifest.model_copy(update={"parity": measured}), folder)
     return Package(destination)
 

@@ -34,7 +34,9 @@ def main(
     by_block: Annotated[
         bool, typer.Option("--by-block", help="Compare every part of a tapped twin.")
     ] = False,
-    threads: Annotated[int, typer.Option(help="Of the runtime; its own choice if 0.")] = 0,
+    threads: Annotated[
+        int, typer.Option(help="Of package and reference; 1 sums alike everywhere.", min=1)
+    ] = 1,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Top-1 accuracy of a package, and its distance to the fp32 reference."""
@@ -43,7 +45,7 @@ def main(
     from .data import open_dataset
     from .package import open_package
 
-    session = open_package(package, threads or None)
+    session = open_package(package, threads)
     model = reference_of(session.package, weights or None)
     dataset, limit = (
         (open_dataset(data, session.package.labels), images or None)
@@ -53,7 +55,8 @@ def main(
     if by_block:
         _by_block(session.package, model, dataset, json)
         return
-    with progress(f"running {dataset.name}", min(len(dataset), limit or len(dataset))) as advance:
+    count = min(len(dataset), limit or len(dataset))
+    with parity.torch_threads(threads), progress(f"running {dataset.name}", count) as advance:
         measured = parity.measure(session, model, dataset, limit, advance)
     if json:
         emit_json(measured.model_dump(mode="json"))

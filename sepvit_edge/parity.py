@@ -39,6 +39,21 @@ def reference_logits(model: SepViT, pixels: np.ndarray) -> np.ndarray:
         return torch.cat([model(normalize(model, batch)) for batch in batches]).numpy()
 
 
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Run the reference with so many threads while the block runs.
+
+    Rounding depends on how a sum is shared out; with one thread, as exports measure, it does not
+    depend on the machine's number of cores.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def normalize(model: SepViT, pixels: torch.Tensor) -> torch.Tensor:
     """uint8 (N, H, W, 3) pixels to the reference's normalised float32 (N, 3, H, W)."""
     rule = model.config.preprocessing

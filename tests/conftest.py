@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-# Two threads on a two-core machine; more of them only wait for each other.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# The tests run side by side, a process a core: more threads than that only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 class Outcome(NamedTuple):
