@@ -16,6 +16,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,41 @@ from sepvit_edge.errors import SepViTError
 from sepvit_edge.package import Manifest
 from sepvit_edge.parity import normalize
 from sepvit_edge.recipe import Recipe, find_recipe
+from sepvit_edge.reference import SepViT, count_macs
+from sepvit_edge.variants import find_variant
 
 Call = Callable[[], np.ndarray]
+
+
+class GemmChain(torch.nn.Module):
+    """The model's own linears and nothing between them: what the runtime's GEMM can reach."""
+
+    def __init__(self, model: SepViT) -> None:
+        super().__init__()
+        variant = find_variant(model.config.variant)
+        self.shapes = [(side**2, dim) for side, dim in zip(model.sides, variant.dims, strict=True)]
+        self.chains = torch.nn.ModuleList()
+        for dim, depth in zip(variant.dims, variant.depths, strict=True):
+            widths = [dim] * 5 + [4 * dim, dim]  # q, k, v, projection, MLP
+            linears = (
+                torch.nn.Linear(a, b, bias=False) for _ in range(depth) for a, b in pairwise(widths)
+            )
+            self.chains.append(torch.nn.Sequential(*linears))
+        self.macs = sum(
+            rows * linear.weight.numel()
+            for (rows, _), chain in zip(self.shapes, self.chains, strict=True)
+            for linear in chain
+        )
+
+    def example_input(self) -> torch.Tensor:
+        """Rows of the first stage, as wide as the last."""
+        return torch.randn(self.shapes[0][0], self.shapes[-1][1])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Each stage's chain on a slice of the input; the sums keep every product alive."""
+        parts = zip(self.shapes, self.chains, strict=True)
+        sums = [chain(x[:rows, :dim]).sum(1)[:1] for (rows, dim), chain in parts]
+        return torch.cat(sums)
 
 
 def naive_openvino(model: torch.nn.Module, x: torch.Tensor, precision: str, threads: int) -> Call:
@@ -69,8 +103,13 @@ def naive_executorch(model: torch.nn.Module, x: torch.Tensor, _: str, threads: i
 
     program = torch.export.export(model, (x,))
     lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
-    module = _load_for_executorch_from_buffer(lowered.to_executorch().buffer)
-    return lambda: module.forward([x])[0].numpy()
+    buffer = lowered.to_executorch().buffer
+    module = _load_for_executorch_from_buffer(buffer)
+
+    def call(_: bytes = buffer) -> np.ndarray:  # the module points into the buffer
+        return module.forward([x])[0].numpy()
+
+    return call
 
 
 NAIVE = {
@@ -84,12 +123,14 @@ def edge(model, recipe: Recipe, pixels: np.ndarray, threads: int, undone: str = 
     """Lower the edge form by the package's own backend and return a call of it."""
     backend = get_backend(recipe.target)
     options = EdgeOptions(**recipe.edge.model_dump())
-    with undo(undone):
+    with undo(undone), torch.no_grad():
         edge_model = EdgeModel(model, 1, options)
         job = lowering(model, edge_model, recipe)
-    folder = Path(tempfile.mkdtemp())
-    backend.lower(job, folder)
-    session = backend.open(folder, Manifest.model_construct(recipe=recipe), threads)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        backend.lower(job, folder)
+        manifest = Manifest.model_construct(recipe=recipe, input=job.input)
+        session = backend.open(folder, manifest, threads)
     if options.input == "float32-nchw":
         pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)
     return lambda: session.run(pixels)[0]
@@ -120,7 +161,9 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=60)
+    parser.add_argument("--switch", action="append", default=[], help="also with KEY=VALUE")
     parser.add_argument("--principles", action="store_true")
+    parser.add_argument("--gemm", action="store_true", help="also the share of the GEMM rate")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
@@ -148,12 +191,28 @@ def report(runtime: str, variant: str, precision: str, options: argparse.Namespa
         reference = model(x).numpy()
     calls = {"naive": NAIVE[runtime](model, x, precision, options.threads)}
     calls["edge"] = edge(model, recipe, pixels, options.threads)
+    for switch in options.switch:
+        key, _, value = switch.partition("=")
+        changed_edge = recipe.edge.model_copy(update={key: value})
+        changed_recipe = recipe.model_copy(update={"edge": changed_edge})
+        calls[f"edge, {switch}"] = edge(model, changed_recipe, pixels, options.threads)
     for name in UNDONE if options.principles else ():
         try:
             calls[f"edge without {name}"] = edge(model, recipe, pixels, options.threads, name)
         except (SepViTError, RuntimeError, ValueError) as error:
             print(f"| {runtime} | {variant} | {precision} | without {name} | {error} | | |")
+    if options.gemm:
+        chain = GemmChain(model).eval()
+        calls["gemm"] = NAIVE[runtime](chain, chain.example_input(), precision, options.threads)
     times = compare(calls, options.runs)
+    if options.gemm:
+        del calls["gemm"]
+        share = count_macs(model) / chain.macs * np.divide(times["gemm"], times["edge"])
+        low, middle, high = np.percentile(share, [10, 50, 90])
+        print(
+            f"| {runtime} | {variant} | {precision} | share of the GEMM rate "
+            f"| | {middle:.2f} ({low:.2f}-{high:.2f}) | |"
+        )
     for name, call in calls.items():
         ratios = [a / b for a, b in zip(times["naive"], times[name], strict=True)]
         low, middle, high = np.percentile(ratios, [10, 50, 90])

@@ -11,7 +11,7 @@ import warnings
 import weakref
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,14 +31,17 @@ if TYPE_CHECKING:
     from torch.fx import Node
 
 MODEL = "model.pte"
-# Calls of the lowered program that run no kernel of their own.
+# Calls in a lowered program that run no kernel of their own.
 _NO_WORK = frozenset({"alloc", "executorch_call_delegate", "getitem", "view"})
-# What to do about an operation that XNNPACK lacks, where the recipe can do something.
+# Beginnings of lines that the runtime logs at its start, right or wrong.
+_CHATTER = ("[cpuinfo_utils.cpp", "[threadpool.cpp")
+_PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16"}
+# What XNNPACK's partitioner does not say itself, or says in other words.
 _REASONS = {
     "native_layer_norm": 'XNNPACK has no layer_norm; set layer_norm = "linear" in [edge]',
     "expand_copy": "XNNPACK has no expand, which a matrix product of rank 4 needs; use bmm",
+    "invalid dtype": 'XNNPACK computes no integers; set input = "float32-nchw" in [edge]',
 }
-_PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16"}
 
 
 class ExecuTorchBackend:
@@ -49,7 +52,7 @@ class ExecuTorchBackend:
     def lower(self, job: Lowering, folder: Path) -> Placement:
         """Lower to XNNPACK, and what it refuses to ExecuTorch's portable kernels.
 
-        `to_edge_transform_and_lower` is the documented route: it decomposes again, three times, to
+        `to_edge_transform_and_lower` is the documented route: it decomposes three times more, to
         learn what the partitioner wants kept whole. The traced program needs none of that; without
         it and with `_few_passes` the same bytes (tests) take a third of the time.
         """
@@ -62,8 +65,10 @@ class ExecuTorchBackend:
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import EdgeCompileConfig, to_edge
 
-            linear = torch.ops.aten.linear.default
-            edge = to_edge(job.program, compile_config=EdgeCompileConfig(preserve_ops=[linear]))
+            config = EdgeCompileConfig(
+                preserve_ops=[torch.ops.aten.linear.default], _check_ir_validity=False
+            )
+            edge = to_edge(job.program, compile_config=config)
             program = edge.to_backend(XnnpackPartitioner()).to_executorch()
             with (folder / MODEL).open("wb") as file:
                 program.write_to_file(file)
@@ -97,7 +102,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _few_passes() -> AbstractContextManager[Any]:
-    """Leave out XNNPACK's passes for what a traced edge model has not: each walks the graph."""
+    """Leave out XNNPACK's passes for what no edge model has: each of them walks the whole graph."""
     from executorch.backends.xnnpack import _passes, xnnpack_preprocess
 
     needed = [
@@ -114,37 +119,12 @@ def _few_passes() -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def _refusals() -> Iterator[list[tuple[Node, str]]]:
-    """Collect which nodes XNNPACK's partitioner refuses, and the reasons that it logs."""
-    refused: list[tuple[Node, str]] = []
-
-    class Collector(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            why: Any = record.msg  # executorch.exir.backend.utils.WhyNoPartition, used again
-            if getattr(why, "node", None) is not None:
-                refused.append((why.node, why.reason))
-
-    logger, collector = logging.getLogger("executorch.backends.xnnpack.partition"), Collector()
-    state = logger.level, logger.propagate
-    logger.addHandler(collector)
-    logger.propagate = False
-    logger.setLevel(logging.DEBUG)
-    try:
-        yield refused
-    finally:
-        logger.removeHandler(collector)
-        logger.setLevel(state[0])
-        logger.propagate = state[1]
-
-
-@contextmanager
 def _half_weights() -> Iterator[None]:
     """Store the weights of linears as float16; XNNPACK widens them when it loads them.
 
-    XNNPACK has kernels for float16 weights between float32 activations, ExecuTorch's partitioner
-    has no name for them (it wants one dtype for all operands), so the delegate is written with
-    another dtype than the graph has. The other way, all in float16, leaves every GELU outside the
-    delegate and is slower on x86. README, "Precisions", has the figures.
+    XNNPACK has kernels for float16 weights between float32 activations, but ExecuTorch's
+    partitioner wants one dtype for all operands: so the delegate is written with another dtype
+    than the graph has. All in float16 instead, every GELU would be outside the delegate.
     """
     from executorch.backends.xnnpack.operators import node_visitor
 
@@ -152,21 +132,18 @@ def _half_weights() -> Iterator[None]:
     get_tensor, get_datatype = node_visitor.get_param_tensor, visitor.get_serialized_dtype
 
     def is_weight(node: Node) -> bool:
-        # The means' constant 1 / C (one output) stays exact: its error would not average out.
-        return any(
-            _kind(user) == "linear" and user.args[1] is node and node.meta["val"].shape[0] > 1
-            for user in node.users
-            if user.op == "call_function"
-        )
+        # The 1 / C of the means (one output) stays exact: its error would not average out.
+        users = [user for user in node.users if _kind(user) == "linear"]
+        return any(user.args[1] is node and node.meta["val"].shape[0] > 1 for user in users)
 
-    def tensor(program: ExportedProgram, node: Node) -> torch.Tensor | None:
-        value = get_tensor(program, node)
+    def tensor(program: ExportedProgram, node: Node) -> torch.Tensor:
+        value: torch.Tensor = get_tensor(program, node)
         return value.half() if is_weight(node) else value
 
-    def datatype(self: Any, quantization: Any, node: Node, *args: Any, **kwargs: Any) -> Any:
+    def datatype(self: Any, quantization: Any, node: Node, force_fp32: bool = False) -> Any:
         if is_weight(node):
             return node_visitor.XNNDatatype.xnn_datatype_fp16
-        return get_datatype(self, quantization, node, *args, **kwargs)
+        return get_datatype(self, quantization, node, force_fp32)
 
     with (
         patch.object(node_visitor, "get_param_tensor", tensor),
@@ -175,36 +152,58 @@ def _half_weights() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _refusals() -> Iterator[list[tuple[Node, str]]]:
+    """Collect the nodes that XNNPACK's partitioner refuses, with the reasons that it logs."""
+    refused: list[tuple[Node, str]] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            why: Any = record.msg  # a WhyNoPartition of executorch.exir.backend.utils, or a text
+            if getattr(why, "node", None) is not None:
+                refused.append((why.node, why.reason))
+
+    logger, collector = logging.getLogger("executorch.backends.xnnpack.partition"), Collector()
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(collector)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    try:
+        yield refused
+    finally:
+        logger.removeHandler(collector)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
 def _placement(
     program: ExportedProgram, job: Lowering, refusals: list[tuple[Node, str]]
 ) -> Placement:
     """Read the lowered program back; its nodes remember which node of the job they came from."""
     names = {node.name for node in job.program.graph.nodes if node.op == "call_function"}
     reasons = {_origin(node, names): reason for node, reason in refusals}
-    delegates: list[Any] = [
-        getattr(program.graph_module, node.target)
-        for node in program.graph.nodes
-        if node.op == "get_attr"
+    delegates = [
+        getattr(program.graph_module, n.target) for n in program.graph.nodes if n.op == "get_attr"
     ]
-    inside = [n for d in delegates for n in _operations(d.original_module)]
+    inside = [node for delegate in delegates for node in _operations(delegate.original_module)]
     outside = _operations(program)
-    count = len(delegates)
-    where = "XNNPACK delegate" if count == 1 else f"{count} XNNPACK delegates"
+    one = len(delegates) == 1
+    where = "XNNPACK delegate" if one else f"{len(delegates)} XNNPACK delegates"
     macs = macs_by_operation(job.program)
     total = sum(macs.values())
     placed = []
     for place, nodes in ((where, inside), ("portable kernels", outside)):
         for precision in sorted({_precision(node) for node in nodes}):
             group = [node for node in nodes if _precision(node) == precision]
-            share = sum(macs.pop(_origin(node, names) or "", 0) for node in group)
+            share = sum(macs.pop(_origin(node, names), 0) for node in group) / total
             placed.append(
                 PlacedOps(
                     where=place,
                     precision=precision,
                     accelerated=nodes is inside,
                     ops=len(group),
-                    macs_share=round(share / total, 4),
-                    kinds=dict(sorted(Counter(_kind(node) for node in group).items())),
+                    macs_share=round(share, 4),
+                    kinds=dict(sorted(Counter(map(_kind, group)).items())),
                 )
             )
     return Placement(
@@ -221,9 +220,9 @@ def _operations(program: ExportedProgram) -> list[Node]:
 
 
 def _kind(node: Node) -> str:
-    """``aten.linear.default`` and ``linear.out`` are linears."""
-    name: str = getattr(node.target, "__name__", str(node.target))
-    return name.split(".")[-2] if "." in name else name
+    """``aten.linear.default`` and ``linear.out`` are both ``linear``."""
+    names = str(getattr(node.target, "__name__", node.target)).split(".")
+    return names[-2] if len(names) > 1 else names[0]
 
 
 def _precision(node: Node) -> str:
@@ -232,35 +231,32 @@ def _precision(node: Node) -> str:
     return _PRECISIONS.get(dtype, str(dtype).removeprefix("torch."))
 
 
-def _origin(node: Node, names: set[str]) -> str | None:
-    """Name of the job's node that a lowered node came from, from torch's record of passes."""
+def _origin(node: Node, names: set[str]) -> str:
+    """Name of the job's node that a lowered node came from, by torch's record; else its own."""
     sources = list(node.meta.get("from_node", ()))
     while sources:
         source = sources.pop()
         if source.name in names:
             return str(source.name)
         sources += source.from_node
-    return None
+    return node.name
 
 
-def _outside(node: Node, origin: str | None, reasons: dict[str | None, str]) -> OutsideOp:
+def _outside(node: Node, name: str, reasons: dict[str, str]) -> OutsideOp:
     kind = _kind(node)
-    reason = _REASONS.get(kind, f"XNNPACK has no {kind.strip('_')}")
-    if origin in reasons:
-        reason = f"XNNPACK's partitioner says: {reasons[origin]}"
-        if reasons[origin] == "invalid dtype":
-            reason = 'XNNPACK computes no integers; set input = "float32-nchw" in [edge]'
-    name = origin or node.name
+    said = reasons.get(name)
+    reason = f"XNNPACK's partitioner says: {said}" if said else f"XNNPACK has no {kind.strip('_')}"
+    reason = _REASONS.get(said or kind, reason)
     return OutsideOp(name=name, kind=kind, part=part_of(name), reason=reason)
 
 
 @contextmanager
 def _native_log() -> Iterator[list[str]]:
-    """Catch what the C++ runtime writes to standard error, past Python."""
+    """Catch what the C++ runtime writes to standard error, some of it through Python's stream."""
     lines: list[str] = []
     sys.stderr.flush()
     saved = os.dup(2)
-    with tempfile.TemporaryFile() as file:
+    with tempfile.TemporaryFile("w+", errors="replace") as file, redirect_stderr(file):
         os.dup2(file.fileno(), 2)
         try:
             yield lines
@@ -268,11 +264,11 @@ def _native_log() -> Iterator[list[str]]:
             os.dup2(saved, 2)
             os.close(saved)
             file.seek(0)
-            lines += file.read().decode(errors="replace").splitlines()
+            lines += file.read().splitlines()
 
 
 # ExecuTorch has one thread pool a process, and a loaded model keeps a pointer to it: another size
-# means another pool, and a model that is still loaded hangs or crashes on its next run.
+# is another pool, and a model that was loaded before hangs or crashes on its next run.
 _sessions: weakref.WeakSet[ExecuTorchSession] = weakref.WeakSet()
 
 
@@ -286,13 +282,14 @@ def _own_choice() -> int:
 def _set_threads(threads: int | None) -> None:
     from executorch.extension.pybindings import portable_lib
 
-    wanted, current = threads or _own_choice(), portable_lib._threadpool_get_thread_count()
+    own_choice, current = _own_choice(), portable_lib._threadpool_get_thread_count()
+    wanted = threads or own_choice
     if wanted == current or (threads is None and _sessions):
         return
     if _sessions:
         raise SepViTError(
-            f"ExecuTorch runs with {current} threads while a package is open in this process; "
-            f"close it, or open this one with {wanted} threads in another process"
+            f"ExecuTorch has {current} threads while a package of it is open in this process; "
+            f"close that one, or open this one with {wanted} in another process"
         )
     portable_lib._unsafe_reset_threadpool(wanted)
 
@@ -302,18 +299,20 @@ class ExecuTorchSession:
 
     def __init__(self, folder: Path, shape: list[int], threads: int | None) -> None:
         with _quiet():
-            from executorch.runtime import Runtime as Library
+            from executorch.runtime import Runtime
         self._shape = tuple(shape)
         log: list[str] = []
         try:
             with _native_log() as log:
                 _set_threads(threads)
-                self._program = Library.get().load_program(folder / MODEL)
+                self._program = Runtime.get().load_program(folder / MODEL)
                 self._method = self._program.load_method("forward")
         except (RuntimeError, KeyError) as error:
-            said = [line.partition("] ")[2] for line in log if not line.startswith("[cpuinfo_")]
+            said = [line.partition("] ")[2] for line in log if not line.startswith(_CHATTER)]
             reason = said[0] if said else error
-            raise SepViTError(f"ExecuTorch cannot load {folder / MODEL}: {reason}") from None
+            raise SepViTError(
+                f"ExecuTorch cannot load {folder / MODEL}, export again: {reason}"
+            ) from None
         _sessions.add(self)
 
     def run(self, pixels: np.ndarray) -> list[np.ndarray]:
@@ -327,10 +326,7 @@ class ExecuTorchSession:
         return [output.numpy().copy() for output in self._method.execute([inputs])]
 
     def profile(self, pixels: np.ndarray, runs: int) -> list[OpTiming]:
-        """Time the program as a whole.
-
-        The event tracer that would time its operations is not built into the wheel's runtime.
-        """
+        """Time the program as a whole: the wheel's runtime is built without the event tracer."""
         self.run(pixels)
         start = time.perf_counter()
         for _ in range(runs):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
 import re
 import tempfile
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -73,7 +76,7 @@ class ONNXRuntimeBackend:
     def lower(self, job: Lowering, folder: Path) -> Placement:
         """Export, put the names and the fused attention in, and check."""
         options = _options(job.recipe)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _no_notices():
             # torch 2.13 copies its own deprecated tree specs.
             warnings.simplefilter("ignore", FutureWarning)
             exported = torch.onnx.export(
@@ -99,6 +102,17 @@ class ONNXRuntimeBackend:
     def runs_here(self) -> bool:
         """Return True: the CPU execution provider is part of every wheel."""
         return True
+
+
+@contextmanager
+def _no_notices() -> Iterator[None]:
+    """Keep the exporter from telling that torchvision, which it does not need, is missing."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = disabled
 
 
 def _name_nodes(model: ir.Model) -> None:
