@@ -144,6 +144,7 @@ def compare(calls: dict[str, Call], runs: int) -> dict[str, list[float]]:
             call()
     for _ in range(runs):
         for name, call in calls.items():
+            call()  # the threads of the one before still spin
             start = time.perf_counter()
             call()
             times[name].append(time.perf_counter() - start)
