@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,6 +23,9 @@ class Strict(BaseModel):
     """A model whose unknown keys are errors: a misspelt option must not be ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+OptionsT = TypeVar("OptionsT", bound=Strict)
 
 
 class EdgeSwitches(Strict):
@@ -72,6 +75,19 @@ class Recipe(Strict):
     edge: EdgeSwitches = EdgeSwitches()
     options: dict[str, str | int | float | bool] = {}
     placement: PlacementBudget = PlacementBudget()
+
+    def options_as(self, kind: type[OptionsT]) -> OptionsT:
+        """Check the options against a backend's own model of them.
+
+        Raises
+        ------
+        SepViTError
+            If a key is unknown or a value is not allowed; the key is named.
+        """
+        try:
+            return kind.model_validate(self.options)
+        except ValidationError as error:
+            raise SepViTError(f"the recipe's options: {first_fault(error)}") from None
 
 
 def recipe_folder() -> Path:

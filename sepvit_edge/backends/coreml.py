@@ -18,12 +18,11 @@ from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
-from pydantic import ValidationError
 
 from ..errors import SepViTError
 from ..graph import macs_by_operation, part_of
 from ..package import Manifest, OutsideOp, PlacedOps, Placement, versions_used
-from ..recipe import PlacementBudget, Recipe, Strict, first_fault
+from ..recipe import PlacementBudget, Strict
 from . import Lowering, OpTiming, Session
 
 
@@ -120,13 +119,6 @@ class Options(Strict):
     image_input: bool = True
 
 
-def _options(recipe: Recipe) -> Options:
-    try:
-        return Options.model_validate(recipe.options)
-    except ValidationError as error:
-        raise SepViTError(f"the recipe's options: {first_fault(error)}") from None
-
-
 @register_pass(namespace="sepvit_edge")
 class name_operations(AbstractGraphPass):
     """Give linears their name: coremltools' frontend names their result only."""
@@ -166,7 +158,7 @@ class CoreMLBackend:
 
     def lower(self, job: Lowering, folder: Path) -> Placement:
         """Convert the decomposed program as it is, so that its names last."""
-        options = _options(job.recipe)
+        options = job.recipe.options_as(Options)
         _check(job, options)
         shape = tuple(job.input.shape)
         if options.image_input:
@@ -205,7 +197,7 @@ class CoreMLBackend:
     def open(self, folder: Path, manifest: Manifest, threads: int | None) -> Session:
         """Load into Core ML on macOS (it has no say on threads), else into the evaluator."""
         if _MAC:
-            return CoreMLSession(folder / MODEL, _options(manifest.recipe))
+            return CoreMLSession(folder / MODEL, manifest.recipe.options_as(Options))
         return EvaluatorSession(folder / MODEL, threads)
 
     def runs_here(self) -> bool:

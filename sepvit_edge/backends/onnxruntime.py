@@ -22,12 +22,11 @@ import onnxruntime as ort
 import torch
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 from onnxscript import rewriter
-from pydantic import ValidationError
 
 from ..errors import SepViTError
 from ..graph import macs_by_operation, part_of
 from ..package import Manifest, PlacedOps, Placement
-from ..recipe import Recipe, Strict, first_fault
+from ..recipe import Strict
 from . import Lowering, OpTiming
 
 MODEL = "model.onnx"
@@ -61,13 +60,6 @@ class Options(Strict):
     opset: Literal[20, 23] = 23
 
 
-def _options(recipe: Recipe) -> Options:
-    try:
-        return Options.model_validate(recipe.options)
-    except ValidationError as error:
-        raise SepViTError(f"the recipe's options: {first_fault(error)}") from None
-
-
 class ONNXRuntimeBackend:
     """The backend; see `sepvit_edge.backends.Backend`."""
 
@@ -75,7 +67,7 @@ class ONNXRuntimeBackend:
 
     def lower(self, job: Lowering, folder: Path) -> Placement:
         """Export, put the names and the fused attention in, and check."""
-        options = _options(job.recipe)
+        options = job.recipe.options_as(Options)
         with warnings.catch_warnings(), _no_notices():
             # torch 2.13 copies its own deprecated tree specs.
             warnings.simplefilter("ignore", FutureWarning)

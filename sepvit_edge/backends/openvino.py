@@ -9,12 +9,11 @@ from typing import Literal
 import numpy as np
 import openvino as ov
 from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
-from pydantic import ValidationError
 
 from ..errors import SepViTError
 from ..graph import macs_by_operation, part_of
 from ..package import Manifest, PlacedOps, Placement
-from ..recipe import Recipe, Strict, first_fault
+from ..recipe import Strict
 from . import Lowering, OpTiming
 
 MODEL = "model.xml"
@@ -35,13 +34,6 @@ class Options(Strict):
     inference_precision: Literal["f32", "bf16", "device"] = "f32"
 
 
-def _options(recipe: Recipe) -> Options:
-    try:
-        return Options.model_validate(recipe.options)
-    except ValidationError as error:
-        raise SepViTError(f"the recipe's options: {first_fault(error)}") from None
-
-
 class OpenVINOBackend:
     """The backend; see `sepvit_edge.backends.Backend`."""
 
@@ -53,7 +45,7 @@ class OpenVINOBackend:
         `convert_model(program)` would decompose again and lose the nodes' names, so the decoder
         gets the decomposed graph as it is.
         """
-        options = _options(job.recipe)
+        options = job.recipe.options_as(Options)
         module = job.program.module(check_guards=False)
         model = ov.convert_model(TorchFXPythonDecoder(module))
         model.inputs[0].get_tensor().set_names({job.input.name})
@@ -69,7 +61,7 @@ class OpenVINOBackend:
 
     def open(self, folder: Path, manifest: Manifest, threads: int | None) -> OpenVINOSession:
         """Compile for the CPU."""
-        return OpenVINOSession(folder, _options(manifest.recipe), threads)
+        return OpenVINOSession(folder, manifest.recipe.options_as(Options), threads)
 
     def runs_here(self) -> bool:
         """Return True: the CPU plugin is part of every wheel."""
