@@ -1,0 +1,601 @@
+"""The profile document: what one measurement of one package on one device says.
+
+The runner on a computer, the Android and iOS apps and the web page all write this document; its
+JSON Schema is export/profile.schema.json. Conventions that all of them keep:
+
+- A field's name ends in its unit: ``_ms``, ``_s``, ``_mb`` (10^6 bytes), ``_mhz``, ``_c`` (degrees
+  Celsius), ``_db``, ``_mj`` (millijoule), ``_gb_per_s``.
+- What the system does not tell is null, and is listed in `not_measured` with the reason. Nothing
+  is guessed.
+- Percentiles are linear interpolations between the sorted runs (NumPy's default): with n runs, the
+  p-th is at position (n - 1) p / 100.
+- Times come from a monotonic clock. No run is left out as an outlier.
+- No dates, host names, serial numbers or paths.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from ..recipe import Precision, Strict
+
+SCHEMA_VERSION = 1
+_DIGEST = "^[0-9a-f]{64}$"
+
+
+class Facts(Strict):
+    """A section of the document; numbers are finite, since JSON has no others."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class Producer(Facts):
+    """What wrote the document.
+
+    Attributes
+    ----------
+    name : str
+        ``"runner"`` (`sepvit_edge/profiling/runner.py`), or the app.
+    version : str
+        Its own version.
+    """
+
+    name: Literal["runner", "android-app", "ios-app", "web-app"]
+    version: str
+
+
+class ProfiledPackage(Facts):
+    """Which package was measured; everything is in its manifest.
+
+    Attributes
+    ----------
+    digest : str
+        The manifest's own digest.
+    variant, target, precision, image_size, num_classes : str, str, str, int, int
+        As in the manifest.
+    batch : int
+        Images a call; every latency here is of one call.
+    model_mb : float
+        Model files on disk, without labels and golden vectors.
+    macs : int
+        Multiply-accumulates of one image.
+    """
+
+    digest: str = Field(pattern=_DIGEST)
+    variant: str
+    target: str
+    precision: Precision
+    image_size: int = Field(gt=0)
+    num_classes: int = Field(gt=0)
+    batch: int = Field(gt=0)
+    model_mb: float = Field(ge=0)
+    macs: int = Field(ge=0)
+
+
+class RuntimeUsed(Facts):
+    """The runtime as it ran.
+
+    Attributes
+    ----------
+    name, version : str
+        Of its library.
+    execution : str
+        What computed: ``"CPU"``, ``"XNNPACK"``, ``"CPUExecutionProvider"``, ``"NPU"``, ``"wasm"``,
+        ``"webgpu"``, ``"all"`` (Core ML's compute units) ...
+    threads : int or None
+        As set; None where the runtime does not take a number.
+    settings : dict
+        Other settings of the runtime, as text.
+    """
+
+    name: str
+    version: str
+    execution: str
+    threads: int | None = Field(default=None, gt=0)
+    settings: dict[str, str] = Field(default_factory=dict)
+
+
+class CoreCluster(Facts):
+    """Cores of one kind (big.LITTLE).
+
+    Attributes
+    ----------
+    cores : list of int
+        Their numbers, as in the system's affinity masks.
+    part : str or None
+        The core's name or part number.
+    max_mhz : float or None
+        Highest frequency.
+    """
+
+    cores: list[int]
+    part: str | None = None
+    max_mhz: float | None = Field(default=None, gt=0)
+
+
+class Device(Facts):
+    """The device, as far as its system tells.
+
+    Attributes
+    ----------
+    name : str
+        The device's name in profiles/, or the model's name where an app wrote the document.
+    model, soc, cpu : str or None
+        Product, system on chip, and CPU as the system names them.
+    architecture : str or None
+        ``"x86_64"``, ``"aarch64"``, ``"arm64"`` ...
+    os, os_version : str or None
+        ``"Linux"``, ``"Android"``, ``"iOS"`` ..., and its release.
+    python_version, browser : str or None
+        Where there is one.
+    logical_cores : int or None
+        That the process may use.
+    clusters : list of CoreCluster or None
+        Topology.
+    cpu_features : list of str or None
+        Those that decide how fast low precision is, by the system's names.
+    memory_mb : float or None
+        Physical memory.
+    cpu_limit_cores, memory_limit_mb : float or None
+        Limits of the container (cgroup); None where there is none.
+    virtualized : bool or None
+        Whether a hypervisor shares the processor with others.
+    """
+
+    name: str
+    model: str | None = None
+    soc: str | None = None
+    cpu: str | None = None
+    architecture: str | None = None
+    os: str | None = None
+    os_version: str | None = None
+    python_version: str | None = None
+    browser: str | None = None
+    logical_cores: int | None = Field(default=None, gt=0)
+    clusters: list[CoreCluster] | None = None
+    cpu_features: list[str] | None = None
+    memory_mb: float | None = Field(default=None, gt=0)
+    cpu_limit_cores: float | None = Field(default=None, gt=0)
+    memory_limit_mb: float | None = Field(default=None, gt=0)
+    virtualized: bool | None = None
+
+
+class Golden(Facts):
+    """The check that came before the timing: the package's golden vectors, run on this device.
+
+    Attributes
+    ----------
+    images : int
+        How many were run.
+    sqnr_db : float or None
+        Of the logits against golden.safetensors' ``package_logits``; None if all are identical
+        (the ratio is infinite).
+    minimum_sqnr_db : float
+        What was asked for.
+    max_abs_error : float
+        Of the logits.
+    top1_agreement : float
+        Share of the images with the same class, 0..1.
+    preprocessing_identical : bool or None
+        Whether resizing the golden images gave the golden pixels, byte for byte; None where the
+        device does not resize.
+    passed : bool
+        Whether timing was allowed.
+    """
+
+    images: int = Field(gt=0)
+    sqnr_db: float | None
+    minimum_sqnr_db: float
+    max_abs_error: float = Field(ge=0)
+    top1_agreement: float = Field(ge=0, le=1)
+    preprocessing_identical: bool | None = None
+    passed: bool
+
+
+class Method(Facts):
+    """How it was timed.
+
+    Attributes
+    ----------
+    clock : str
+        Name of the monotonic clock.
+    clock_resolution_ns : float or None
+        Smallest difference seen between two readings.
+    warmup_runs : int
+        Runs before the timed ones.
+    warmup_stable : bool
+        Whether the warm-up ended because times had become stable, and not at its limit.
+    cores : list of int or None
+        Cores that the process was bound to; None where it was not bound.
+    start_temperature_limit_c : float or None
+        What the device had to cool down to before the start; None where that was not asked.
+    """
+
+    clock: str
+    clock_resolution_ns: float | None = Field(default=None, ge=0)
+    warmup_runs: int = Field(ge=0)
+    warmup_stable: bool
+    cores: list[int] | None = None
+    start_temperature_limit_c: float | None = None
+
+
+class Conditions(Facts):
+    """State of the device at one moment.
+
+    Attributes
+    ----------
+    frequencies_mhz : list of float or None
+        Of each core that the process may use.
+    governors : list of str or None
+        CPU frequency governors in use.
+    temperatures_c : dict or None
+        By sensor.
+    thermal_state : str or None
+        As phones name it: ``"nominal"``, ``"fair"``, ``"serious"``, ``"critical"`` (iOS),
+        ``"none"`` ... ``"shutdown"`` (Android).
+    throttle_events : int or None
+        Counted by the processor since it was switched on.
+    load_average : float or None
+        Of the last minute.
+    battery_percent : float or None
+        Charge.
+    charging, low_power_mode : bool or None
+        State of the power supply.
+    """
+
+    frequencies_mhz: list[float] | None = None
+    governors: list[str] | None = None
+    temperatures_c: dict[str, float] | None = None
+    thermal_state: str | None = None
+    throttle_events: int | None = Field(default=None, ge=0)
+    load_average: float | None = Field(default=None, ge=0)
+    battery_percent: float | None = Field(default=None, ge=0, le=100)
+    charging: bool | None = None
+    low_power_mode: bool | None = None
+
+
+class ColdStart(Facts):
+    """From the start of a process to its first answer; medians over several starts.
+
+    Attributes
+    ----------
+    starts : int
+        How many.
+    total_ms : float
+        Start of the process to the first logits.
+    import_ms : float or None
+        Start of the process until the runtime is loaded; None for apps, where it is part of them.
+    load_ms : float
+        Opening and compiling the model.
+    first_run_ms : float
+        The first call.
+    file_cache : str
+        ``"dropped"`` if the model was read from the disk, ``"warm"`` if the system had it in
+        memory, ``"unknown"``.
+    """
+
+    starts: int = Field(gt=0)
+    total_ms: float = Field(ge=0)
+    import_ms: float | None = Field(default=None, ge=0)
+    load_ms: float = Field(ge=0)
+    first_run_ms: float = Field(ge=0)
+    file_cache: Literal["dropped", "warm", "unknown"]
+
+
+class Latency(Facts):
+    """Distribution of the times of one call; see the conventions above.
+
+    Attributes
+    ----------
+    runs : int
+        Number of timed runs.
+    min_ms, mean_ms, p50_ms, p90_ms, p99_ms, max_ms : float
+        Over all of them.
+    runs_ms : list of float
+        Every run in its order.
+    """
+
+    runs: int = Field(gt=0)
+    min_ms: float = Field(ge=0)
+    mean_ms: float = Field(ge=0)
+    p50_ms: float = Field(ge=0)
+    p90_ms: float = Field(ge=0)
+    p99_ms: float = Field(ge=0)
+    max_ms: float = Field(ge=0)
+    runs_ms: list[float]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Latency:
+        ordered = [self.min_ms, self.p50_ms, self.p90_ms, self.p99_ms, self.max_ms]
+        if ordered != sorted(ordered):
+            raise ValueError("min, p50, p90, p99 and max are not in order")
+        if self.runs != len(self.runs_ms):
+            raise ValueError(f"runs is {self.runs}, but runs_ms has {len(self.runs_ms)} values")
+        return self
+
+
+class Memory(Facts):
+    """Resident memory of the measuring process.
+
+    Attributes
+    ----------
+    source : str
+        Where the numbers come from, for example ``"VmHWM"`` or ``"phys_footprint"``.
+    baseline_mb : float or None
+        Before the runtime is loaded.
+    loaded_mb : float or None
+        With the model loaded, before its first run.
+    steady_mb : float or None
+        After the timed runs.
+    peak_mb : float or None
+        Highest until then; `budgets` are held against it.
+    growth_mb : float or None
+        Steady memory after `growth_runs` more runs, minus before: a leak shows.
+    growth_runs : int or None
+        1,000 by default.
+    """
+
+    source: str
+    baseline_mb: float | None = Field(default=None, ge=0)
+    loaded_mb: float | None = Field(default=None, ge=0)
+    steady_mb: float | None = Field(default=None, ge=0)
+    peak_mb: float | None = Field(default=None, ge=0)
+    growth_mb: float | None = None
+    growth_runs: int | None = Field(default=None, gt=0)
+
+
+class Energy(Facts):
+    """Energy over the timed runs.
+
+    Attributes
+    ----------
+    source : str
+        Counter or sensor, and what it covers (the package, the board, the phone).
+    per_run_mj : float
+        Total divided by the runs; idle power is not subtracted.
+    mean_w : float
+        Mean power while running.
+    idle_w : float or None
+        Before the runs.
+    """
+
+    source: str
+    per_run_mj: float = Field(ge=0)
+    mean_w: float = Field(ge=0)
+    idle_w: float | None = Field(default=None, ge=0)
+
+
+class SustainedPoint(Facts):
+    """A few seconds of a sustained run.
+
+    Attributes
+    ----------
+    time_s : float
+        Since the start of the sustained run, at the end of this piece.
+    runs : int
+        Within the piece.
+    p50_ms, p90_ms, max_ms : float
+        Of these runs.
+    frequency_mhz : float or None
+        Mean over the cores in use.
+    temperature_c : float or None
+        The hottest sensor.
+    thermal_state : str or None
+        As in `Conditions`.
+    throttle_events : int or None
+        As in `Conditions`.
+    power_w : float or None
+        Mean over the piece.
+    """
+
+    time_s: float = Field(gt=0)
+    runs: int = Field(gt=0)
+    p50_ms: float = Field(ge=0)
+    p90_ms: float = Field(ge=0)
+    max_ms: float = Field(ge=0)
+    frequency_mhz: float | None = None
+    temperature_c: float | None = None
+    thermal_state: str | None = None
+    throttle_events: int | None = Field(default=None, ge=0)
+    power_w: float | None = Field(default=None, ge=0)
+
+
+class Sustained(Facts):
+    """Runs back to back for a long time.
+
+    Attributes
+    ----------
+    requested_s : float
+        Wanted length; shorter points mean that the run was cut.
+    points : list of SustainedPoint
+        In order of time.
+    """
+
+    requested_s: float = Field(gt=0)
+    points: list[SustainedPoint]
+
+
+class Operation(Facts):
+    """Time of one operation, as its runtime reports it; see `sepvit_edge.backends.OpTiming`."""
+
+    name: str
+    kind: str
+    kernel: str
+    mean_us: float = Field(ge=0)
+
+
+class Operations(Facts):
+    """Per-operation times, taken in runs of their own since looking costs time.
+
+    Attributes
+    ----------
+    method : str
+        How they were obtained, in one sentence.
+    runs : int
+        Over how many runs each mean is.
+    whole_us : float or None
+        Mean time of a whole run during these, for comparison with the sum.
+    items : list of Operation
+        In order of execution.
+    """
+
+    method: str
+    runs: int = Field(gt=0)
+    whole_us: float | None = Field(default=None, ge=0)
+    items: list[Operation]
+
+
+class Roofs(Facts):
+    """What the machine can do at most, measured on it with the same threads.
+
+    Attributes
+    ----------
+    gmacs_per_s : float or None
+        10^9 multiply-accumulates a second of matrix products.
+    gmacs_method : str or None
+        Which products, by which library.
+    bandwidth_gb_per_s : float or None
+        10^9 bytes a second between cores and memory.
+    bandwidth_method : str or None
+        Which traffic.
+    """
+
+    gmacs_per_s: float | None = Field(default=None, gt=0)
+    gmacs_method: str | None = None
+    bandwidth_gb_per_s: float | None = Field(default=None, gt=0)
+    bandwidth_method: str | None = None
+
+
+class AttributedPart(Facts):
+    """One part of the network (`sepvit_edge.graph.part_of`).
+
+    Attributes
+    ----------
+    part : str
+        ``"stages.2.blocks.4.psa"``, ``"stages.0.patch_embedding"``, ``"head"`` ...
+    time_us : float
+        Sum of its operations.
+    operations : int
+        How many.
+    macs : int
+        Of one run (all images of the batch).
+    moved_mb : float
+        Weights and activations that its operations read and write, each once.
+    """
+
+    part: str
+    time_us: float = Field(ge=0)
+    operations: int = Field(ge=0)
+    macs: int = Field(ge=0)
+    moved_mb: float = Field(ge=0)
+
+
+class Attribution(Facts):
+    """Where the time goes; made by the host from `operations`, never by an app.
+
+    Attributes
+    ----------
+    method : str
+        How the times were obtained.
+    whole_us : float
+        Time of a whole run to which the parts are compared.
+    unattributed_us : float
+        Whole minus all parts: operations without a name of ours, and the time between operations.
+        Negative where the parts, taken alone, took longer.
+    parts : list of AttributedPart
+        In order of execution.
+    """
+
+    method: str
+    whole_us: float = Field(gt=0)
+    unattributed_us: float
+    parts: list[AttributedPart]
+
+    @property
+    def unattributed_share(self) -> float:
+        """Share of the whole that no part accounts for."""
+        return self.unattributed_us / self.whole_us
+
+
+class NotMeasured(Facts):
+    """Something that the document lacks, and why.
+
+    Attributes
+    ----------
+    what : str
+        Path of the field, for example ``"energy"`` or ``"device.memory_mb"``.
+    reason : str
+        One sentence.
+    """
+
+    what: str
+    reason: str
+
+
+class Profile(Facts):
+    """One measurement: one package, one device, one number of threads.
+
+    Attributes
+    ----------
+    schema_version : int
+        1.
+    complete : bool
+        Whether everything that was asked for is here.
+    incomplete_reason : str or None
+        Why not.
+    emulated : bool
+        Whether the device was emulated: its numerics count, its times mean nothing and never enter
+        a table of results.
+    latency : Latency or None
+        Of warm calls; None where the document is incomplete.
+    preprocessing : Latency or None
+        Of resizing one image (``image.2`` of the golden vectors, 320 x 240) and cutting out the
+        input, apart from the model and from decoding.
+    """
+
+    schema_version: Literal[1]
+    complete: bool
+    incomplete_reason: str | None = None
+    emulated: bool = False
+    producer: Producer
+    package: ProfiledPackage
+    runtime: RuntimeUsed
+    device: Device
+    golden: Golden | None = None
+    method: Method | None = None
+    before: Conditions | None = None
+    after: Conditions | None = None
+    cold_start: ColdStart | None = None
+    latency: Latency | None = None
+    preprocessing: Latency | None = None
+    memory: Memory | None = None
+    energy: Energy | None = None
+    sustained: Sustained | None = None
+    operations: Operations | None = None
+    roofs: Roofs | None = None
+    attribution: Attribution | None = None
+    not_measured: list[NotMeasured] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _honest(self) -> Profile:
+        if self.complete == (self.incomplete_reason is not None):
+            raise ValueError("incomplete_reason is stated exactly where complete is false")
+        if self.complete and (self.latency is None or self.golden is None):
+            raise ValueError("a complete profile has the golden check and the latency")
+        if self.latency is not None and (self.golden is None or not self.golden.passed):
+            raise ValueError("a device whose golden check did not pass must not be timed")
+        return self
+
+
+def profile_schema() -> dict[str, Any]:
+    """JSON Schema of the profile document."""
+    return Profile.model_json_schema()
+
+
+if __name__ == "__main__":
+    json.dump(profile_schema(), sys.stdout, indent=2)
+    sys.stdout.write("\n")
