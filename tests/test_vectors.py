@@ -1,0 +1,210 @@
+"""The vectors that the apps are tested against are what Python computes, and Python passes them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.numpy import load, load_file
+
+pytest.importorskip("onnxruntime")
+
+from make_vectors import VECTORS, apply_edits, make_vectors, noise
+
+from sepvit_edge.data.preprocess import _check_size, preprocess, resized_size, to_rgb
+from sepvit_edge.errors import SepViTError
+from sepvit_edge.package import GOLDEN, Package, _check_range, open_package
+from sepvit_edge.parity import sqnr_db
+from sepvit_edge.variants import Preprocessing
+
+# How each kind of refusal reads in Python, {} being what the case mentions.
+KINDS = {
+    "no-manifest": "is no package: it has no manifest.json",
+    "damaged-manifest": "is damaged: it is no manifest",
+    "schema": "has manifest schema . ?, this version reads 1",
+    "digest": "manifest.json was changed since it was exported",
+    "invalid": "is not valid",
+    "path": "which leaves the folder",
+    "missing": "is incomplete",
+    "changed": "was changed since it was exported",
+    "target": "unknown target",
+    "runtime": "or later and older than",
+}
+
+
+def cases(name: str) -> list[dict[str, Any]]:
+    return json.loads((VECTORS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def named(name: str) -> list[Any]:
+    return [pytest.param(case, id=case["name"]) for case in cases(name)]
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(VECTORS / "package", tmp_path / "package"))
+
+
+def test_the_committed_vectors_are_what_the_program_makes(tmp_path: Path) -> None:
+    make_vectors(tmp_path)
+    advice = "run: python tests/make_vectors.py, and every app's tests"
+    made = {p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file()}
+    kept = {p.relative_to(VECTORS) for p in VECTORS.rglob("*") if p.is_file()}
+    assert made == kept - {Path("README.md")}, advice
+    for path in sorted(made):
+        if path.suffix not in (".png", ".jpg"):  # compressors differ, and are not ours
+            assert (tmp_path / path).read_bytes() == (VECTORS / path).read_bytes(), (path, advice)
+
+
+def test_resizing() -> None:
+    for case in cases("resize"):
+        image = Image.fromarray(noise(case["width"], case["height"], case["seed"]))
+        result = image.resize(tuple(case["to"]), Image.Resampling.BILINEAR)
+        assert _sha256(np.asarray(result)) == case["sha256"], case
+
+
+def test_preprocessing_and_its_refusals() -> None:
+    for case in cases("preprocess"):
+        size = (case["width"], case["height"])
+        side, shorter = case["crop_size"], case["resize_shorter_side"]
+        crop = next(c for c in (1.0, 0.9, 0.875) if Preprocessing(c).resize_side(side) == shorter)
+
+        if "refused" in case:
+            with pytest.raises(SepViTError) as refusal:
+                _check_size(size, "the image")
+                resized_size(size, shorter)
+            assert str(refusal.value) == case["refused"]
+        else:
+            assert list(resized_size(size, shorter)) == case["resized"]
+            assert (
+                _sha256(preprocess(noise(*size, case["seed"]), Preprocessing(crop), side))
+                == case["sha256"]
+            ), case
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, id=c["file"]) for c in cases("images")])
+def test_image_files(case: dict[str, Any]) -> None:
+    path = VECTORS / "images" / case["file"]
+    if "refused" in case:
+        says = "image" if case["refused"] == "image" else "2 x 2 at least"
+        with pytest.raises(SepViTError, match=says):
+            preprocess(path, Preprocessing(), 32)
+        return
+    expected = load_file(VECTORS / "images" / "expected.safetensors")[case["file"]]
+    with Image.open(path) as image:
+        pixels = np.asarray(to_rgb(image))
+    assert pixels.shape == (case["height"], case["width"], 3)
+    assert np.abs(pixels.astype(int) - expected).max() <= case["tolerance"]
+
+
+@pytest.mark.parametrize("case", named("packages"))
+def test_damaged_packages(case: dict[str, Any], package: Path) -> None:
+    apply_edits(package, case["edits"])
+    if case["kind"] is None:
+        Package(package)
+        return
+    with pytest.raises(SepViTError, match=KINDS[case["kind"]]) as refusal:
+        Package(package)
+    for word in case["mentions"]:
+        assert word in str(refusal.value)
+
+
+@pytest.mark.parametrize("case", named("sessions"))
+def test_packages_that_cannot_run_here(case: dict[str, Any], package: Path) -> None:
+    apply_edits(package, case["edits"])
+    Package(package)
+    with pytest.raises(SepViTError, match=KINDS[case["kind"]]) as refusal:
+        open_package(package)
+    for word in case["mentions"]:
+        assert word in str(refusal.value)
+
+
+def test_runtime_versions() -> None:
+    for case in cases("versions"):
+        try:
+            _check_range("runtime", case["version"], case["minimum"], case["below"])
+            fits = True
+        except SepViTError:
+            fits = False
+        assert fits == case["python"], case
+
+
+@pytest.mark.parametrize("case", named("safetensors"))
+def test_safetensors(case: dict[str, Any]) -> None:
+    data = bytes.fromhex(case["hex"])
+    if case["tensors"] is None:
+        with pytest.raises((SafetensorError, ValueError)):
+            load(data)
+        return
+    tensors = load(data)
+    assert tensors.keys() == case["tensors"].keys()
+    for name, facts in case["tensors"].items():
+        assert list(tensors[name].shape) == facts["shape"]
+        assert tensors[name].reshape(-1).tolist() == facts["values"]
+
+
+@pytest.mark.parametrize("case", named("self_check"))
+def test_self_check(case: dict[str, Any], package: Path) -> None:
+    """The rule of tests/vectors/README.md with Python's parts."""
+    golden = load_file(package / GOLDEN)
+    session = open_package(package, threads=1)
+    if edit := case["edit"]:
+        flat = golden[edit["tensor"]].reshape(-1)
+        flat[edit["offset"] : edit["offset"] + len(edit["values"])] = edit["values"]
+    pixels = np.stack(
+        [
+            preprocess(
+                to_rgb(Image.fromarray(golden[f"image.{i}"])), session.package.preprocessing, 32
+            )
+            for i in range(len(golden["pixels"]))
+        ]
+    )
+    apart = np.abs(pixels.astype(int) - golden["pixels"]).reshape(len(pixels), -1)
+    logits = session.run_pixels(golden["pixels"])[0]
+    off = np.abs(logits - golden["package_logits"])
+    noise_db = min(sqnr_db(golden["package_logits"], logits), 200.0)
+    fails_at = "pixels" if apart.any() else "logits" if noise_db < 80 else None
+    assert (fails_at, fails_at is None) == (case["fails_at"], case["passed"])
+    if fails_at == "pixels":
+        assert int(apart.any(1).argmax()) == case["image"]
+        assert int((apart[case["image"]] > 0).sum()) == case["different_values"]
+        assert int(apart[case["image"]].max()) == case["max_difference"]
+    elif "max_difference" in case:
+        assert float(off.max()) == case["max_difference"]
+        assert noise_db == pytest.approx(case["sqnr_db"], rel=1e-9)
+    if fails_at == "logits":
+        assert int(off.max(1).argmax()) == case["image"]
+    if "reference_sqnr_db" in case:
+        distance = sqnr_db(golden["reference_logits"], logits)
+        assert distance == pytest.approx(case["reference_sqnr_db"], rel=1e-9)
+
+
+def test_the_tiny_package_and_its_golden_vectors() -> None:
+    session = open_package(VECTORS / "package")
+    golden = session.package.golden()
+    assert np.array_equal(session.run_pixels(golden["pixels"])[0], golden["package_logits"])
+    assert session.package.labels == ("red", "grün", "blue", "grey")
+    assert len(set(golden["package_logits"].argmax(1))) > 1
+
+
+def test_the_noise_is_the_documented_one() -> None:
+    state, expected = 77, []
+    for _ in range(5 * 4 * 3):
+        state = (state * 1664525 + 1013904223) % 2**32
+        expected.append(state >> 24)
+    assert noise(5, 4, 77).reshape(-1).tolist() == expected
+
+
+def _sha256(pixels: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+def test_every_kind_is_met() -> None:
+    assert {c["kind"] for c in cases("packages") + cases("sessions")} == {None, *KINDS}
