@@ -438,7 +438,7 @@ class Operations(Facts):
     runs : int
         Over how many runs each mean is.
     whole_us : float or None
-        Mean time of a whole run during these, for comparison with the sum.
+        Mean time of a whole run without the profiler, in turn with these; compare it with the sum.
     items : list of Operation
         In order of execution.
     """
@@ -484,7 +484,8 @@ class AttributedPart(Facts):
     macs : int
         Of one run (all images of the batch).
     moved_mb : float
-        Weights and activations that its operations read and write, each once.
+        Weights, and activations that enter and leave the part, each once: what a perfect fusion
+        would still move.
     """
 
     part: str
