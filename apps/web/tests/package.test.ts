@@ -1,0 +1,95 @@
+import { expect, test } from "vitest";
+import { checkTarget, inRange, Session } from "../src/core/engine";
+import { SepViTError } from "../src/core/errors";
+import { manifestDigest } from "../src/core/manifest";
+import { Package } from "../src/core/package";
+import { MemoryFolder, vectorCases } from "./vectors";
+
+type Edit =
+  | { op: "flip"; file: string; byte: number; bit: number }
+  | { op: "truncate"; file: string; bytes: number }
+  | { op: "append" | "write"; file: string; text: string }
+  | { op: "delete"; file: string }
+  | { op: "replace"; file: string; from: string; to: string }
+  | { op: "seal" }
+  | { op: "link"; file: string; target: string; text: string };
+
+interface PackageCase {
+  name: string;
+  edits: Edit[];
+  kind: string | null;
+  mentions: string[];
+}
+
+async function edited(edits: Edit[]): Promise<MemoryFolder> {
+  const folder = MemoryFolder.tiny();
+  const { files } = folder;
+  const text = (file: string) => new TextDecoder().decode(files.get(file));
+  const write = (file: string, value: string) => files.set(file, new TextEncoder().encode(value));
+  for (const edit of edits) {
+    if (edit.op === "flip") {
+      const bytes = files.get(edit.file) as Uint8Array;
+      bytes[edit.byte] = (bytes[edit.byte] as number) ^ (1 << edit.bit);
+    } else if (edit.op === "truncate") {
+      files.set(edit.file, (files.get(edit.file) as Uint8Array<ArrayBuffer>).slice(0, edit.bytes));
+    } else if (edit.op === "append") write(edit.file, text(edit.file) + edit.text);
+    else if (edit.op === "write") write(edit.file, edit.text);
+    else if (edit.op === "delete") files.delete(edit.file);
+    else if (edit.op === "replace") {
+      expect(text(edit.file)).toContain(edit.from);
+      write(
+        edit.file,
+        text(edit.file).replace(edit.from, () => edit.to),
+      );
+    } else if (edit.op === "seal") {
+      const bytes = files.get("manifest.json") as Uint8Array<ArrayBuffer>;
+      const digest = await manifestDigest(bytes);
+      write("manifest.json", text("manifest.json").replace(/[0-9a-f]{64}/, digest));
+    }
+  }
+  return folder;
+}
+
+// A package here is bytes in memory: it has no links.
+const cases = vectorCases<PackageCase>("packages").filter(
+  ({ edits }) => !edits.some(({ op }) => op === "link"),
+);
+
+test.each(cases)("package: $name", async ({ edits, kind, mentions }) => {
+  const folder = await edited(edits);
+  if (kind === null) {
+    expect((await Package.open(folder)).labels).toEqual(["red", "grün", "blue", "grey"]);
+    return;
+  }
+  const error = await Package.open(folder).then(
+    () => null,
+    (thrown: unknown) => thrown as SepViTError,
+  );
+  expect(error).toBeInstanceOf(SepViTError);
+  expect(error?.kind).toBe(kind);
+  for (const word of mentions) expect(error?.message).toContain(word);
+});
+
+test.each(vectorCases<PackageCase>("sessions"))("session: $name", async (c) => {
+  const pack = await Package.open(await edited(c.edits));
+  const kind = {
+    target: "onnxruntime",
+    version: "1.29",
+    load: () => Promise.reject(new Error("it was loaded")),
+  };
+  const error = await Session.open(pack, kind).catch((thrown: unknown) => thrown as SepViTError);
+  expect(error).toMatchObject({ kind: c.kind });
+  for (const word of c.mentions) expect((error as Error).message).toContain(word);
+});
+
+test("an untouched package fits", async () => {
+  const pack = await Package.open(MemoryFolder.tiny());
+  checkTarget(pack.manifest, pack.name, { target: "onnxruntime", version: "1.30.0" });
+  expect(pack.size).toBe(309);
+});
+
+test.each(
+  vectorCases<{ version: string; minimum: string; below: string; app: boolean }>("versions"),
+)("$version in $minimum to $below: $app", ({ version, minimum, below, app }) => {
+  expect(inRange(version, minimum, below)).toBe(app);
+});
