@@ -25,6 +25,7 @@ import math
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+try:
+    import numpy as np
+except ModuleNotFoundError:
+    print("runner: numpy is not installed on this device; --bootstrap does", file=sys.stderr)
+    sys.exit(2)
 
 VERSION = "1"
 SCHEMA_VERSION = 1  # of the document; of the manifest as well, so far
@@ -931,7 +936,7 @@ def preprocessing(golden: dict, manifest: dict, runs: int) -> tuple:
 def run_phase(options: argparse.Namespace, name: str, timeout_s: float) -> dict:
     """Run this file again for one phase, and return what it says."""
     global _child
-    command = [sys.executable, str(Path(__file__).resolve()), str(options.package)]
+    command = [*options.python, str(Path(__file__).resolve()), str(options.package)]
     command += ["--phase", name, "--started-ns", str(time.monotonic_ns())]
     for option in ("threads", "execution", "cores"):
         value = getattr(options, option)
@@ -1259,6 +1264,7 @@ def parse(arguments: list | None = None) -> argparse.Namespace:
     add("--phase-timeout", type=float, default=300, help="seconds that one phase may take")
     add("--stream", action="store_true", help="write lines of JSON as the work goes on")
     add("--attended", action="store_true", help="end when standard input ends or falls silent")
+    add("--python", type=shlex.split, default=[sys.executable], help="command of the phases")
     add("--phase", choices=("golden", "start"), help=argparse.SUPPRESS)
     add("--started-ns", type=int, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)

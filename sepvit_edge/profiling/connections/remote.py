@@ -1,0 +1,91 @@
+"""What has to be said to a POSIX shell on a device, whichever library carries it there."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import SepViTError
+from ...files import file_sha256
+
+# Python on the device: makes a folder in the home folder, and tells what is in it and what fits.
+_LOOK = """
+import hashlib, json, os, sys
+folder = os.path.join(os.path.expanduser("~"), sys.argv[1])
+os.makedirs(folder, exist_ok=True)
+hashes = {}
+for name in os.listdir(folder):
+    path = os.path.join(folder, name)
+    if os.path.isfile(path):
+        with open(path, "rb") as file:
+            digest = hashlib.sha256()
+            for piece in iter(lambda: file.read(1 << 20), b""):
+                digest.update(piece)
+        hashes[name] = digest.hexdigest()
+disk = os.statvfs(folder)
+free = disk.f_bavail * disk.f_frsize
+print(json.dumps({"folder": folder, "free": free, "sha256": hashes}))
+"""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where things are on the device.
+
+    Attributes
+    ----------
+    folder : str
+        In the home folder.
+    python : str
+        The interpreter that the device has.
+    """
+
+    folder: str
+    python: str
+
+    def look(self, name: str) -> str:
+        """Command that prints what is in a folder (JSON: folder, free, sha256)."""
+        return shlex.join([self.python, "-c", _LOOK, f"{self.folder}/{name}"])
+
+    def bootstrap(self, name: str, requirements: list[str]) -> str:
+        """Command that makes a virtual environment; the last file that it writes says: complete."""
+        venv = shlex.quote(f"{self.folder}/venvs/{name}")
+        steps = [
+            f"rm -rf {venv}",
+            f"{shlex.quote(self.python)} -m venv {venv}",
+            f"{venv}/bin/python -m pip install --quiet {shlex.join(requirements)}",
+            f"touch {venv}/.complete",
+        ]
+        return f"test -e {venv}/.complete || {{ {' && '.join(steps)}; }}"
+
+    def start(self, name: str, arguments: list[str]) -> str:
+        """Command that becomes Python: the environment's where it was made, else the device's."""
+        venv = shlex.quote(f"{self.folder}/venvs/{name}")
+        return (
+            f"P={shlex.quote(self.python)}; test -e {venv}/.complete && P={venv}/bin/python; "
+            f'exec "$P" {shlex.join(arguments)}'
+        )
+
+
+def files_to_copy(
+    files: Mapping[str, Path], there: Mapping[str, object], free: int, host: str
+) -> list[str]:
+    """Names of the files that a device lacks or has otherwise.
+
+    Raises
+    ------
+    SepViTError
+        If they do not fit on its disk.
+    """
+    needed = [name for name, path in files.items() if there.get(name) != file_sha256(path)]
+    size = sum(files[name].stat().st_size for name in needed)
+    if size > free:
+        raise disk_full(host, f"{size / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free")
+    return needed
+
+
+def disk_full(host: str, detail: str) -> SepViTError:
+    """Say so."""
+    return SepViTError(f"the disk of {host} is full ({detail}); free some space and run it again")

@@ -1,0 +1,277 @@
+"""Devices: what each is, how to reach it and what it must keep to, as TOML (folder profiles/)."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from ..errors import SepViTError, unknown_name
+from ..recipe import Strict, first_fault
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class Hardware(Strict):
+    """What a device is, from its maker's data sheet.
+
+    Attributes
+    ----------
+    soc, cpu, npu : str
+        System on chip, cores with their frequencies, accelerator; empty where there is none.
+    memory_mb : float or None
+        Of the board that is meant.
+    features : list of str
+        What its cores have for low precision, and what they lack.
+    source : str
+        Where these facts are from.
+    """
+
+    soc: str = ""
+    cpu: str = ""
+    npu: str = ""
+    memory_mb: float | None = Field(default=None, gt=0)
+    features: list[str] = Field(default_factory=list)
+    source: str = ""
+
+
+class LocalConnection(Strict):
+    """The machine that this runs on, or an emulator that runs here.
+
+    Attributes
+    ----------
+    python : list of str
+        The command that runs Python; this one unless given. ``~`` is the home folder.
+    """
+
+    kind: Literal["local"]
+    python: list[str] = Field(default_factory=list)
+
+
+class _Remote(Strict):
+    """A Linux host on which Python runs.
+
+    Attributes
+    ----------
+    python : str
+        The interpreter that the environment is made with, and that is used where there is none.
+    folder : str
+        Where packages, runner and environments are kept, in the home folder.
+    timeout_s : float
+        Of connecting, and of every short command.
+    """
+
+    python: str = "python3"
+    folder: str = ".cache/sepvit-edge"
+    timeout_s: float = Field(default=20, gt=0)
+
+
+class SSHConnection(_Remote):
+    """A board that is reached by SSH.
+
+    Attributes
+    ----------
+    host, port, user : str, int or None, str or None
+        As in ~/.ssh/config, which is read too.
+    key, known_hosts : str or None
+        Files; OpenSSH's own places unless given.
+    """
+
+    kind: Literal["ssh"]
+    host: str
+    port: int | None = None
+    user: str | None = None
+    key: str | None = None
+    known_hosts: str | None = None
+
+
+class LabgridConnection(_Remote):
+    """A place of a labgrid laboratory; it is acquired, used over its SSH driver, and released.
+
+    Attributes
+    ----------
+    place : str
+        Its name; it has a NetworkService.
+    coordinator : str or None
+        Address; labgrid's own rule (LG_COORDINATOR) unless given.
+    key : str or None
+        Private key for the board.
+    """
+
+    kind: Literal["labgrid"]
+    place: str
+    coordinator: str | None = None
+    key: str | None = None
+
+
+class ADBConnection(Strict):
+    """An Android device with the benchmark app, or with a benchmark binary.
+
+    Attributes
+    ----------
+    serial : str or None
+        Which one; needed where several are attached.
+    server_host, server_port : str, int
+        The adb server.
+    app, activity : str
+        The application and its benchmark activity.
+    timeout_s : float
+        Of a short command.
+    run_timeout_s : float
+        Of the benchmark, beside the sustained run's own length.
+    """
+
+    kind: Literal["adb"]
+    serial: str | None = None
+    server_host: str = "127.0.0.1"
+    server_port: int = 5037
+    app: str
+    activity: str
+    timeout_s: float = Field(default=20, gt=0)
+    run_timeout_s: float = Field(default=600, gt=0)
+
+
+class AppFileConnection(Strict):
+    """A document that an app exported; its file is given with ``--app-file``."""
+
+    kind: Literal["app-file"]
+
+
+Connection = Annotated[
+    LocalConnection | SSHConnection | LabgridConnection | ADBConnection | AppFileConnection,
+    Field(discriminator="kind"),
+]
+
+
+class Measuring(Strict):
+    """How a device is measured, unless the command line says otherwise.
+
+    Attributes
+    ----------
+    targets : list of str
+        Runtimes that make sense on it.
+    threads : list of int
+        Each is a measurement of its own.
+    cores : str or None
+        Cores to bind to, as in ``"4-7"``.
+    execution : str or None
+        OpenVINO's device, or ONNX Runtime's execution provider.
+    max_start_temp_c : float or None
+        What the device cools down to before each measurement.
+    runs, seconds, starts, growth_runs : int, float, int, int
+        Timed runs and their length at least, cold starts, runs over which memory is watched.
+    """
+
+    targets: list[str] = Field(default_factory=list)
+    threads: list[Annotated[int, Field(gt=0)]] = Field(default_factory=list)
+    cores: str | None = Field(default=None, pattern=r"^\d+(-\d+)?(,\d+(-\d+)?)*$")
+    execution: str | None = None
+    max_start_temp_c: float | None = None
+    runs: int = Field(default=50, gt=0)
+    seconds: float = Field(default=10, ge=0)
+    starts: int = Field(default=3, ge=0)
+    growth_runs: int = Field(default=1000, ge=0)
+
+
+class Budgets(Strict):
+    """What a package must keep to on the device; a broken one is exit status 1.
+
+    Attributes
+    ----------
+    p90_ms, peak_mb, model_mb : float or None
+        Latency of a warm call, highest resident memory, model files on disk.
+    """
+
+    p90_ms: float | None = Field(default=None, gt=0)
+    peak_mb: float | None = Field(default=None, gt=0)
+    model_mb: float | None = Field(default=None, gt=0)
+
+
+class Device(Strict):
+    """One TOML file of profiles/.
+
+    Attributes
+    ----------
+    description : str
+        One line for people.
+    emulated : bool
+        Whether times on it mean nothing.
+    hardware, connection, measuring, budgets
+        Sections.
+    notes : list of str
+        Known traps.
+    """
+
+    description: str
+    emulated: bool = False
+    hardware: Hardware = Hardware()
+    connection: Connection
+    measuring: Measuring = Measuring()
+    budgets: Budgets = Budgets()
+    notes: list[str] = Field(default_factory=list)
+
+
+def device_folder() -> Path:
+    """Where the devices are: beside the package in a checkout, inside it in a wheel."""
+    inside = Path(__file__).parent.parent / "profiles"
+    return inside if inside.is_dir() else Path(__file__).parent.parent.parent / "profiles"
+
+
+def devices() -> dict[str, Path]:
+    """Return the devices that ship with the package, by name."""
+    return {path.stem: path for path in sorted(device_folder().glob("*.toml"))}
+
+
+def load_device(name_or_file: str | Path) -> tuple[str, Device]:
+    """Read a device by name, or from a file.
+
+    Returns
+    -------
+    name : str
+        The file's name without its ending.
+    device : Device
+        Its content.
+
+    Raises
+    ------
+    SepViTError
+        If there is none, or it is not valid; the line and the key are named.
+    """
+    path = devices().get(str(name_or_file), Path(name_or_file))
+    if not path.is_file():
+        if path.suffix == ".toml" or len(path.parts) > 1:
+            raise SepViTError(f"there is no device file {path}")
+        raise unknown_name("device", str(name_or_file), devices())
+    try:
+        text = path.read_text(encoding="utf-8")
+        return path.stem, Device.model_validate(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SepViTError(f"{path} is not valid TOML: {error}") from None
+    except ValidationError as error:
+        keys = [str(key) for key in error.errors()[0]["loc"] if isinstance(key, str)]
+        line = _line_of(text, keys)
+        where = f"{path}, line {line}" if line else str(path)
+        # A union's branch (kind = "ssh") stands in pydantic's path, but not in the file.
+        fault = re.sub(r"^connection\.[a-z-]+\.", "connection.", first_fault(error))
+        raise SepViTError(f"{where}: {fault}") from None
+
+
+def _line_of(text: str, keys: list[str]) -> int | None:
+    """Line on which a key stands, or else the section that should have it; None for the file."""
+    section: list[str] = []
+    nearest = None
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[([\w.-]+)\]", line):
+            section = header[1].split(".")
+            if section and section == keys[: len(section)]:
+                nearest = number
+        pair = re.match(r"\s*([\w-]+)\s*=", line)
+        if pair and pair[1] in keys and section == keys[: len(section)]:
+            return number
+    return nearest
