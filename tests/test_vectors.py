@@ -66,8 +66,9 @@ def test_the_committed_vectors_are_what_the_program_makes(tmp_path: Path) -> Non
 def test_resizing() -> None:
     for case in cases("resize"):
         image = Image.fromarray(noise(case["width"], case["height"], case["seed"]))
-        result = image.resize(tuple(case["to"]), Image.Resampling.BILINEAR)
-        assert _sha256(np.asarray(result)) == case["sha256"], case
+        for to in ((case["to"][0], case["height"]), tuple(case["to"])):
+            image = image.resize(to, Image.Resampling.BILINEAR)
+        assert _sha256(np.asarray(image)) == case["sha256"], case
 
 
 def test_preprocessing_and_its_refusals() -> None:

@@ -4,7 +4,8 @@
 2. The image becomes 8-bit RGB: grey is repeated, a palette looked up, CMYK converted, transparency
    ignored (what the authors' and torchvision's loaders do); 16-bit grey keeps its high byte.
 3. The shorter side is resized to floor(image_size / crop), the longer one in proportion, rounded
-   down, with Pillow's BILINEAR: antialiased, 8-bit fixed point. Apps repeat it byte for byte.
+   down, with Pillow's BILINEAR: antialiased, 8-bit fixed point, first along the rows and then along
+   the columns. Apps repeat it byte for byte.
 4. The centre square of image_size is cut out, its corner rounded down.
 
 Scaling to 0..1 and normalising are inside the exported graph, so no caller can forget them.
@@ -125,8 +126,11 @@ def preprocess(
     rgb = to_rgb(image)
     _check_size(rgb.size, "the image")
     width, height = resized_size(rgb.size, rule.resize_side(image_size))
-    if rgb.size != (width, height):
-        rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
+    # One axis a call: given both, Pillow 13 takes the columns first for some tall images and rounds
+    # the pixels between the two differently from Pillow 12 (its pull request 9549).
+    for size in ((width, rgb.height), (width, height)):
+        if rgb.size != size:
+            rgb = rgb.resize(size, Image.Resampling.BILINEAR)
     left, top = (width - image_size) // 2, (height - image_size) // 2
     return np.array(rgb.crop((left, top, left + image_size, top + image_size)))
 
