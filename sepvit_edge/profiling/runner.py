@@ -918,8 +918,10 @@ def preprocessing(golden: dict, manifest: dict, runs: int) -> tuple:
             if width <= height
             else (width * shorter // height, shorter)
         )
-        if scaled != image.size:
-            image = image.resize(scaled, Image.Resampling.BILINEAR)
+        # Rows, then columns: Pillow 13 may change the order when it is given both.
+        for axis in ((scaled[0], height), scaled):
+            if axis != image.size:
+                image = image.resize(axis, Image.Resampling.BILINEAR)
         left, top = (scaled[0] - size) // 2, (scaled[1] - size) // 2
         return np.array(image.crop((left, top, left + size, top + size)))
 
