@@ -1,0 +1,90 @@
+package sepvit.edge
+
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+
+/** A runtime with a model loaded; not for several threads at once. */
+interface InferenceEngine : AutoCloseable {
+    /** The runtime's name as a manifest has it, and its version. */
+    val runtime: RuntimeVersion
+
+    /** Runs one batch; returns the logits, row by row. */
+    fun run(input: InputTensor): FloatArray
+}
+
+/** @property execution what computes, for example `XNNPACK` or `CPUExecutionProvider`. */
+data class RuntimeVersion(val name: String, val version: String, val execution: String)
+
+/** Opens the engine of a package's target; null where this app has none for it. */
+typealias EngineFactory = (packed: EdgePackage, threads: Int?) -> InferenceEngine?
+
+/**
+ * The model's input as its manifest wants it.
+ *
+ * @property data direct, in native byte order, ready to be read from its start.
+ */
+class InputTensor private constructor(val facts: InputFacts, val data: ByteBuffer) {
+    val shape: LongArray get() = facts.shape.map(Int::toLong).toLongArray()
+
+    /** Puts the pixels of one image back together; the inverse of [of], by the layout's formula. */
+    fun image(index: Int): ByteArray {
+        val side = facts.cropSize
+        val floats = data.duplicate().order(ByteOrder.nativeOrder()).asFloatBuffer()
+        return ByteArray(3 * side * side) { i ->
+            val (pixel, channel) = i / 3 to i % 3
+            val place = when (facts.layout) {
+                Layout.NHWC -> (index * side * side + pixel) * 3 + channel
+                Layout.NCHW -> (index * 3 + channel) * side * side + pixel
+            }
+            if (facts.dtype == InputType.UINT8) data.get(place) else floats.get(place).toInt().toByte()
+        }
+    }
+
+    companion object {
+        /** From preprocessed images, at most a batch of them; black ones fill it up. */
+        fun of(images: List<Pixels>, facts: InputFacts): InputTensor {
+            val side = facts.cropSize
+            require(images.size <= facts.batch) { "${images.size} images, the batch is ${facts.batch}" }
+            require(images.all { it.width == side && it.height == side }) { "pixels are not $side x $side" }
+            val bytes = if (facts.dtype == InputType.UINT8) 1 else 4
+            val data = ByteBuffer.allocateDirect(facts.shape.fold(bytes, Int::times))
+                .order(ByteOrder.nativeOrder())
+            require(data.capacity() == facts.batch * 3 * side * side * bytes) { "shape ${facts.shape}" }
+            for (image in images) when (facts.layout) {
+                Layout.NHWC -> data.put(image.rgb, 0, 1, facts.dtype)
+                Layout.NCHW -> for (channel in 0..2) data.put(image.rgb, channel, 3, facts.dtype)
+            }
+            data.rewind()
+            return InputTensor(facts, data)
+        }
+
+        private fun ByteBuffer.put(values: ByteArray, from: Int, step: Int, dtype: InputType) {
+            if (dtype == InputType.UINT8 && step == 1) put(values)
+            else for (i in from until values.size step step) {
+                if (dtype == InputType.UINT8) put(values[i])
+                else putFloat((values[i].toInt() and 0xFF).toFloat())
+            }
+        }
+    }
+}
+
+/**
+ * Whether a runtime is one that a package opens with.
+ *
+ * The lower bound is compared by major and minor number only: archives for phones have patch
+ * releases of their own.
+ */
+fun fits(version: String, minimum: String, below: String): Boolean =
+    compareVersions(release(version).take(2), release(minimum).take(2)) >= 0 &&
+        compareVersions(release(version), release(below)) < 0
+
+private fun release(version: String): List<Int> =
+    version.split('.').map { part -> part.takeWhile(Char::isDigit).toIntOrNull() ?: 0 }
+
+private fun compareVersions(a: List<Int>, b: List<Int>): Int {
+    for (i in 0 until maxOf(a.size, b.size)) {
+        val difference = a.getOrElse(i) { 0 }.compareTo(b.getOrElse(i) { 0 })
+        if (difference != 0) return difference
+    }
+    return 0
+}

@@ -1,0 +1,198 @@
+package sepvit.edge
+
+import kotlinx.serialization.ExperimentalSerializationApi
+import kotlinx.serialization.SerialName
+import kotlinx.serialization.Serializable
+import kotlinx.serialization.json.Json
+import kotlinx.serialization.json.JsonNamingStrategy
+import kotlinx.serialization.json.JsonPrimitive
+
+/** manifest.json, as export/manifest.schema.json has it; what each field means is said there. */
+@Serializable
+data class Manifest(
+    val schemaVersion: Int,
+    val digest: String,
+    val model: ModelFacts,
+    val input: InputFacts,
+    val output: OutputFacts,
+    val target: String,
+    val precision: Precision,
+    val quantization: Quantization?,
+    val runtime: RuntimeFacts,
+    val versions: Map<String, String>,
+    val recipe: Recipe,
+    val source: SourceFacts,
+    val files: List<PackageFile>,
+    val placement: Placement,
+    val parity: Parity?,
+)
+
+@Serializable
+enum class Precision {
+    @SerialName("fp32") FP32,
+    @SerialName("fp16") FP16,
+    @SerialName("int8") INT8,
+}
+
+@Serializable
+data class ModelFacts(
+    val variant: String,
+    val name: String,
+    val numClasses: Int,
+    val imageSize: Int,
+    val parameters: Long,
+    val macs: Long,
+)
+
+@Serializable
+data class InputFacts(
+    val name: String,
+    val shape: List<Int>,
+    val dtype: InputType,
+    val layout: Layout,
+    val colorOrder: String = "RGB",
+    val valueRange: List<Int> = listOf(0, 255),
+    val resizeRule: String = RESIZE_RULE,
+    val resizeShorterSide: Int,
+    val cropSize: Int,
+    val crop: Double,
+    val mean: List<Double>,
+    val std: List<Double>,
+    val insideGraph: List<GraphStep> = GraphStep.entries,
+) {
+    init {
+        require(colorOrder == "RGB") { "color_order: must be RGB" }
+        require(resizeRule == RESIZE_RULE) { "resize_rule: must be $RESIZE_RULE" }
+        require(valueRange.size == 2) { "value_range: must be two numbers" }
+        require(mean.size == 3) { "mean: must be three numbers" }
+        require(std.size == 3) { "std: must be three numbers" }
+    }
+
+    /** Images a call. */
+    val batch: Int get() = shape[0]
+
+    private companion object {
+        const val RESIZE_RULE = "pillow-bilinear-antialias"
+    }
+}
+
+@Serializable
+enum class InputType {
+    @SerialName("uint8") UINT8,
+    @SerialName("float32") FLOAT32,
+}
+
+@Serializable
+enum class Layout { NHWC, NCHW }
+
+@Serializable
+enum class GraphStep {
+    @SerialName("scale") SCALE,
+    @SerialName("normalize") NORMALIZE,
+}
+
+@Serializable
+data class OutputFacts(val name: String, val shape: List<Int>, val dtype: String = "float32") {
+    init {
+        require(dtype == "float32") { "dtype: must be float32" }
+    }
+}
+
+@Serializable
+data class Quantization(
+    val scheme: String,
+    val floatLayers: List<FloatLayer>,
+    val calibrationImages: Int,
+    val calibrationSha256: String,
+)
+
+@Serializable
+data class FloatLayer(val name: String, val reason: String)
+
+/** The package opens with `minimum <= version < below`. */
+@Serializable
+data class RuntimeFacts(
+    val name: String,
+    val version: String,
+    val minimum: String,
+    val below: String,
+)
+
+@Serializable
+data class Recipe(
+    val target: String,
+    val precision: Precision,
+    val description: String = "",
+    val edge: EdgeSwitches = EdgeSwitches(),
+    val options: Map<String, JsonPrimitive> = emptyMap(),
+    val placement: PlacementBudget = PlacementBudget(),
+)
+
+@Serializable
+data class EdgeSwitches(val input: String = "uint8-nhwc", val layerNorm: String = "native")
+
+@Serializable
+data class PlacementBudget(val maxOpsOutside: Int? = null, val minMacsShare: Double? = null)
+
+@Serializable
+data class SourceFacts(
+    val weightsSha256: String,
+    val fileSha256: String?,
+    val fileSize: Long?,
+    val trainedOn: String?,
+)
+
+@Serializable
+data class PackageFile(val path: String, val sha256: String, val size: Long) {
+    init {
+        require(sha256.matches(SHA256)) { "sha256: must be 64 hexadecimal digits" }
+        require(size >= 0) { "size: must not be negative" }
+    }
+}
+
+@Serializable
+data class Placement(
+    val device: String,
+    val placed: List<PlacedOps>,
+    val outside: List<OutsideOp> = emptyList(),
+    val macsUnattributed: Double = 0.0,
+)
+
+@Serializable
+data class PlacedOps(
+    val where: String,
+    val precision: String,
+    val accelerated: Boolean,
+    val ops: Int,
+    val macsShare: Double,
+    val kinds: Map<String, Int>,
+)
+
+@Serializable
+data class OutsideOp(val name: String, val kind: String, val part: String?, val reason: String)
+
+@Serializable
+data class Parity(
+    val data: String,
+    val dataSha256: String,
+    val images: Int,
+    val maxAbsError: Double,
+    val logitsRange: Double,
+    val sqnrDb: Double,
+    val top1Agreement: Double,
+    val top1Reference: Double? = null,
+    val top1Package: Double? = null,
+    val top1Difference: Double? = null,
+    val top1DifferenceInterval: List<Double>? = null,
+    val mcnemarP: Double? = null,
+)
+
+internal val SHA256 = Regex("[0-9a-f]{64}")
+
+/** Reads and writes the project's documents: keys in snake_case, and a key too many is an error. */
+@OptIn(ExperimentalSerializationApi::class)
+internal val documents = Json {
+    namingStrategy = JsonNamingStrategy.SnakeCase
+    encodeDefaults = true
+    prettyPrint = true
+}

@@ -1,0 +1,175 @@
+package sepvit.edge
+
+import java.io.File
+import java.io.IOException
+import java.io.InputStream
+import java.util.zip.ZipException
+import java.util.zip.ZipInputStream
+import kotlinx.serialization.Serializable
+import kotlinx.serialization.SerializationException
+
+/** packages/index.json in the app's assets; apps/README.md describes it. */
+@Serializable
+private data class Index(val packages: List<IndexEntry>)
+
+@Serializable
+private data class IndexEntry(val folder: String, val files: List<String>)
+
+/**
+ * The packages that the app can open: those that came with it, and those that were imported.
+ *
+ * Runtimes open files, and assets are none: bundled packages are copied out once.
+ *
+ * @param folder of this app, where packages are kept.
+ * @param version of the app: another one brings other packages.
+ * @param asset opens a bundled file by its path below packages/.
+ */
+class PackageStore(
+    private val folder: File,
+    private val version: String,
+    private val asset: (String) -> InputStream,
+) {
+    private val bundled = File(folder, "bundled-$version")
+    private val imported = File(folder, "imported")
+
+    /** Names of all packages, in the order in which to show them. */
+    fun names(): List<String> {
+        val found = index().map { it.folder } +
+            imported.list().orEmpty().filterNot { it.startsWith(PARTIAL) }.sorted()
+        return found.distinct()
+    }
+
+    /**
+     * Opens and checks a package; an imported one goes before a bundled one of the same name.
+     *
+     * @throws Refusal if there is none of that name, or it is damaged.
+     */
+    fun open(name: String): EdgePackage {
+        val entry = index().find { it.folder == name }
+        val own = File(imported, name)
+        return when {
+            name.isEmpty() || '/' in name || name.startsWith(".") -> unknown(name)
+            own.isDirectory -> EdgePackage(own)
+            entry != null -> EdgePackage(copied(entry))
+            else -> unknown(name)
+        }
+    }
+
+    private fun unknown(name: String): Nothing = throw Refusal(
+        Refusal.Kind.NO_MANIFEST,
+        "there is no package '$name'; there are: ${names().joinToString()}",
+    )
+
+    /**
+     * Takes a package from a .zip of its folder.
+     *
+     * @param name to keep it under.
+     * @return that name, without what a folder cannot be called.
+     * @throws Refusal if it is no package; nothing is kept then.
+     */
+    fun import(archive: InputStream, name: String): String {
+        val clean = name.removeSuffix(".zip").replace(Regex("[^\\p{L}\\p{N}._-]"), "_").trimStart('.')
+            .ifEmpty { "package" }
+        replacing(File(imported, clean)) { partial ->
+            unzip(archive, partial)
+            val top = partial.listFiles().orEmpty().singleOrNull()?.takeIf { it.isDirectory } ?: partial
+            EdgePackage(top)
+            top
+        }
+        return clean
+    }
+
+    fun remove(name: String) {
+        if (name in imported.list().orEmpty()) File(imported, name).deleteRecursively()
+    }
+
+    fun isImported(name: String) = name in imported.list().orEmpty()
+
+    private fun index(): List<IndexEntry> = try {
+        asset("index.json").use { documents.decodeFromString<Index>(it.reader().readText()).packages }
+    } catch (_: IOException) {
+        emptyList() // an app without bundled packages
+    } catch (error: SerializationException) {
+        throw Refusal(Refusal.Kind.INVALID, "packages/index.json is damaged; run the bundle command", error)
+    }
+
+    private fun copied(entry: IndexEntry): File {
+        val target = File(bundled, entry.folder)
+        if (target.isDirectory) return target
+        folder.listFiles { file -> file.name.startsWith("bundled-") && file != bundled }
+            .orEmpty().forEach(File::deleteRecursively)
+        replacing(target) { partial ->
+            for (path in entry.files) {
+                val file = inside(partial, path)
+                file.parentFile!!.mkdirs()
+                asset("${entry.folder}/$path").use { input -> file.outputStream().use(input::copyTo) }
+            }
+            partial
+        }
+        return target
+    }
+
+    /** Fills a folder beside [target] and moves what [fill] returns there: never half a package. */
+    private fun replacing(target: File, fill: (File) -> File) {
+        val partial = File(target.parentFile, "$PARTIAL${target.name}")
+        partial.deleteRecursively()
+        if (!partial.mkdirs()) throw Refusal(Refusal.Kind.ARCHIVE, FULL)
+        try {
+            val filled = fill(partial)
+            target.deleteRecursively()
+            if (!filled.renameTo(target)) throw Refusal(Refusal.Kind.ARCHIVE, FULL)
+        } catch (error: IOException) {
+            throw if (error is ZipException) notAnArchive() else Refusal(Refusal.Kind.ARCHIVE, FULL, error)
+        } finally {
+            partial.deleteRecursively()
+        }
+    }
+
+    private fun unzip(archive: InputStream, into: File) {
+        var left = MAX_BYTES
+        var entries = 0
+        ZipInputStream(archive).use { zip ->
+            while (true) {
+                val entry = zip.nextEntry ?: break
+                entries++
+                val file = inside(into, entry.name)
+                if (entry.isDirectory) {
+                    file.mkdirs()
+                    continue
+                }
+                file.parentFile!!.mkdirs()
+                file.outputStream().use { out ->
+                    val piece = ByteArray(1 shl 16)
+                    while (true) {
+                        val read = zip.read(piece)
+                        if (read < 0) break
+                        left -= read
+                        if (left < 0 || entries > MAX_ENTRIES) throw Refusal(
+                            Refusal.Kind.ARCHIVE, "the file unpacks to over 2 GB; it is no package",
+                        )
+                        out.write(piece, 0, read)
+                    }
+                }
+            }
+        }
+        if (entries == 0) throw notAnArchive()
+    }
+
+    private fun notAnArchive() =
+        Refusal(Refusal.Kind.ARCHIVE, "the file is no .zip of a package's folder; choose another one")
+
+    private fun inside(root: File, path: String): File {
+        val file = File(root, path).canonicalFile
+        if (!file.startsWith(root.canonicalFile)) throw Refusal(
+            Refusal.Kind.PATH, "the archive names the file '$path', which leaves the folder",
+        )
+        return file
+    }
+
+    private companion object {
+        const val PARTIAL = ".partial-"
+        const val MAX_BYTES = 2_000_000_000L
+        const val MAX_ENTRIES = 10_000
+        const val FULL = "the package cannot be stored; free some space and try again"
+    }
+}

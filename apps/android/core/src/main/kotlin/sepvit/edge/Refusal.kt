@@ -1,0 +1,24 @@
+package sepvit.edge
+
+/** Bad input: [message] is one sentence that says what to do; [kind] is for programs. */
+class Refusal(val kind: Kind, override val message: String, cause: Throwable? = null) :
+    Exception(message, cause) {
+
+    /** The kinds and their names are the same in every language; see tests/vectors/README.md. */
+    enum class Kind(val key: String) {
+        NO_MANIFEST("no-manifest"),
+        DAMAGED_MANIFEST("damaged-manifest"),
+        SCHEMA("schema"),
+        DIGEST("digest"),
+        INVALID("invalid"),
+        PATH("path"),
+        MISSING("missing"),
+        CHANGED("changed"),
+        TARGET("target"),
+        RUNTIME("runtime"),
+        GOLDEN("golden"),
+        ARCHIVE("archive"),
+        IMAGE("image"),
+        SIZE("size"),
+    }
+}
