@@ -1,0 +1,29 @@
+import { join } from "node:path";
+import { expect, test } from "@playwright/test";
+import { classes, FOLDER, open } from "./page";
+
+test("frames of the camera are classified", async ({ page, context }) => {
+  await context.grantPermissions(["camera"]);
+  await page.emulateMedia({ colorScheme: "dark" });
+  await open(page, "camera");
+  await page.getByRole("button", { name: "Start the camera" }).click();
+  const found = await classes(page);
+  const sum = found.reduce((total, { percent }) => total + percent, 0);
+  expect(sum).toBeGreaterThan(10);
+  await expect(page.locator(".timing")).toContainText("frames a second");
+  await page.waitForTimeout(500);
+  await page.screenshot({ path: join(FOLDER, "screenshots", "camera-dark.png") });
+  await page.getByRole("button", { name: "Stop" }).click();
+  await expect(page.locator("video")).toHaveCount(0);
+});
+
+test("a camera that is refused is explained", async ({ page }) => {
+  await page.addInitScript(() => {
+    navigator.mediaDevices.getUserMedia = () =>
+      Promise.reject(new DOMException("denied", "NotAllowedError"));
+  });
+  await open(page, "camera");
+  await page.getByRole("button", { name: "Start the camera" }).click();
+  await expect(page.getByRole("alert")).toContainText("allow it for this page");
+  await expect(page.getByRole("button", { name: "Start the camera" })).toBeVisible();
+});

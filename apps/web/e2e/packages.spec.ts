@@ -1,0 +1,133 @@
+/** Packages: bundled, imported, damaged; and the page without a network. */
+
+import { cpSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, type Page, test } from "@playwright/test";
+import { zipSync } from "fflate";
+import { choosePhoto, classes, expected, FOLDER, installed, open, PACKAGE } from "./page";
+
+const TINY = join(import.meta.dirname, "../../../tests/vectors/package");
+
+function tinyCopy(name: string): string {
+  const folder = join(mkdtempSync(join(tmpdir(), "sepvit-")), name);
+  cpSync(TINY, folder, { recursive: true });
+  return folder;
+}
+
+async function importFolder(page: Page, folder: string): Promise<void> {
+  await page.locator(".picker").click();
+  await page.getByLabel("Import a folder").setInputFiles(folder);
+}
+
+test("a folder is imported, runs, survives a reload, and is removed", async ({ page }) => {
+  await open(page, "about");
+  await importFolder(page, tinyCopy("mean-colour"));
+  await expect(page.getByRole("heading", { name: "Mean colour" })).toBeVisible();
+  await page.reload();
+  await expect(page.getByRole("heading", { name: "Mean colour" })).toBeVisible();
+  await page.getByRole("link", { name: "Self-check" }).click();
+  await expect(page.getByText("Same answers as in Python")).toBeVisible();
+  await page.locator(".picker").click();
+  await page.getByRole("button", { name: "Remove mean-colour" }).click();
+  await expect(page.locator("dialog .packages li")).toHaveCount(1);
+  await page.getByRole("button", { name: "Close" }).click();
+  await expect(page.locator(".picker")).toContainText(PACKAGE);
+});
+
+test("a zip file is imported", async ({ page }) => {
+  const files = Object.fromEntries(
+    readdirSync(TINY).map((name) => [
+      `zipped/${name}`,
+      new Uint8Array(readFileSync(join(TINY, name))),
+    ]),
+  );
+  await open(page, "about");
+  await page.locator(".picker").click();
+  await page.getByLabel("Import a zip file").setInputFiles({
+    name: "anything.zip",
+    mimeType: "application/zip",
+    buffer: Buffer.from(zipSync(files)),
+  });
+  await expect(page.getByRole("heading", { name: "Mean colour" })).toBeVisible();
+  await expect(page.locator(".picker")).toContainText("zipped");
+});
+
+test("a damaged package is refused and nothing of it is kept", async ({ page }) => {
+  const folder = tinyCopy("damaged");
+  const model = readFileSync(join(folder, "model.onnx"));
+  model[100] = (model[100] as number) ^ 1;
+  writeFileSync(join(folder, "model.onnx"), model);
+  await open(page, "about");
+  await importFolder(page, folder);
+  await expect(page.getByRole("alert")).toContainText(
+    "damaged/model.onnx was changed since it was exported; export it again.",
+  );
+  await expect(page.locator("dialog .packages li")).toHaveCount(1);
+  await page.screenshot({ path: join(FOLDER, "screenshots", "damaged-light.png") });
+  expect(await page.evaluate(async () => (await caches.open("imported-packages")).keys())).toEqual(
+    [],
+  );
+});
+
+test("what is no package is refused", async ({ page }) => {
+  await open(page, "about");
+  await page.locator(".picker").click();
+  const zip = page.getByLabel("Import a zip file");
+  const file = (content: Uint8Array) => ({
+    name: "x.zip",
+    mimeType: "application/zip",
+    buffer: Buffer.from(content),
+  });
+  await zip.setInputFiles(file(Uint8Array.of(1, 2, 3)));
+  await expect(page.getByRole("alert")).toContainText("x.zip is not a zip file");
+  await zip.setInputFiles(file(zipSync({ "readme.txt": Uint8Array.of(65) })));
+  await expect(page.getByRole("alert")).toContainText("it has no manifest.json");
+});
+
+test("a bundled package that was changed on the server is refused", async ({ page }) => {
+  await page.route(`**/packages/${PACKAGE}/labels.txt`, (route) =>
+    route.fulfill({ body: "a\nb\n", contentType: "text/plain" }),
+  );
+  await open(page, "photo");
+  await expect(page.getByRole("alert")).toContainText(
+    "labels.txt was changed since it was exported",
+  );
+});
+
+test("after the first visit the page works without a network", async ({ page, context }) => {
+  await open(page, "photo");
+  await installed(page);
+  await context.setOffline(true);
+  await page.reload();
+  const photo = Object.values(expected.photos)[0];
+  await choosePhoto(page, photo?.path ?? "");
+  expect((await classes(page))[0]?.label).toBe(photo?.classes[0]?.label);
+  await page.getByRole("link", { name: "Self-check" }).click();
+  await expect(page.getByText("Same answers as in Python")).toBeVisible();
+});
+
+test("the page can be installed", async ({ page }) => {
+  await open(page, "about");
+  await installed(page);
+  const client = await page.context().newCDPSession(page);
+  const { installabilityErrors } = await client.send("Page.getInstallabilityErrors");
+  expect(installabilityErrors.map(({ errorId }) => errorId)).toEqual([]);
+  const { errors } = await client.send("Page.getAppManifest");
+  expect(errors).toEqual([]);
+  await page.screenshot({ path: join(FOLDER, "screenshots", "about-light.png") });
+});
+
+test("the screens fit a small phone with large text", async ({ page }) => {
+  await page.setViewportSize({ width: 320, height: 640 });
+  await page.addInitScript(() => {
+    addEventListener("DOMContentLoaded", () => {
+      document.documentElement.style.fontSize = "24px";
+    });
+  });
+  for (const screen of ["camera", "photo", "benchmark", "check", "about"]) {
+    await open(page, screen);
+    const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+    expect(wide, screen).toBeLessThanOrEqual(320);
+  }
+});

@@ -1,0 +1,130 @@
+"""The web app: built, opened in Chromium, and held against Python's answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+WEB = Path(__file__).parents[1] / "apps" / "web"
+IMAGES = Path(__file__).parent / "vectors" / "images"
+RECIPE = "onnxruntime-fp32"
+
+
+def _missing() -> str | None:
+    if shutil.which("node") is None:
+        return "node is not installed"
+    if not (WEB / "node_modules").is_dir():
+        return "run npm ci in apps/web first"
+    if shutil.which(os.environ.get("CHROMIUM", "chromium")) is None:
+        return "chromium is not installed"
+    return None
+
+
+pytestmark = pytest.mark.skipif(_missing() is not None, reason=str(_missing()))
+
+
+def _node(*command: object, **variables: object) -> str:
+    done = subprocess.run(
+        ["npx", "--no-install", *map(str, command)],
+        cwd=WEB,
+        env=os.environ | {name: str(value) for name, value in variables.items()},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output[-6000:]
+    return output
+
+
+def _photos(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Real photos, a digit, and every image file of the vectors."""
+    from sklearn.datasets import load_sample_images
+
+    from sepvit_edge.data.datasets import Digits
+
+    folder.mkdir()
+    sample = load_sample_images()
+    for path, image in zip(sample.filenames, sample.images, strict=True):
+        # scikit-learn's own JPEG files.
+        found = Path(path)
+        if not found.is_file():
+            found = folder / found.name
+            Image.fromarray(image).save(found, quality=95)
+        yield found.name, found
+    china = Image.fromarray(sample.images[0])
+    large = folder / "12-megapixels.jpg"
+    china.resize((4000, 3000), Image.Resampling.BICUBIC).save(large, quality=90)
+    yield large.name, large
+    digits = Digits("test")
+    seven = next(s.image for s in (digits[i] for i in range(len(digits))) if s.label == 7)
+    path = folder / "seven.png"
+    seven.resize((400, 400), Image.Resampling.BICUBIC).save(path)
+    yield path.name, path
+    for case in json.loads((IMAGES.parent / "images.json").read_text(encoding="utf-8")):
+        if "refused" not in case:
+            yield case["file"], IMAGES / case["file"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built page with a package in it, photos, and what Python says about them."""
+    pytest.importorskip("onnxruntime")
+    import sepvit_edge
+    from sepvit_edge.recipe import load_recipe
+    from sepvit_edge.weights import builtin_checkpoints
+
+    folder = tmp_path_factory.mktemp("web")
+    public = Path(
+        shutil.copytree(
+            WEB / "public", folder / "public", ignore=shutil.ignore_patterns("packages")
+        )
+    )
+    package = public / "packages" / "lite-digits-fp32"
+    model = sepvit_edge.load_checkpoint(builtin_checkpoints()["lite-digits"], image_size=64)
+    sepvit_edge.export_package(model, output=package, recipe=load_recipe(RECIPE), images=8)
+    session = sepvit_edge.open_package(package)
+    labels = session.package.labels
+
+    photos: dict[str, Any] = {}
+    for name, path in _photos(folder / "photos"):
+        pixels = session.preprocess(path)
+        logits = session.run_pixels(pixels)[0][0].astype(np.float64)
+        probabilities = np.exp(logits - logits.max())
+        probabilities /= probabilities.sum()
+        best = np.argsort(-probabilities, kind="stable")[:3]
+        photos[name] = {
+            "path": str(path),
+            "classes": [{"label": labels[i], "probability": probabilities[i]} for i in best],
+            "sha256": hashlib.sha256(pixels.tobytes()).hexdigest(),
+        }
+    (folder / "expected.json").write_text(json.dumps({"photos": photos}), encoding="utf-8")
+    _node("vite", "build", "--outDir", folder / "dist", PUBLIC_DIR=public)
+    return folder
+
+
+def test_the_page_gives_pythons_answers(folder: Path) -> None:
+    from sepvit_edge.profiling.document import Profile
+
+    output = _node("playwright", "test", E2E_FOLDER=folder)
+    print(output)  # the figures, with -s
+    documents = sorted(folder.glob("profile-*.json"))
+    assert len(documents) >= 2
+    for document in documents:
+        profile = Profile.model_validate_json(document.read_text(encoding="utf-8"))
+        assert profile.producer.name == "web-app"
+        assert profile.golden is not None and profile.golden.passed
+
+
+def test_the_core_agrees_with_the_vectors() -> None:
+    assert "passed" in _node("vitest", "run")
