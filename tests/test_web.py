@@ -81,18 +81,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built page with a package in it, photos, and what Python says about them."""
     pytest.importorskip("onnxruntime")
     import sepvit_edge
+    from sepvit_edge.bundle import bundle_packages
     from sepvit_edge.recipe import load_recipe
     from sepvit_edge.weights import builtin_checkpoints
 
     folder = tmp_path_factory.mktemp("web")
-    public = Path(
-        shutil.copytree(
-            WEB / "public", folder / "public", ignore=shutil.ignore_patterns("packages")
-        )
-    )
-    package = public / "packages" / "lite-digits-fp32"
+    public = folder / "public"
+    shutil.copytree(WEB / "public", public, ignore=shutil.ignore_patterns("packages"))
+    package = folder / "lite-digits-fp32"
     model = sepvit_edge.load_checkpoint(builtin_checkpoints()["lite-digits"], image_size=64)
     sepvit_edge.export_package(model, output=package, recipe=load_recipe(RECIPE), images=8)
+    bundle_packages([package], "web", project=folder)
     session = sepvit_edge.open_package(package)
     labels = session.package.labels
 

@@ -2,17 +2,18 @@ import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { defaultClientConditions, defineConfig, type Plugin } from "vite";
-import { version } from "./package.json" with { type: "json" };
+import app from "./package.json" with { type: "json" };
 
 // The tests build with packages of their own.
 const PUBLIC = process.env.PUBLIC_DIR ?? join(import.meta.dirname, "public");
 const PACKAGES = join(PUBLIC, "packages");
 
-/** Packages that the app brings along: the folders of public/packages. */
+/** Packages that the app brings along, as `python -m sepvit_edge.bundle` has put them there. */
 function bundledPackages(): string[] {
-  if (!existsSync(PACKAGES)) return [];
-  const folders = readdirSync(PACKAGES).sort();
-  return folders.filter((name) => existsSync(join(PACKAGES, name, "manifest.json")));
+  const index = join(PACKAGES, "index.json");
+  if (!existsSync(index)) return [];
+  const { packages } = JSON.parse(readFileSync(index, "utf8"));
+  return packages.map(({ folder }: { folder: string }) => folder);
 }
 
 function filesBelow(folder: string): string[] {
@@ -66,7 +67,7 @@ export default defineConfig({
   // The runtime's WebAssembly stays in files of its own, which its threads load again.
   resolve: { conditions: ["onnxruntime-web-use-extern-wasm", ...defaultClientConditions] },
   define: {
-    APP_VERSION: JSON.stringify(version),
+    APP_VERSION: JSON.stringify(app.version),
     BUNDLED_PACKAGES: JSON.stringify(bundledPackages()),
   },
   plugins: [precache()],

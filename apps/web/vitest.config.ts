@@ -1,3 +1,4 @@
 import { defineConfig } from "vitest/config";
 
-export default defineConfig({ test: { include: ["tests/*.test.ts"] } });
+// Generous: nothing here tests how quick a machine is.
+export default defineConfig({ test: { include: ["tests/*.test.ts"], testTimeout: 120_000 } });

@@ -14,7 +14,7 @@ export interface PackageEntry {
   imported: boolean;
 }
 
-/** The folders of public/packages, known when the app is built. */
+/** The folders that public/packages/index.json lists, known when the app is built. */
 declare const BUNDLED_PACKAGES: string[];
 
 /** Imported packages live in a cache of their own: their files have addresses, like the others'. */

@@ -2,8 +2,8 @@
  * From an image to the pixels that a package takes, byte for byte as Python does it.
  *
  * The rule (sepvit_edge/data/preprocess.py): the shorter side is resized with Pillow's antialiased
- * BILINEAR, the longer one in proportion, rounded down; then the centre square is cut out. Scaling
- * and normalising are inside the graph.
+ * BILINEAR, the longer one in proportion, rounded down, first along the rows and then along the
+ * columns; then the centre square is cut out. Scaling and normalising are inside the graph.
  */
 
 import { SepViTError } from "./errors";
@@ -70,9 +70,9 @@ export interface Box {
 }
 
 /**
- * Resize as Pillow's `Image.resize((width, height), BILINEAR)` does, and cut a box out.
+ * Resize as Pillow's `Image.resize` with BILINEAR does, and cut a box out.
  *
- * Only the box is computed: along one axis, rounded to 8 bits, then along the other.
+ * Only the box is computed: along the rows, rounded to 8 bits, then along the columns.
  *
  * @returns RGB of the box, row by row.
  */
@@ -84,13 +84,6 @@ export function resize(
 ): Uint8Array {
   const columns = filter(image.width, width, box.left, box.width);
   const rows = filter(image.height, height, box.top, box.height);
-  // Pillow 13 takes the columns first where that leaves it less to do. The order shows in last bits.
-  const shrink = image.height - height;
-  if (shrink > 0 && shrink > 2 * (image.width - width)) {
-    const used = usedSamples(columns);
-    const short = resample(image, "y", rows, used);
-    return resample(short, "x", shifted(columns, used.first), { first: 0, count: box.height }).data;
-  }
   const used = usedSamples(rows);
   const narrow = resample(image, "x", columns, used);
   return resample(narrow, "y", shifted(rows, used.first), { first: 0, count: box.width }).data;
