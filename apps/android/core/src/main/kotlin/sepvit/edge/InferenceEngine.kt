@@ -50,11 +50,11 @@ class InputTensor private constructor(val facts: InputFacts, val data: ByteBuffe
             val data = ByteBuffer.allocateDirect(facts.shape.fold(bytes, Int::times))
                 .order(ByteOrder.nativeOrder())
             require(data.capacity() == facts.batch * 3 * side * side * bytes) { "shape ${facts.shape}" }
+            val filled = data.duplicate().order(ByteOrder.nativeOrder()) // leaves data at its start
             for (image in images) when (facts.layout) {
-                Layout.NHWC -> data.put(image.rgb, 0, 1, facts.dtype)
-                Layout.NCHW -> for (channel in 0..2) data.put(image.rgb, channel, 3, facts.dtype)
+                Layout.NHWC -> filled.put(image.rgb, 0, 1, facts.dtype)
+                Layout.NCHW -> for (channel in 0..2) filled.put(image.rgb, channel, 3, facts.dtype)
             }
-            data.rewind()
             return InputTensor(facts, data)
         }
 

@@ -22,11 +22,13 @@ private data class IndexEntry(val folder: String, val files: List<String>)
  *
  * @param folder of this app, where packages are kept.
  * @param version of the app: another one brings other packages.
+ * @param pushed where a computer puts packages by adb; null where there is no such place.
  * @param asset opens a bundled file by its path below packages/.
  */
 class PackageStore(
     private val folder: File,
-    private val version: String,
+    version: String,
+    private val pushed: File? = null,
     private val asset: (String) -> InputStream,
 ) {
     private val bundled = File(folder, "bundled-$version")
@@ -35,21 +37,22 @@ class PackageStore(
     /** Names of all packages, in the order in which to show them. */
     fun names(): List<String> {
         val found = index().map { it.folder } +
-            imported.list().orEmpty().filterNot { it.startsWith(PARTIAL) }.sorted()
+            listOfNotNull(imported, pushed).flatMap { it.list().orEmpty().sorted() }
+                .filterNot { it.startsWith(".") }
         return found.distinct()
     }
 
     /**
-     * Opens and checks a package; an imported one goes before a bundled one of the same name.
+     * Opens and checks a package; imported and pushed ones go before a bundled one of the same name.
      *
      * @throws Refusal if there is none of that name, or it is damaged.
      */
     fun open(name: String): EdgePackage {
         val entry = index().find { it.folder == name }
-        val own = File(imported, name)
+        val own = listOfNotNull(imported, pushed).map { File(it, name) }.find { it.isDirectory }
         return when {
             name.isEmpty() || '/' in name || name.startsWith(".") -> unknown(name)
-            own.isDirectory -> EdgePackage(own)
+            own != null -> EdgePackage(own)
             entry != null -> EdgePackage(copied(entry))
             else -> unknown(name)
         }

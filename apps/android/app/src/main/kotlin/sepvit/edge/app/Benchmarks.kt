@@ -1,0 +1,98 @@
+package sepvit.edge.app
+
+import android.content.Context
+import android.content.Intent
+import android.os.Handler
+import android.os.Looper
+import java.io.File
+import sepvit.edge.Benchmark
+import sepvit.edge.BenchmarkPlan
+import sepvit.edge.Profile
+
+/** Runs one benchmark at a time, for the screen or for a computer; outlives the activity. */
+class Benchmarks(private val context: Context, private val workspace: Workspace) {
+    private val main = Handler(Looper.getMainLooper())
+    @Volatile private var cancelled = false
+
+    /** All of these change on the main thread, which is told by [changed]. */
+    var running = false
+        private set
+    var progress = 0.0
+        private set
+    var last: Result<Profile>? = null
+        private set
+    var changed: () -> Unit = {}
+
+    /** Starts, unless one is running; [output] names the files for a computer to fetch. */
+    fun start(name: String?, plan: BenchmarkPlan, output: String? = null) {
+        if (running) return
+        running = true
+        cancelled = false
+        progress = 0.0
+        last = null
+        changed()
+        workspace.work({
+            release()
+            Benchmark(
+                openPackage(name), engines, plan, AndroidProbe(context), version,
+                progress = ::report, cancelled = { cancelled },
+            ).run()
+        }) { result ->
+            running = false
+            last = result
+            output?.let { write(it, result) }
+            changed()
+        }
+    }
+
+    fun stop() {
+        cancelled = true
+    }
+
+    /**
+     * Starts as `am start -a sepvit.edge.action.BENCHMARK` asks for (apps/README.md); a wrong value
+     * ends in a sentence where the computer looks for the result.
+     */
+    fun start(intent: Intent) {
+        val output = intent.getStringExtra("output")?.takeIf { it.matches(OUTPUT) } ?: "profile"
+        files(output).forEach(File::delete)
+        val plan = try {
+            val default = BenchmarkPlan()
+            BenchmarkPlan(
+                intent.getIntExtra("threads", default.threads), intent.getIntExtra("warmup", default.warmUp),
+                intent.getIntExtra("runs", default.runs),
+                intent.getIntExtra("sustained", default.sustainedSeconds),
+            )
+        } catch (error: IllegalArgumentException) {
+            last = Result.failure(error)
+            return write(output, Result.failure(error))
+        }
+        start(intent.getStringExtra("package") ?: workspace.chosen, plan, output)
+    }
+
+    private fun report(share: Double) {
+        main.post {
+            progress = share
+            changed()
+        }
+    }
+
+    private fun files(output: String): List<File> {
+        val folder = (context.getExternalFilesDir(null) ?: context.filesDir).resolve("profiles")
+        folder.mkdirs()
+        return listOf(folder.resolve("$output.json"), folder.resolve("$output.error"))
+    }
+
+    /** Under another name first: a computer that looks for the file never finds half of it. */
+    private fun write(output: String, result: Result<Profile>) {
+        val (document, error) = files(output)
+        val (target, text) = result.fold({ document to it.toJson() }, { error to sentence(it) + "\n" })
+        val partial = File(target.path + ".partial")
+        partial.writeText(text)
+        partial.renameTo(target)
+    }
+
+    private companion object {
+        val OUTPUT = Regex("[A-Za-z0-9_-]{1,100}")
+    }
+}

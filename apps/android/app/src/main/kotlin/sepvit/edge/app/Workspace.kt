@@ -1,0 +1,91 @@
+package sepvit.edge.app
+
+import android.content.Context
+import android.net.Uri
+import android.os.Handler
+import android.os.Looper
+import java.io.FileNotFoundException
+import java.util.concurrent.Executors
+import sepvit.edge.EdgePackage
+import sepvit.edge.EngineFactory
+import sepvit.edge.PackageStore
+import sepvit.edge.Refusal
+import sepvit.edge.Session
+import sepvit.edge.app.engine.engines as installedEngines
+
+/**
+ * The packages, the one that is chosen, and the thread on which models are loaded and run.
+ *
+ * Sessions are not for several threads at once: they are touched on [worker] only.
+ */
+class Workspace(private val context: Context) {
+    var engines: EngineFactory = installedEngines
+    val version: String =
+        context.packageManager.getPackageInfo(context.packageName, 0).versionName.orEmpty()
+    private val external = context.getExternalFilesDir(null)
+    val store = PackageStore(context.filesDir.resolve("packages"), version, external?.resolve("packages")) {
+        context.assets.open("packages/$it")
+    }
+    private val worker = Executors.newSingleThreadExecutor { Thread(it, "inference") }
+    private val main = Handler(Looper.getMainLooper())
+    private var session: Session? = null
+    val benchmarks = Benchmarks(context, this)
+
+    /** The photo that was chosen last. */
+    var photo: Uri? = null
+
+    /** Name of the chosen package; null if there is none. */
+    var chosen: String? = null
+        private set
+
+    /** Why the packages cannot be listed, if so. */
+    var fault: String? = null
+        private set
+
+    fun names(): List<String> = try {
+        fault = null
+        store.names()
+    } catch (refusal: Refusal) {
+        fault = refusal.message
+        emptyList()
+    }
+
+    fun choose(name: String?) {
+        if (name == chosen) return
+        chosen = name
+        worker.execute {
+            session?.close()
+            session = null
+        }
+    }
+
+    /** Opens the chosen package, without an engine. Takes as long as hashing its files does. */
+    fun openPackage(name: String? = chosen): EdgePackage =
+        store.open(name ?: throw Refusal(Refusal.Kind.NO_MANIFEST, context.getString(R.string.no_package)))
+
+    /** The chosen package, loaded; on [worker] only. */
+    fun session(): Session = session ?: Session(openPackage(), engines).also { session = it }
+
+    /** Frees the loaded model, so that a benchmark has the memory for itself; on [worker] only. */
+    fun release() {
+        session?.close()
+        session = null
+    }
+
+    /**
+     * Does some work off the main thread, and tells its result there: a value, or the sentence of a
+     * refusal.
+     */
+    fun <T> work(job: Workspace.() -> T, done: (Result<T>) -> Unit) = worker.execute {
+        val result = runCatching { job() }
+        main.post { done(result) }
+    }
+}
+
+/** What to show for a failure: refusals have a sentence; anything else is a fault of this app. */
+fun sentence(error: Throwable): String = when (error) {
+    is Refusal -> error.message
+    is FileNotFoundException -> "the file cannot be read; choose another one"
+    is IllegalArgumentException -> error.message ?: error.toString()
+    else -> "unexpected: $error"
+}

@@ -1,0 +1,47 @@
+package sepvit.edge.app.engine
+
+import org.pytorch.executorch.EValue
+import org.pytorch.executorch.Module
+import org.pytorch.executorch.Tensor
+import sepvit.edge.EdgePackage
+import sepvit.edge.InferenceEngine
+import sepvit.edge.InputTensor
+import sepvit.edge.InputType
+import sepvit.edge.Refusal
+import sepvit.edge.RuntimeVersion
+
+/** ExecuTorch with the XNNPACK delegate, from org.pytorch:executorch-android. */
+class ExecuTorchEngine(packed: EdgePackage, threads: Int?) : InferenceEngine {
+    override val runtime = RuntimeVersion("executorch", VERSION, "XNNPACK")
+
+    private val module: Module = try {
+        // 0 threads is the library's own choice.
+        Module.load(packed.modelFile().path, Module.LOAD_MODE_MMAP, threads ?: 0)
+            .apply { loadMethod("forward") }
+    } catch (error: RuntimeException) { // ExecutorchRuntimeException is one
+        throw cannotLoad(error)
+    } catch (error: UnsatisfiedLinkError) {
+        throw cannotLoad(error)
+    }
+
+    override fun run(input: InputTensor): FloatArray {
+        val tensor = when (input.facts.dtype) {
+            InputType.UINT8 -> Tensor.fromBlobUnsigned(input.data, input.shape)
+            InputType.FLOAT32 -> Tensor.fromBlob(input.data.asFloatBuffer(), input.shape)
+        }
+        return module.forward(EValue.from(tensor)).first().toTensor().dataAsFloatArray
+    }
+
+    override fun close() = module.destroy()
+
+    private fun cannotLoad(error: Throwable) = Refusal(
+        Refusal.Kind.RUNTIME,
+        "ExecuTorch $VERSION cannot load the model on this device: ${error.message}",
+        error,
+    )
+
+    companion object {
+        /** Of the archive; the library does not tell. VersionsTest compares it with Gradle's. */
+        const val VERSION = "1.4.0"
+    }
+}

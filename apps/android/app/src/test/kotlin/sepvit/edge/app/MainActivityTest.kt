@@ -1,0 +1,361 @@
+package sepvit.edge.app
+
+import android.Manifest
+import android.app.Activity
+import android.app.Application
+import android.content.Intent
+import android.graphics.Color
+import android.net.Uri
+import android.os.Looper
+import android.view.View
+import android.view.ViewGroup
+import android.widget.Button
+import android.widget.EditText
+import android.widget.Spinner
+import android.widget.TextView
+import com.networknt.schema.InputFormat
+import com.networknt.schema.JsonSchemaFactory
+import com.networknt.schema.SpecVersion
+import java.io.ByteArrayInputStream
+import java.io.ByteArrayOutputStream
+import java.io.File
+import java.util.zip.ZipEntry
+import java.util.zip.ZipOutputStream
+import kotlin.test.assertEquals
+import kotlin.test.assertFalse
+import kotlin.test.assertNotEquals
+import kotlin.test.assertTrue
+import org.junit.Assume.assumeTrue
+import org.junit.Before
+import org.junit.Test
+import org.junit.runner.RunWith
+import org.robolectric.Robolectric
+import org.robolectric.RobolectricTestRunner
+import org.robolectric.RuntimeEnvironment
+import org.robolectric.Shadows.shadowOf
+import org.robolectric.android.controller.ActivityController
+import org.robolectric.annotation.Config
+import org.robolectric.annotation.GraphicsMode
+import sepvit.edge.EdgePackage
+import sepvit.edge.Profile
+import sepvit.edge.topK
+
+@RunWith(RobolectricTestRunner::class)
+@Config(sdk = [34])
+@GraphicsMode(GraphicsMode.Mode.NATIVE)
+class MainActivityTest {
+    private val app: Application = RuntimeEnvironment.getApplication()
+    private val external: File = app.getExternalFilesDir(null)!!
+
+    @Before
+    fun push() {
+        // As `adb push` does.
+        vectors.resolve("package").copyRecursively(external.resolve("packages/tiny"))
+    }
+
+    private fun start(intent: Intent = Intent(Intent.ACTION_MAIN)): ActivityController<MainActivity> =
+        Robolectric.buildActivity(MainActivity::class.java, intent).setup().also {
+            // Whatever the app was built with: these tests are about the pushed one.
+            it.get().workspace.choose("tiny")
+            it.get().settle()
+        }
+
+    /** Waits until the inference thread and the main one have nothing more to do. */
+    private fun MainActivity.settle() = repeat(2) {
+        var done = false
+        workspace.work({}) { done = true }
+        while (!done) {
+            shadowOf(Looper.getMainLooper()).idle()
+            Thread.sleep(2)
+        }
+        shadowOf(Looper.getMainLooper()).idle()
+    }
+
+    private fun MainActivity.press(id: Int) {
+        findViewById<Button>(id).performClick()
+        settle()
+    }
+
+    private fun MainActivity.text(id: Int) = findViewById<TextView>(id).text.toString()
+
+    private fun MainActivity.sees(id: Int) = findViewById<View>(id)?.isShown == true
+
+    private fun MainActivity.receive(intent: Intent, data: Uri) {
+        shadowOf(this).receiveResult(intent, Activity.RESULT_OK, Intent().setData(data))
+        shadowOf(Looper.getMainLooper()).idle()
+        onResumeAgain()
+        settle()
+    }
+
+    /** What Android does after the result of another activity. */
+    private fun MainActivity.onResumeAgain() = controller.pause().resume()
+
+    private lateinit var controller: ActivityController<MainActivity>
+
+    private fun opened(intent: Intent = Intent(Intent.ACTION_MAIN)): MainActivity {
+        controller = start(intent)
+        return controller.get()
+    }
+
+    private fun provide(name: String, data: ByteArray): Uri = Uri.parse("content://test/$name").also {
+        shadowOf(app.contentResolver).registerInputStreamSupplier(it) { ByteArrayInputStream(data) }
+    }
+
+    @Test
+    fun `a refused camera says so and offers to allow it`() {
+        val activity = opened()
+        shadowOf(app).denyPermissions(Manifest.permission.CAMERA)
+        activity.onRequestPermissionsResult(MainActivity.CAMERA, arrayOf(Manifest.permission.CAMERA), intArrayOf(-1))
+        assertTrue(activity.sees(R.id.refused))
+        assertEquals(activity.getString(R.string.camera_refused), activity.text(R.id.refused_text))
+        assertTrue(activity.sees(R.id.allow))
+    }
+
+    @Test
+    fun `a photo goes in and Python's label comes out`() {
+        val activity = opened()
+        activity.press(R.id.tab_photo)
+        activity.press(R.id.choose)
+        val asked = shadowOf(activity).nextStartedActivityForResult.intent
+        assertEquals("image/*", asked.type)
+        val photo = vectors.resolve("images/orientation-6.png").readBytes()
+        activity.receive(asked, provide("photo.png", photo))
+        val expected = topK(activity.workspace.run { logitsOf(photo) }, 3)
+        val tiny = EdgePackage(vectors.resolve("package"))
+        val rows = activity.findViewById<ViewGroup>(R.id.class_rows)
+        val labels = (0 until rows.childCount).map { rows.getChildAt(it).findViewById<TextView>(R.id.label).text.toString() }
+        assertEquals(expected.map { tiny.label(it.index) }, labels)
+        assertTrue("ms" in activity.text(R.id.latency))
+        assertTrue("percent" in rows.getChildAt(0).contentDescription)
+    }
+
+    private fun logitsOf(file: ByteArray): FloatArray =
+        sepvit.edge.Session(EdgePackage(vectors.resolve("package")), sepvit.edge.app.engine.engines)
+            .use { it.logits(decodeImage(file)) }
+
+    @Test
+    fun `what is no photo shows its sentence`() {
+        val activity = opened()
+        activity.press(R.id.tab_photo)
+        activity.press(R.id.choose)
+        val asked = shadowOf(activity).nextStartedActivityForResult.intent
+        activity.receive(asked, provide("text.jpg", "this is no image".toByteArray()))
+        assertTrue("not an image" in activity.text(R.id.message))
+        assertEquals(0, activity.findViewById<ViewGroup>(R.id.class_rows).childCount)
+    }
+
+    @Test
+    fun `the self-check is green, and red where the model computes something else`() {
+        val activity = opened()
+        activity.press(R.id.tab_self_check)
+        assertEquals(activity.getString(R.string.check_passed), activity.text(R.id.verdict))
+        assertEquals(activity.getColor(R.color.passed), activity.findViewById<TextView>(R.id.verdict).currentTextColor)
+        assertTrue("200.0 dB" in activity.text(R.id.numbers))
+
+        val honest = activity.workspace.engines
+        activity.workspace.engines = { packed, threads ->
+            val engine = honest(packed, threads)!!
+            object : sepvit.edge.InferenceEngine by engine {
+                override fun run(input: sepvit.edge.InputTensor) = engine.run(input).also { it[1] += 2f }
+            }
+        }
+        activity.workspace.choose(null)
+        activity.workspace.choose("tiny")
+        activity.press(R.id.check)
+        assertTrue("logits" in activity.text(R.id.verdict))
+        assertEquals(activity.getColor(R.color.failed), activity.findViewById<TextView>(R.id.verdict).currentTextColor)
+    }
+
+    @Test
+    fun `a damaged package shows why it is refused, on every screen that needs it`() {
+        external.resolve("packages/tiny/labels.txt").appendText("x")
+        val activity = opened()
+        for (tab in listOf(R.id.tab_self_check, R.id.tab_about)) {
+            activity.press(tab)
+            assertTrue(activity.sees(R.id.message))
+            assertTrue("labels.txt was changed since it was exported" in activity.text(R.id.message))
+        }
+        activity.press(R.id.tab_benchmark)
+        activity.press(R.id.start)
+        assertTrue("labels.txt was changed" in activity.text(R.id.result))
+        activity.press(R.id.tab_camera)
+        assertFalse(activity.sees(R.id.message))
+    }
+
+    @Test
+    fun `about says what the manifest says`() {
+        val activity = opened()
+        activity.press(R.id.tab_about)
+        val facts = activity.text(R.id.facts)
+        for (fact in listOf("Mean colour", "onnxruntime", "fp32", "4 classes", "32 pixels", "1.17")) {
+            assertTrue(fact in facts, "$fact in $facts")
+        }
+    }
+
+    @Test
+    fun `the benchmark shows its numbers and shares its document`() {
+        val activity = opened()
+        activity.press(R.id.tab_benchmark)
+        activity.findViewById<EditText>(R.id.runs).setText("7")
+        activity.press(R.id.start)
+        assertTrue("p50" in activity.text(R.id.result) && "7 runs" in activity.text(R.id.result))
+        activity.press(R.id.share)
+        val chooser = shadowOf(activity).nextStartedActivity
+        @Suppress("DEPRECATION")
+        val sent = chooser.getParcelableExtra<Intent>(Intent.EXTRA_INTENT)!!
+        assertEquals("application/json", sent.type)
+        assertValid(sent.getStringExtra(Intent.EXTRA_TEXT)!!, 7)
+    }
+
+    private fun assertValid(document: String, runs: Int) {
+        val schema = JsonSchemaFactory.getInstance(SpecVersion.VersionFlag.V202012)
+            .getSchema(File(System.getProperty("schemas"), "profile.schema.json").readText())
+        assertEquals(emptySet(), schema.validate(document, InputFormat.JSON))
+        val profile = Profile.fromJson(document)
+        assertTrue(profile.complete)
+        assertEquals("Android" to runs, profile.device.os to profile.latency!!.runs)
+        assertEquals("android-app" to "onnxruntime", profile.producer.name to profile.runtime.name)
+    }
+
+    @Test
+    fun `numbers that are none are refused`() {
+        val activity = opened()
+        activity.press(R.id.tab_benchmark)
+        for ((value, sentence) in listOf("" to "a whole number is needed", "0" to "runs must be 1")) {
+            activity.findViewById<EditText>(R.id.runs).setText(value)
+            activity.press(R.id.start)
+            assertTrue(sentence in activity.text(R.id.message), activity.text(R.id.message))
+        }
+    }
+
+    private fun benchmark(vararg extras: Pair<String, Any>): Intent =
+        Intent(MainActivity.BENCHMARK).setClass(app, MainActivity::class.java).apply {
+            for ((name, value) in extras) if (value is Int) putExtra(name, value) else putExtra(name, value as String)
+        }
+
+    private val profiles get() = external.resolve("profiles")
+
+    @Test
+    fun `a computer starts the benchmark and finds its document`() {
+        profiles.mkdirs()
+        profiles.resolve("mine.json").writeText("an old one")
+        opened(benchmark("package" to "tiny", "runs" to 9, "threads" to 1, "warmup" to 2, "output" to "mine"))
+        assertValid(profiles.resolve("mine.json").readText(), 9)
+        assertEquals(listOf("mine.json"), profiles.list()!!.toList())
+    }
+
+    @Test
+    fun `a computer is told what was wrong`() {
+        val cases = listOf(
+            benchmark("package" to "none") to "there is no package 'none'",
+            benchmark("package" to "../tiny") to "there is no package",
+            benchmark("package" to "tiny", "runs" to 0) to "runs must be 1",
+        )
+        for ((intent, sentence) in cases) {
+            opened(intent)
+            assertTrue(sentence in profiles.resolve("profile.error").readText())
+            assertFalse(profiles.resolve("profile.json").exists())
+        }
+        opened(benchmark("package" to "none", "output" to "../../evil"))
+        assertFalse(external.parentFile!!.resolve("evil.error").exists())
+    }
+
+    @Test
+    fun `a package is imported from a file, and a wrong file shows its sentence`() {
+        val activity = opened()
+        activity.press(R.id.import_package)
+        val asked = shadowOf(activity).nextStartedActivityForResult.intent
+        val zip = ByteArrayOutputStream()
+        ZipOutputStream(zip).use { out ->
+            for (file in vectors.resolve("package").listFiles()!!) {
+                out.putNextEntry(ZipEntry("folder/${file.name}"))
+                out.write(file.readBytes())
+            }
+        }
+        activity.receive(asked, provide("mine.zip", zip.toByteArray()))
+        assertTrue("package" == activity.workspace.chosen, activity.workspace.chosen)
+        assertTrue("Imported" in activity.text(R.id.message))
+        activity.press(R.id.tab_self_check)
+        assertEquals(activity.getString(R.string.check_passed), activity.text(R.id.verdict))
+
+        activity.press(R.id.import_package)
+        val again = shadowOf(activity).nextStartedActivityForResult.intent
+        activity.receive(again, provide("text.zip", "no zip".toByteArray()))
+        assertTrue("choose another one" in activity.text(R.id.message))
+    }
+
+    @Test
+    fun `another package is chosen from the list`() {
+        vectors.resolve("package").copyRecursively(external.resolve("packages/tiny-2"))
+        val activity = opened()
+        val spinner = activity.findViewById<Spinner>(R.id.packages)
+        val names = (0 until spinner.count).map { spinner.getItemAtPosition(it) }
+        assertTrue(names.containsAll(listOf("tiny", "tiny-2")))
+        spinner.setSelection(names.indexOf("tiny-2"))
+        activity.settle()
+        assertEquals("tiny-2", activity.workspace.chosen)
+    }
+
+    @Test
+    fun `without a package the app says how to get one`() {
+        external.resolve("packages").deleteRecursively()
+        val activity = Robolectric.buildActivity(MainActivity::class.java).setup().get()
+        assumeTrue("packages are bundled in this checkout", activity.workspace.names().isEmpty())
+        assertTrue("sepvit_edge.bundle" in activity.text(R.id.message))
+    }
+
+    @Test
+    fun `a turned phone keeps the screen and the result`() {
+        opened()
+        controller.get().press(R.id.tab_benchmark)
+        controller.get().press(R.id.start)
+        val before = controller.get().text(R.id.result)
+        RuntimeEnvironment.setQualifiers("+land")
+        controller.recreate()
+        val activity = controller.get()
+        activity.settle()
+        assertTrue(activity.sees(R.id.runs))
+        assertEquals(before, activity.text(R.id.result))
+    }
+
+    @Test
+    fun `dark mode has colours of its own, and they can be read`() {
+        val light = opened().getColor(R.color.passed)
+        RuntimeEnvironment.setQualifiers("+night")
+        val activity = opened()
+        assertNotEquals(light, activity.getColor(R.color.passed))
+        val value = android.util.TypedValue()
+        activity.theme.resolveAttribute(android.R.attr.colorBackground, value, true)
+        assertTrue(Color.luminance(activity.getColor(R.color.passed)) > Color.luminance(value.data) + 0.2f)
+    }
+
+    @Test
+    fun `the largest font still leaves every screen usable`() {
+        RuntimeEnvironment.setFontScale(2f)
+        val activity = opened()
+        for (tab in listOf(R.id.tab_photo, R.id.tab_benchmark, R.id.tab_self_check, R.id.tab_about, R.id.tab_camera)) {
+            activity.press(tab)
+            assertTrue(activity.findViewById<ViewGroup>(R.id.content).getChildAt(0).height > 0)
+        }
+    }
+
+    @Test
+    fun `TalkBack has a name for everything that can be pressed`() {
+        val activity = opened()
+        for (tab in listOf(R.id.tab_photo, R.id.tab_benchmark, R.id.tab_self_check, R.id.tab_about, R.id.tab_camera)) {
+            activity.press(tab)
+            every(activity.window.decorView) { view ->
+                val named = view.contentDescription != null || (view as? TextView)?.text?.isNotEmpty() == true ||
+                    view is EditText // which has a label
+                if (view.isClickable && view.isShown && view.id != View.NO_ID) {
+                    assertTrue(named, activity.resources.getResourceName(view.id))
+                }
+            }
+        }
+    }
+
+    private fun every(view: View, visit: (View) -> Unit) {
+        visit(view)
+        if (view is ViewGroup) for (i in 0 until view.childCount) every(view.getChildAt(i), visit)
+    }
+}
