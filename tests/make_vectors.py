@@ -1,7 +1,7 @@
 """Make the vectors that Python, Kotlin, Swift and TypeScript are all tested against.
 
-    python tests/make_vectors.py                        # tests/vectors, a few seconds
-    python tests/make_vectors.py --package build/lite   # and a SepViT-Lite package, half a minute
+    python tests/make_vectors.py                                # tests/vectors, a few seconds
+    python tests/make_vectors.py --package build/vectors/lite   # a SepViT-Lite package, half a minute
 
 tests/vectors/README.md describes the files. They are committed; test_vectors.py notices when this
 program gives others. The SepViT-Lite package has 14 MB and is made when it is needed.
@@ -735,14 +735,14 @@ def make_package(folder: Path) -> None:
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description="Make the vectors shared by Python and the apps.")
-    parser.add_argument("--package", type=Path, help="Also export SepViT-Lite into this folder.")
+    parser.add_argument("--package", type=Path, help="Export SepViT-Lite into this folder instead.")
     arguments = parser.parse_args()
+    if arguments.package:
+        return make_package(arguments.package)
     for path in VECTORS.iterdir():
         if path.name != "README.md":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     make_vectors(VECTORS)
-    if arguments.package:
-        make_package(arguments.package)
 
 
 if __name__ == "__main__":
