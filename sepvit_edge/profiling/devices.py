@@ -111,7 +111,7 @@ class LabgridConnection(_Remote):
 
 
 class ADBConnection(Strict):
-    """An Android device with the benchmark app, or with a benchmark binary.
+    """An Android device with this project's app (apps/android).
 
     Attributes
     ----------
@@ -119,8 +119,8 @@ class ADBConnection(Strict):
         Which one; needed where several are attached.
     server_host, server_port : str, int
         The adb server.
-    app, activity : str
-        The application and its benchmark activity.
+    app, activity, action : str
+        The application, its activity, and the intent's action that starts the benchmark.
     timeout_s : float
         Of a short command.
     run_timeout_s : float
@@ -131,8 +131,9 @@ class ADBConnection(Strict):
     serial: str | None = None
     server_host: str = "127.0.0.1"
     server_port: int = 5037
-    app: str
-    activity: str
+    app: str = "sepvit.edge.app"
+    activity: str = ".MainActivity"
+    action: str = "sepvit.edge.action.BENCHMARK"
     timeout_s: float = Field(default=20, gt=0)
     run_timeout_s: float = Field(default=600, gt=0)
 

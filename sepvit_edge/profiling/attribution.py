@@ -1,0 +1,146 @@
+"""Where the time goes: from operations that a runtime timed to the parts of the network.
+
+Names tell it (`sepvit_edge.graph.part_of`), the same way for every runtime. Beside each part's time
+stand its multiply-accumulates and the bytes that even a perfect fusion would move, so that the
+machine's two roofs say what could still be gained.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from ..build import seeded
+from ..edge import EdgeModel, EdgeOptions
+from ..graph import macs_by_operation, part_of, trace
+from ..package import Manifest
+from ..recipe import Precision
+from .document import AttributedPart, Attribution, Operation, Operations
+
+# Bytes of a stored weight; what flows between layers is float32 in all packages so far.
+_WEIGHT_BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
+_ACTIVATION_BYTES = 4
+# What a runtime puts around a convolution for its own layout.
+_BEFORE, _AFTER = ("ReorderInput",), ("ReorderOutput",)
+OVERHEAD = "overhead"  # kind of the program that does nothing (`sepvit_edge.profiling.kit`)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one part has to do in one run.
+
+    Attributes
+    ----------
+    macs : int
+        Multiply-accumulates.
+    moved_mb : float
+        Weights, and activations that enter and leave, in 10^6 bytes.
+    """
+
+    macs: int
+    moved_mb: float
+
+
+def program_of(manifest: Manifest) -> ExportedProgram:
+    """Trace a twin of a package's network: random weights, the same shapes and names."""
+    model = manifest.model
+    labels = tuple(str(i) for i in range(model.num_classes))
+    twin = seeded(model.variant, model.num_classes, model.image_size, labels)
+    options = EdgeOptions(**manifest.recipe.edge.model_dump())
+    return trace(EdgeModel(twin, manifest.input.shape[0], options))
+
+
+def work_by_part(program: ExportedProgram, precision: Precision) -> dict[str, Work]:
+    """Count each part's work, in order of execution."""
+    macs = macs_by_operation(program)
+    weights = {*program.graph_signature.inputs_to_parameters}
+    weights |= {*program.graph_signature.inputs_to_buffers}
+    parts: dict[str, int] = {}
+    read: dict[str, dict[Node, int]] = {}
+    written: dict[str, dict[Node, int]] = {}
+    for node in program.graph.nodes:
+        part = part_of(node.name) if node.op == "call_function" else None
+        if part is None:
+            continue
+        parts[part] = parts.get(part, 0) + macs.get(node.name, 0)
+        for source in node.all_input_nodes:
+            if source.name in weights:
+                size = _WEIGHT_BYTES[precision]
+            elif part_of(source.name) != part or source.op != "call_function":
+                size = _ACTIVATION_BYTES
+                owner = part_of(source.name) if source.op == "call_function" else None
+                if owner is not None:
+                    written.setdefault(owner, {})[source] = _bytes(source, size)
+            else:
+                continue
+            read.setdefault(part, {})[source] = _bytes(source, size)
+    return {
+        part: Work(total, (sum(read[part].values()) + sum(written.get(part, {}).values())) / 1e6)
+        for part, total in parts.items()
+    }
+
+
+def _bytes(node: Node, size: int) -> int:
+    value = node.meta["val"]
+    return math.prod(value.shape) * min(size, value.element_size())
+
+
+def attribute(operations: Operations, work: dict[str, Work]) -> Attribution:
+    """Sum operations by part and hold the sum against the whole.
+
+    Parameters
+    ----------
+    operations : Operations
+        As the runner wrote them; their whole was timed beside them.
+    work : dict
+        Of `work_by_part`.
+    """
+    overhead = next((o.mean_us for o in operations.items if o.kind == OVERHEAD), 0.0)
+    items = [item for item in operations.items if item.kind != OVERHEAD]
+    times: dict[str, float] = {}
+    counts: Counter[str] = Counter()
+    for item, part in zip(items, parts_of(items), strict=True):
+        if part is not None:
+            times[part] = times.get(part, 0.0) + max(item.mean_us - overhead, 0.0)
+            counts[part] += 1
+    whole = operations.whole_us or sum(item.mean_us for item in items)
+    idle = Work(0, 0.0)
+    return Attribution(
+        method=operations.method,
+        whole_us=whole,
+        unattributed_us=whole - sum(times.values()),
+        parts=[
+            AttributedPart(
+                part=part,
+                time_us=time,
+                operations=counts[part],
+                macs=work.get(part, idle).macs,
+                moved_mb=work.get(part, idle).moved_mb,
+            )
+            for part, time in times.items()
+        ],
+    )
+
+
+def parts_of(items: list[Operation]) -> list[str | None]:
+    """Part of each operation, in order of execution.
+
+    An operation that a runtime put in itself has no name of ours: a change of layout belongs to its
+    convolution, any other to its neighbours where both are of one part.
+    """
+    named = [part_of(item.name) for item in items]
+    found: list[str | None] = []
+    for index, (item, part) in enumerate(zip(items, named, strict=True)):
+        if part is None:
+            before = next((p for p in reversed(named[:index]) if p), None)
+            after = next((p for p in named[index + 1 :] if p), None)
+            if item.kind in _BEFORE:
+                part = after
+            elif item.kind in _AFTER or before == after:
+                part = before
+        found.append(part)
+    return found

@@ -1,0 +1,151 @@
+"""What changed between two measurements, and whether that is more than chance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import SepViTError
+from .document import Profile
+from .measuring import title_of
+
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Change:
+    """One figure before and after.
+
+    Attributes
+    ----------
+    title, what, unit : str
+        Of the measurement, of the figure, and its unit.
+    before, after : float
+        Values.
+    interval : tuple of float or None
+        95 % confidence interval of after / before; None for figures of a single reading.
+    regression : bool
+        Worse by more than the tolerance, and more than chance where that can be told.
+    """
+
+    title: str
+    what: str
+    unit: str
+    before: float
+    after: float
+    interval: tuple[float, float] | None
+    regression: bool
+
+    @property
+    def ratio(self) -> float:
+        """After over before."""
+        return self.after / self.before if self.before else float("inf")
+
+    @property
+    def significant(self) -> bool | None:
+        """Whether 1 is outside the interval; None where there is none."""
+        if self.interval is None:
+            return None
+        return not self.interval[0] <= 1 <= self.interval[1]
+
+
+def compare(before: Sequence[Profile], after: Sequence[Profile], tolerance: float) -> list[Change]:
+    """Compare measurements of the same thing, or one with one whatever they are.
+
+    Latency: a bootstrap of the ratio of medians (and of 90th percentiles). Neighbouring runs are
+    alike, so blocks of them are drawn; where a side has several documents of one thing
+    (``--repeat``), these are drawn first, since processes differ more than runs.
+
+    Parameters
+    ----------
+    before, after : sequence of Profile
+        Complete documents.
+    tolerance : float
+        What may become worse without being a regression, 0.05 for 5 %.
+
+    Raises
+    ------
+    SepViTError
+        If nothing is comparable, or a side is emulated or incomplete.
+    """
+    sides = [_grouped(before), _grouped(after)]
+    if len(sides[0]) == len(sides[1]) == 1:
+        ((title, first),), ((_, second),) = (list(side.items()) for side in sides)
+        pairs = [(title, first, second)]
+    else:
+        pairs = [(t, sides[0][t], sides[1][t]) for t in sides[0] if t in sides[1]]
+    if not pairs:
+        raise SepViTError(
+            "the two have nothing in common; "
+            f"one has {', '.join(sides[0])}, the other {', '.join(sides[1])}"
+        )
+    return [change for pair in pairs for change in _changes(*pair, tolerance)]
+
+
+def _grouped(profiles: Sequence[Profile]) -> dict[str, list[Profile]]:
+    groups: dict[str, list[Profile]] = {}
+    for profile in profiles:
+        if profile.emulated:
+            raise SepViTError("emulated times cannot be compared")
+        if profile.latency is None or not profile.complete:
+            raise SepViTError(f"{title_of(profile)} is incomplete: {profile.incomplete_reason}")
+        groups.setdefault(f"{profile.device.name}: {title_of(profile)}", []).append(profile)
+    return groups
+
+
+def _changes(
+    title: str, before: list[Profile], after: list[Profile], tolerance: float
+) -> list[Change]:
+    changes = []
+    for percent in (50, 90):
+        runs = [[_runs(profile) for profile in side] for side in (before, after)]
+        values = [float(np.percentile(np.concatenate(side), percent)) for side in runs]
+        interval = _interval(runs[0], runs[1], percent)
+        worse = values[1] > values[0] * (1 + tolerance) and interval[0] > 1
+        changes.append(Change(title, f"p{percent}", "ms", values[0], values[1], interval, worse))
+    singles: list[tuple[str, str, Callable[[Profile], float | None]]] = [
+        ("cold start", "ms", lambda p: p.cold_start.total_ms if p.cold_start else None),
+        ("peak memory", "MB", lambda p: p.memory.peak_mb if p.memory else None),
+        ("model on disk", "MB", lambda p: p.package.model_mb),
+    ]
+    for what, unit, figure in singles:
+        known = [[v for p in side if (v := figure(p)) is not None] for side in (before, after)]
+        if known[0] and known[1]:
+            first, second = (float(np.median(side)) for side in known)
+            # A cold start is too few readings to judge.
+            worse = second > first * (1 + tolerance) and what != "cold start"
+            changes.append(Change(title, what, unit, first, second, None, worse))
+    return changes
+
+
+def _runs(profile: Profile) -> np.ndarray:
+    assert profile.latency is not None
+    return np.asarray(profile.latency.runs_ms)
+
+
+def _interval(
+    before: list[np.ndarray], after: list[np.ndarray], percent: float
+) -> tuple[float, float]:
+    """95 % interval of the ratio of a percentile, by a block bootstrap with a fixed seed."""
+    rng = np.random.default_rng(0)
+    ratios = [
+        np.percentile(_resampled(after, rng), percent)
+        / np.percentile(_resampled(before, rng), percent)
+        for _ in range(_RESAMPLES)
+    ]
+    low, high = np.percentile(ratios, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _resampled(documents: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    drawn = [documents[i] for i in rng.integers(0, len(documents), len(documents))]
+    return np.concatenate([_blocks(runs, rng) for runs in drawn])
+
+
+def _blocks(runs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw blocks of consecutive runs, each about as long as the number of them."""
+    length = max(int(len(runs) ** 0.5), 1)
+    starts = rng.integers(0, len(runs) - length + 1, -(-len(runs) // length))
+    return runs[(starts[:, None] + np.arange(length)).ravel()][: len(runs)]

@@ -1,0 +1,190 @@
+"""An Android device: the package goes there by adb, the app measures, its document comes back.
+
+apps/README.md, "The benchmark from a computer", is the agreement between the two.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ...errors import SepViTError
+from ...files import file_sha256
+from ...package import MANIFEST, Package
+from ..devices import ADBConnection
+from ..document import Profile
+from . import Step, missing_library, read_profile
+
+try:
+    import adbutils
+    from adbutils.errors import AdbConnectionError
+except ModuleNotFoundError:
+    raise missing_library("adbutils") from None
+
+_OUTPUT = "from-computer"
+_POLL_S = 2.0
+
+
+def measure_by_adb(
+    connection: ADBConnection,
+    package: Package,
+    *,
+    name: str,
+    threads: int | None,
+    runs: int,
+    sustained_s: float,
+    step: Step,
+) -> Profile:
+    """Let the app on a device measure a package.
+
+    Parameters
+    ----------
+    connection : ADBConnection
+        The device and the app.
+    package : Package
+        Copied there unless the app has it with the same hashes.
+    name : str
+        What the document shall call the device.
+    threads : int or None
+        Of the runtime; the app's own choice unless given.
+    runs, sustained_s : int, float
+        Timed runs, and the length of the sustained run.
+    step : callable
+        Told what is being done.
+
+    Raises
+    ------
+    SepViTError
+        If there is no such device, no app, or the app gave up; the sentence says why.
+    """
+    with _sentences(connection):
+        client = adbutils.AdbClient(
+            host=connection.server_host,
+            port=connection.server_port,
+            socket_timeout=connection.timeout_s,
+        )
+        device = _Device(client.device(_choose(client, connection)), connection)
+        step("looking for the app")
+        if not device.run(f"pm path {connection.app}", check=False):
+            raise SepViTError(
+                f"{connection.app} is not installed on {name}; install the app (apps/android)"
+            )
+        files = f"/sdcard/Android/data/{connection.app}/files"
+        folder = package.path.absolute().name
+        if not re.fullmatch(r"[\w.-]+", folder):
+            raise SepViTError(f"the package's folder {folder!r} has a name that no app takes")
+        step("copying what the device lacks")
+        device.place(package, f"{files}/packages/{folder}")
+        command = [
+            *("am", "start", "-W", "-S", "-n", f"{connection.app}/{connection.activity}"),
+            *("-a", connection.action, "--es", "package", folder, "--es", "output", _OUTPUT),
+            *("--ei", "runs", str(runs), "--ei", "sustained", str(round(sustained_s))),
+        ]
+        if threads is not None:
+            command += ["--ei", "threads", str(threads)]
+        said = device.run(shlex.join(command))
+        if "Error" in said:
+            raise SepViTError(f"{name} cannot start the benchmark: {said.splitlines()[-1]}")
+        result = device.wait(
+            f"{files}/profiles/{_OUTPUT}", connection.run_timeout_s + sustained_s, name, step
+        )
+    document = json.loads(result)
+    if isinstance(document.get("device"), dict):
+        document["device"]["name"] = name  # the model's name stays in `model`
+    return read_profile(document, "the app")
+
+
+def _choose(client: adbutils.AdbClient, connection: ADBConnection) -> str:
+    """Serial number of the one device that is meant."""
+    attached = {info.serial: info.state for info in client.list()}
+    serial = connection.serial
+    if serial is None:
+        if len(attached) != 1:
+            listed = ", ".join(sorted(attached)) or "none"
+            raise SepViTError(
+                f"one attached device is needed, there are {len(attached)} ({listed}); attach it "
+                "with USB debugging on, or name its serial in the device's [connection]"
+            )
+        serial = next(iter(attached))
+    if serial not in attached:
+        raise SepViTError(f"no device {serial} is attached; adb devices lists those that are")
+    if attached[serial] != "device":
+        raise SepViTError(
+            f"device {serial} is {attached[serial]}; unlock it and allow USB debugging"
+        )
+    return serial
+
+
+class _Device:
+    """Commands and files of one device."""
+
+    def __init__(self, device: adbutils.AdbDevice, connection: ADBConnection) -> None:
+        self._device, self._facts = device, connection
+
+    def run(self, command: str, check: bool = True) -> str:
+        """Run a command of its shell and return what it wrote."""
+        done = self._device.shell2(command, timeout=self._facts.timeout_s)
+        if check and done.returncode != 0:
+            said = (done.output.strip().splitlines() or ["no reason"])[-1]
+            raise SepViTError(f"the device cannot run {command.split()[0]}: {said}")
+        return str(done.output).strip() if done.returncode == 0 else ""
+
+    def place(self, package: Package, folder: str) -> None:
+        """Copy the files that are missing or different there."""
+        quoted = shlex.quote(folder)
+        self.run(f"mkdir -p {quoted}")
+        listed = self.run(f"cd {quoted} && sha256sum * 2>/dev/null", check=False)
+        there = {line.split()[-1]: line.split()[0] for line in listed.splitlines() if " " in line}
+        paths = [package.path / MANIFEST]
+        paths += [package.path / file.path for file in package.manifest.files]
+        needed = [path for path in paths if there.get(path.name) != file_sha256(path)]
+        size = sum(path.stat().st_size for path in needed)
+        free = self.run(f"df -k {quoted} | tail -1", check=False).split()
+        if len(free) > 3 and free[3].isdigit() and int(free[3]) * 1024 < size:
+            raise SepViTError(f"the device's disk is full: {size / 1e6:.1f} MB are needed")
+        for path in needed:
+            self._device.sync.push(path, f"{folder}/{path.name}")
+
+    def wait(self, stem: str, timeout_s: float, name: str, step: Step) -> bytes:
+        """Wait for the document or for the sentence that says why there is none."""
+        start = time.monotonic()
+        while (passed := time.monotonic() - start) < timeout_s:
+            step(f"the app measures: {passed:.0f} s")
+            if self._exists(f"{stem}.json"):
+                return self._fetch(f"{stem}.json")
+            if self._exists(f"{stem}.error"):
+                raise SepViTError(f"the app on {name}: {self._fetch(f'{stem}.error').decode()}")
+            if passed > _POLL_S and not self.run(f"pidof {self._facts.app}", check=False):
+                raise SepViTError(f"the app on {name} ended without a result; adb logcat tells why")
+            time.sleep(_POLL_S)
+        raise SepViTError(f"the app on {name} gave no result within {timeout_s:.0f} s")
+
+    def _exists(self, path: str) -> bool:
+        done = self._device.shell2(f"test -e {path}", timeout=self._facts.timeout_s)
+        return bool(done.returncode == 0)
+
+    def _fetch(self, path: str) -> bytes:
+        with tempfile.TemporaryDirectory() as scratch:
+            target = Path(scratch) / "file"
+            self._device.sync.pull(path, target)
+            return target.read_bytes().strip()
+
+
+@contextmanager
+def _sentences(connection: ADBConnection) -> Iterator[None]:
+    """Turn what adbutils raises into sentences."""
+    where = f"{connection.server_host}:{connection.server_port}"
+    try:
+        yield
+    except adbutils.AdbTimeout:
+        raise SepViTError("the device did not answer in time; is it asleep?") from None
+    except AdbConnectionError:
+        raise SepViTError(f"there is no adb server at {where}; run: adb start-server") from None
+    except (adbutils.AdbError, OSError, EOFError) as error:
+        raise SepViTError(f"the device went away, or adb failed: {error}") from None
