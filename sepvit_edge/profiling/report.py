@@ -203,7 +203,7 @@ def sustained_curve(sustained: Sustained) -> str:
         scale = _y_axis(0, max(v for _, v in known) * 1.1)
         drawn.append(_line(x, scale, [t for t, _ in known], [v for _, v in known], name))
         last = known[-1][1]
-        drawn.append(_text(x.end + 4, scale.at(last) + 4, f"{last:.0f} {unit}", "start", name))
+        drawn.append(_text(x.end, scale.at(last) - 6, f"{last:.0f} {unit}", "end", name))
     return _svg("".join(drawn), "Latency during the sustained run")
 
 

@@ -781,13 +781,13 @@ def timed(call: Call, argument: Any) -> float:
     return time.perf_counter() - start
 
 
-def warm_up(call: Call, arrays: list) -> tuple:
+def warm_up(call: Call, arrays: list, limit: int) -> tuple:
     """Run until the medians of two pieces agree; returns the runs and whether they did."""
     times: list = []
     start = time.perf_counter()
-    while len(times) < WARMUP_RUNS and time.perf_counter() - start < WARMUP_S:
-        times += [timed(call, arrays) for _ in range(PIECE)]
-        if len(times) >= 2 * PIECE:
+    while len(times) < limit and time.perf_counter() - start < WARMUP_S:
+        times.append(timed(call, arrays))
+        if len(times) >= 2 * PIECE and len(times) % PIECE == 0:
             before, now = np.median(times[-2 * PIECE : -PIECE]), np.median(times[-PIECE:])
             if abs(now - before) <= STABLE * before:
                 return len(times), True
@@ -1124,7 +1124,8 @@ def profile(options: argparse.Namespace, tell: Teller) -> int:
     tell.progress("warming up")
     document["before"] = conditions()
     missing.note_conditions(document["before"])
-    warmed, stable = warm_up(call, arrays)
+    # No warm-up makes an emulator's times mean something.
+    warmed, stable = warm_up(call, arrays, 1 if options.emulated else WARMUP_RUNS)
     document["method"] = {
         "clock": f"{time.get_clock_info('perf_counter').implementation}",
         "clock_resolution_ns": clock_resolution_ns(),
