@@ -39,7 +39,8 @@ mkdir "$work/dex"
 # R8 shrinks as the release build does, and fails where a class is missing.
 cat > "$work/keep.pro" <<'RULES'
 -keep class sepvit.edge.app.MainActivity, sepvit.edge.app.EdgeApp { *; }
--dontwarn java.lang.invoke.**,sun.misc.**
+# Annotations that only compilers read.
+-dontwarn org.jetbrains.annotations.**,org.intellij.lang.annotations.**
 RULES
 java -cp "$r8" com.android.tools.r8.R8 --release --min-api 26 \
     --lib "$android" --lib "$java" --lib "$work/stubs.jar" \

@@ -1,4 +1,5 @@
 plugins {
+    `java-library`
     alias(libs.plugins.kotlin.jvm)
     alias(libs.plugins.kotlin.serialization)
 }
@@ -9,7 +10,7 @@ kotlin {
 }
 
 dependencies {
-    implementation(libs.serialization.json)
+    api(libs.serialization.json)
     testImplementation(libs.kotlin.test.junit5)
     testImplementation(libs.jupiter)
     testImplementation(libs.schema.validator)

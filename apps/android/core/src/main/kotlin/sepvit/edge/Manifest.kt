@@ -5,7 +5,7 @@ import kotlinx.serialization.SerialName
 import kotlinx.serialization.Serializable
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonNamingStrategy
-import kotlinx.serialization.json.JsonPrimitive
+import kotlinx.serialization.json.JsonObject
 
 /** manifest.json, as export/manifest.schema.json has it; what each field means is said there. */
 @Serializable
@@ -17,10 +17,11 @@ data class Manifest(
     val output: OutputFacts,
     val target: String,
     val precision: Precision,
-    val quantization: Quantization?,
+    val quantization: QuantizationFacts?,
     val runtime: RuntimeFacts,
     val versions: Map<String, String>,
-    val recipe: Recipe,
+    /** For whoever builds the package again; each runtime has options of its own. */
+    val recipe: JsonObject,
     val source: SourceFacts,
     val files: List<PackageFile>,
     val placement: Placement,
@@ -99,9 +100,11 @@ data class OutputFacts(val name: String, val shape: List<Int>, val dtype: String
 }
 
 @Serializable
-data class Quantization(
+data class QuantizationFacts(
     val scheme: String,
+    val trained: Boolean? = null,
     val floatLayers: List<FloatLayer>,
+    val calibrationData: String? = null,
     val calibrationImages: Int,
     val calibrationSha256: String,
 )
@@ -117,22 +120,6 @@ data class RuntimeFacts(
     val minimum: String,
     val below: String,
 )
-
-@Serializable
-data class Recipe(
-    val target: String,
-    val precision: Precision,
-    val description: String = "",
-    val edge: EdgeSwitches = EdgeSwitches(),
-    val options: Map<String, JsonPrimitive> = emptyMap(),
-    val placement: PlacementBudget = PlacementBudget(),
-)
-
-@Serializable
-data class EdgeSwitches(val input: String = "uint8-nhwc", val layerNorm: String = "native")
-
-@Serializable
-data class PlacementBudget(val maxOpsOutside: Int? = null, val minMacsShare: Double? = null)
 
 @Serializable
 data class SourceFacts(
@@ -185,6 +172,7 @@ data class Parity(
     val top1Difference: Double? = null,
     val top1DifferenceInterval: List<Double>? = null,
     val mcnemarP: Double? = null,
+    val sqnrQuantizedDb: Double? = null,
 )
 
 internal val SHA256 = Regex("[0-9a-f]{64}")

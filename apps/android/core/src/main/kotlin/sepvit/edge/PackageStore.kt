@@ -1,5 +1,6 @@
 package sepvit.edge
 
+import java.io.EOFException
 import java.io.File
 import java.io.IOException
 import java.io.InputStream
@@ -122,7 +123,7 @@ class PackageStore(
             target.deleteRecursively()
             if (!filled.renameTo(target)) throw Refusal(Refusal.Kind.ARCHIVE, FULL)
         } catch (error: IOException) {
-            throw if (error is ZipException) notAnArchive() else Refusal(Refusal.Kind.ARCHIVE, FULL, error)
+            throw if (error is ZipException || error is EOFException) notAnArchive() else Refusal(Refusal.Kind.ARCHIVE, FULL, error)
         } finally {
             partial.deleteRecursively()
         }

@@ -5,7 +5,6 @@ import kotlin.test.Test
 import kotlin.test.assertContentEquals
 import kotlin.test.assertEquals
 import kotlin.test.assertFailsWith
-import kotlin.test.assertNotNull
 import kotlin.test.assertTrue
 import kotlinx.serialization.ExperimentalSerializationApi
 import kotlinx.serialization.Serializable
@@ -13,6 +12,7 @@ import kotlinx.serialization.descriptors.SerialDescriptor
 import kotlinx.serialization.descriptors.StructureKind
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonArray
+import kotlinx.serialization.json.JsonElement
 import kotlinx.serialization.json.JsonNamingStrategy
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
@@ -69,6 +69,14 @@ class PackageTest {
     }
 
     @Test
+    fun `a quantised package says how`() {
+        val facts = """{"scheme": "w8a8", "trained": true, "float_layers": [{"name": "head", "reason": "small"}],
+            "calibration_data": "digits/calibrate", "calibration_images": 200, "calibration_sha256": "00"}"""
+        val found = documents.decodeFromString<QuantizationFacts>(facts)
+        assertEquals(listOf("head") to true, found.floatLayers.map { it.name } to found.trained)
+    }
+
+    @Test
     fun `what is no folder is refused`() {
         val refusal = assertFailsWith<Refusal> { EdgePackage(File("none")) }
         assertEquals(Refusal.Kind.NO_MANIFEST, refusal.kind)
@@ -118,45 +126,54 @@ class PackageTest {
         }
     }
 
+    /** A reader knows every key that the schema allows, and demands none that may be left out. */
     @Test
-    fun `the manifest's classes have the published schema's keys`() =
-        assertSameKeys("manifest.schema.json", Manifest.serializer().descriptor, emptySet())
-
-    @Test
-    fun `the profile's classes have the published schema's keys`() = assertSameKeys(
-        "profile.schema.json", Profile.serializer().descriptor,
-        // What no app can tell; all of them may be left out.
-        setOf(
-            "Profile.energy", "Profile.operations", "Profile.roofs", "Profile.attribution",
-            "Device.python_version", "Device.browser", "Device.cpu_limit_cores",
-            "Device.memory_limit_mb", "Device.virtualized",
-            "Method.cores", "Method.start_temperature_limit_c",
-            "Conditions.throttle_events", "Conditions.load_average",
-            "Memory.growth_mb", "Memory.growth_runs",
-            "SustainedPoint.throttle_events", "SustainedPoint.power_w",
-        ),
-    )
-
-    private fun assertSameKeys(file: String, root: SerialDescriptor, left: Set<String>) {
-        val schema = Json.decodeFromString<JsonObject>(Vectors.schemas.resolve(file).readText())
-        val definitions = schema["\$defs"] as JsonObject
-        val title = (schema.getValue("title") as JsonPrimitive).content
-        val classes = mutableMapOf<String, SerialDescriptor>()
-        collect(root, classes)
-        for ((name, descriptor) in classes) {
-            val definition = if (name == title) schema else assertNotNull(definitions[name], name) as JsonObject
-            val properties = definition.getValue("properties") as JsonObject
-            val required = (definition["required"] as? JsonArray).orEmpty().map { (it as JsonPrimitive).content }
-            assertEquals(
-                properties.keys - left.filter { it.startsWith("$name.") }.map { it.substringAfter('.') }.toSet(),
-                keys(descriptor).keys, name,
-            )
-            assertTrue(required.none { "$name.$it" in left }, name)
-            if (title == "Manifest") assertEquals(
-                required.toSet(), keys(descriptor).filterValues { !it }.keys, "required in $name",
-            )
+    fun `the manifest's classes read what the published schema allows`() {
+        var compared = 0
+        walk("manifest.schema.json", Manifest.serializer().descriptor) { name, schema, required, keys ->
+            assertEquals(emptySet(), schema - keys.keys, "unknown in $name")
+            assertEquals(emptySet(), keys.filterValues { !it }.keys - required, "demanded in $name")
+            compared++
         }
-        assertTrue(classes.size > 10)
+        assertTrue(compared >= 10, "$compared")
+    }
+
+    /** A writer writes no key that the schema forbids, and all that it requires. */
+    @Test
+    fun `the profile's classes write what the published schema allows`() {
+        var compared = 0
+        walk("profile.schema.json", Profile.serializer().descriptor) { name, schema, required, keys ->
+            assertEquals(emptySet(), keys.keys - schema, "forbidden in $name")
+            assertEquals(emptySet(), required - keys.keys, "missing in $name")
+            compared++
+        }
+        assertTrue(compared >= 15, "$compared")
+    }
+
+    /** Tells for every class: its name, the schema's keys, those required, and its own: optional? */
+    private fun walk(
+        file: String,
+        root: SerialDescriptor,
+        tell: (String, Set<String>, Set<String>, Map<String, Boolean>) -> Unit,
+    ) {
+        val schema = Json.decodeFromString<JsonObject>(Vectors.schemas.resolve(file).readText())
+        val definitions = schema.getValue("\$defs") as JsonObject
+
+        fun compare(descriptor: SerialDescriptor, definition: JsonObject) {
+            val properties = definition.getValue("properties") as JsonObject
+            val required = (definition["required"] as? JsonArray).orEmpty()
+            val keys = keys(descriptor)
+            tell(
+                descriptor.serialName, properties.keys,
+                required.map { (it as JsonPrimitive).content }.toSet(), keys,
+            )
+            keys.keys.forEachIndexed { i, key ->
+                val element = classOf(descriptor.getElementDescriptor(i))
+                val reference = properties[key]?.let(::referenceIn)
+                if (element != null && reference != null) compare(element, definitions.getValue(reference) as JsonObject)
+            }
+        }
+        compare(root, schema)
     }
 
     /** Keys as they are written, and whether they are optional. */
@@ -167,15 +184,19 @@ class PackageTest {
                 descriptor.isElementOptional(it)
         }
 
-    private fun collect(descriptor: SerialDescriptor, into: MutableMap<String, SerialDescriptor>) {
-        val name = descriptor.serialName.removeSuffix("?").substringAfterLast('.')
-        if (descriptor.kind == StructureKind.CLASS && descriptor.serialName.startsWith("sepvit.")) {
-            if (into.put(name, descriptor) != null) return
-        }
-        for (i in 0 until descriptor.elementsCount) {
-            val element = descriptor.getElementDescriptor(i)
-            if (element.kind in setOf(StructureKind.CLASS, StructureKind.LIST, StructureKind.MAP)) collect(element, into)
-        }
+    /** The class that an element is, or is a list of. */
+    private fun classOf(descriptor: SerialDescriptor): SerialDescriptor? = when (descriptor.kind) {
+        StructureKind.CLASS -> descriptor
+        StructureKind.LIST -> classOf(descriptor.getElementDescriptor(0))
+        else -> null
+    }
+
+    /** The definition that a property is, may be, or is a list of. */
+    private fun referenceIn(property: JsonElement): String? = when (property) {
+        is JsonObject -> (property["\$ref"] as? JsonPrimitive)?.content?.substringAfterLast('/')
+            ?: property.filterKeys { it in setOf("anyOf", "items") }.values.firstNotNullOfOrNull(::referenceIn)
+        is JsonArray -> property.firstNotNullOfOrNull(::referenceIn)
+        else -> null
     }
 
     @Test

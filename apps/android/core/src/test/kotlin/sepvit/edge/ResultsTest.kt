@@ -257,8 +257,9 @@ class ResultsTest {
             assertEquals(0, File(work, "imported").list().orEmpty().size)
         }
         val whole = zip(tinyFiles)
-        for (length in listOf(100, whole.size / 2)) assertFailsWith<Refusal> {
-            store().import(whole.copyOf(length).inputStream(), "x.zip")
+        for (length in listOf(100, whole.size / 2)) {
+            val cut = assertFailsWith<Refusal> { store().import(whole.copyOf(length).inputStream(), "x.zip") }
+            assertTrue("free some space" !in cut.message, cut.message)
         }
         assertFalse(File(work.parentFile, "evil").exists())
     }

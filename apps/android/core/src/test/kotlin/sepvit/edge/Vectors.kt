@@ -11,9 +11,9 @@ import kotlinx.serialization.serializer
 
 /** The vectors that every language is tested against; tests/vectors/README.md describes them. */
 object Vectors {
-    val folder = File(System.getProperty("vectors"))
-    val schemas = File(System.getProperty("schemas"))
-    val tinyPackage = folder.resolve("package")
+    val folder by lazy { File(System.getProperty("vectors")) }
+    val schemas by lazy { File(System.getProperty("schemas")) }
+    val tinyPackage by lazy { folder.resolve("package") }
 
     inline fun <reified T> cases(name: String): List<T> = read(name, serializer())
 

@@ -9,7 +9,7 @@ class AboutScreen(activity: MainActivity) : Screen(activity, R.layout.about) {
     private val facts: TextView = find(R.id.facts)
 
     override fun show() = work({ openPackage() }) { result ->
-        activity.tell(result.exceptionOrNull()?.let(::sentence))
+        result.tellFailure()
         facts.text = result.fold(::describe) { null }
     }
 

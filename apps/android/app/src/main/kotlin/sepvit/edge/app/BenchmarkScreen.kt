@@ -7,7 +7,6 @@ import android.widget.Button
 import android.widget.EditText
 import android.widget.ProgressBar
 import android.widget.TextView
-import java.util.Locale
 import sepvit.edge.BenchmarkPlan
 import sepvit.edge.Profile
 
@@ -71,9 +70,9 @@ class BenchmarkScreen(activity: MainActivity) : Screen(activity, R.layout.benchm
         val lines = mutableListOf<String>()
         profile.incompleteReason?.let { lines += text(R.string.benchmark_incomplete, it) }
         profile.latency?.run {
-            lines += String.format(
-                Locale.getDefault(), text(R.string.benchmark_result), p50Ms, p90Ms, p99Ms, maxMs, meanMs,
-                runs, profile.runtime.threads ?: 0, profile.preprocessing?.p50Ms ?: 0.0,
+            lines += text(
+                R.string.benchmark_result, p50Ms, p90Ms, p99Ms, maxMs, meanMs, runs,
+                profile.runtime.threads ?: 0, profile.preprocessing?.p50Ms ?: 0.0,
             )
         }
         return lines.joinToString("\n")

@@ -83,7 +83,7 @@ class CameraScreen(activity: MainActivity) :
     /** On the camera's thread. */
     private fun classify(frame: Pixels) = work({ session().classify(frame) }) { result ->
         if (seen) result.onSuccess(classes::show)
-        if (seen) activity.tell(result.exceptionOrNull()?.let(::sentence))
+        if (seen) result.tellFailure()
         camera?.next()
     }
 

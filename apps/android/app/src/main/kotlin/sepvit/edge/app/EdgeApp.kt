@@ -4,5 +4,10 @@ import android.app.Application
 
 /** Keeps what outlives an activity, which Android makes anew at every rotation. */
 class EdgeApp : Application() {
-    val workspace: Workspace by lazy { Workspace(this) }
+    lateinit var workspace: Workspace
+
+    override fun onCreate() {
+        super.onCreate()
+        workspace = Workspace(this)
+    }
 }

@@ -2,6 +2,7 @@ package sepvit.edge.app
 
 import android.graphics.Bitmap
 import android.graphics.BitmapFactory
+import android.graphics.Color
 import java.nio.ByteBuffer
 import sepvit.edge.Pixels
 import sepvit.edge.Refusal
@@ -50,13 +51,21 @@ private fun toPixels(bitmap: Bitmap): Pixels {
     for (y in 0 until height) {
         var from = y * rgba.rowBytes
         repeat(width) {
-            rgb[at++] = stored[from]
+            rgb[at++] = stored[from + red]
             rgb[at++] = stored[from + 1]
-            rgb[at++] = stored[from + 2]
+            rgb[at++] = stored[from + 2 - red]
             from += 4
         }
     }
     return Pixels(width, height, rgb)
+}
+
+/** Place of red in a stored pixel: Skia keeps RGBA on phones, BGRA on some computers. */
+private val red: Int by lazy {
+    val one = Bitmap.createBitmap(intArrayOf(Color.RED), 1, 1, Bitmap.Config.ARGB_8888)
+    val buffer = ByteBuffer.allocate(4)
+    one.copyPixelsToBuffer(buffer)
+    if (buffer[0].toInt() == 0) 2 else 0
 }
 
 /** Whether a JPEG or PNG file lacks its end: BitmapFactory would paint the rest grey. */

@@ -133,6 +133,7 @@ class MainActivity : Activity(), AdapterView.OnItemSelectedListener {
     override fun onActivityResult(request: Int, result: Int, data: Intent?) {
         val uri = data?.data ?: return
         if (result != RESULT_OK) return
+        tell(null)
         when (request) {
             PHOTO -> workspace.photo = uri // shown when the screen is, which comes next
             PACKAGE -> importFrom(uri)

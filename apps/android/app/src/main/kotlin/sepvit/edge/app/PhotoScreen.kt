@@ -33,7 +33,7 @@ class PhotoScreen(activity: MainActivity) : Screen(activity, R.layout.photo) {
             val pixels = decodeImage(activity.contentResolver.read(uri))
             Answer(thumbnail(pixels), session().classify(pixels))
         }) { result ->
-            activity.tell(result.exceptionOrNull()?.let(::sentence))
+            result.tellFailure()
             classes.clear()
             photo.setImageBitmap(result.getOrNull()?.thumbnail)
             result.onSuccess { classes.show(it.result) }

@@ -23,4 +23,7 @@ abstract class Screen(protected val activity: MainActivity, layout: Int) {
      */
     protected fun <T> work(job: Workspace.() -> T, done: (Result<T>) -> Unit) =
         workspace.work(job) { if (!activity.isDestroyed) done(it) }
+
+    /** A success leaves what is shown: it may be about something that the user did meanwhile. */
+    protected fun Result<*>.tellFailure() = onFailure { activity.tell(sentence(it)) }
 }

@@ -11,7 +11,10 @@ class SelfCheckScreen(activity: MainActivity) : Screen(activity, R.layout.self_c
     private val numbers: TextView = find(R.id.numbers)
 
     init {
-        find<Button>(R.id.check).setOnClickListener { check() }
+        find<Button>(R.id.check).setOnClickListener {
+            activity.tell(null)
+            check()
+        }
     }
 
     override fun show() = check()
@@ -20,7 +23,7 @@ class SelfCheckScreen(activity: MainActivity) : Screen(activity, R.layout.self_c
         verdict.text = null
         numbers.text = null
         work({ selfCheck(session()) }) { result ->
-            activity.tell(result.exceptionOrNull()?.let(::sentence))
+            result.tellFailure()
             result.onSuccess(::describe)
         }
     }

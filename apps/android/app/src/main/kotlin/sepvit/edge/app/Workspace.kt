@@ -5,7 +5,9 @@ import android.net.Uri
 import android.os.Handler
 import android.os.Looper
 import java.io.FileNotFoundException
+import java.io.InputStream
 import java.util.concurrent.Executors
+import sepvit.edge.Benchmark
 import sepvit.edge.EdgePackage
 import sepvit.edge.EngineFactory
 import sepvit.edge.PackageStore
@@ -18,14 +20,16 @@ import sepvit.edge.app.engine.engines as installedEngines
  *
  * Sessions are not for several threads at once: they are touched on [worker] only.
  */
-class Workspace(private val context: Context) {
+class Workspace(
+    private val context: Context,
+    asset: (String) -> InputStream = { context.assets.open("packages/$it") },
+) {
     var engines: EngineFactory = installedEngines
     val version: String =
         context.packageManager.getPackageInfo(context.packageName, 0).versionName.orEmpty()
     private val external = context.getExternalFilesDir(null)
-    val store = PackageStore(context.filesDir.resolve("packages"), version, external?.resolve("packages")) {
-        context.assets.open("packages/$it")
-    }
+    val store =
+        PackageStore(context.filesDir.resolve("packages"), version, external?.resolve("packages"), asset)
     private val worker = Executors.newSingleThreadExecutor { Thread(it, "inference") }
     private val main = Handler(Looper.getMainLooper())
     private var session: Session? = null
@@ -64,7 +68,10 @@ class Workspace(private val context: Context) {
         store.open(name ?: throw Refusal(Refusal.Kind.NO_MANIFEST, context.getString(R.string.no_package)))
 
     /** The chosen package, loaded; on [worker] only. */
-    fun session(): Session = session ?: Session(openPackage(), engines).also { session = it }
+    fun session(): Session = session ?: Session(openPackage(), engines).also {
+        Benchmark.spendColdStart() // the next model that is loaded finds the runtime warm
+        session = it
+    }
 
     /** Frees the loaded model, so that a benchmark has the memory for itself; on [worker] only. */
     fun release() {

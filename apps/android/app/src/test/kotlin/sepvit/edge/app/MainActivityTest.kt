@@ -19,6 +19,7 @@ import com.networknt.schema.SpecVersion
 import java.io.ByteArrayInputStream
 import java.io.ByteArrayOutputStream
 import java.io.File
+import java.io.FileNotFoundException
 import java.util.zip.ZipEntry
 import java.util.zip.ZipOutputStream
 import kotlin.test.assertEquals
@@ -299,9 +300,24 @@ class MainActivityTest {
     @Test
     fun `without a package the app says how to get one`() {
         external.resolve("packages").deleteRecursively()
+        (app as EdgeApp).workspace = Workspace(app) { throw FileNotFoundException(it) }
         val activity = Robolectric.buildActivity(MainActivity::class.java).setup().get()
-        assumeTrue("packages are bundled in this checkout", activity.workspace.names().isEmpty())
+        activity.settle()
         assertTrue("sepvit_edge.bundle" in activity.text(R.id.message))
+    }
+
+    @Test
+    fun `the packages that the app was built with pass their self-check`() {
+        val bundled = (app as EdgeApp).workspace.names() - "tiny"
+        assumeTrue("bundle one first: python -m sepvit_edge.bundle PACKAGE --app android", bundled.isNotEmpty())
+        val activity = opened()
+        activity.press(R.id.tab_self_check)
+        for (name in bundled) {
+            activity.workspace.choose(name)
+            activity.press(R.id.check)
+            assertEquals(activity.getString(R.string.check_passed), activity.text(R.id.verdict), name)
+            println("$name: ${activity.text(R.id.numbers)}")
+        }
     }
 
     @Test
@@ -346,7 +362,8 @@ class MainActivityTest {
             activity.press(tab)
             every(activity.window.decorView) { view ->
                 val named = view.contentDescription != null || (view as? TextView)?.text?.isNotEmpty() == true ||
-                    view is EditText // which has a label
+                    view is EditText || // which has a label
+                    view is TextView && view !is Button // no button, only text that can be selected
                 if (view.isClickable && view.isShown && view.id != View.NO_ID) {
                     assertTrue(named, activity.resources.getResourceName(view.id))
                 }
