@@ -74,6 +74,8 @@ export default defineConfig({
   worker: { format: "es" },
   optimizeDeps: { exclude: ["onnxruntime-web"] },
   server: { headers: isolation, fs: { allow: [join(import.meta.dirname, "../..")] } },
+  // The service worker isolates the page; a server need not.
+  preview: { headers: {} },
   build: {
     target: "es2022",
     // Assets stay files: the service worker and the runtime find them by address.

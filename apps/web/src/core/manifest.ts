@@ -146,5 +146,7 @@ function firstFault(errors: OutputUnit[]): string {
   const depth = (unit: OutputUnit) => unit.keywordLocation.split("/").length;
   const fault = errors.reduce((a, b) => (depth(b) > depth(a) ? b : a));
   const where = fault.instanceLocation.replace(/^#\/?/, "").replaceAll("/", ".") || "the document";
-  return fault.keyword === "false" ? `${where} is not a known key` : `${where}: ${fault.error}`;
+  const message = fault.error.replace(/\.$/, "");
+  const unknown = /^Property "(.+)" does not match additional properties/.exec(message);
+  return unknown ? `${where}.${unknown[1]} is not a known key` : `${where}: ${message}`;
 }

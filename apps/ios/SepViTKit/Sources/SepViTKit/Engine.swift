@@ -1,0 +1,107 @@
+/// A loaded model.
+public protocol InferenceEngine: Sendable {
+    /// The runtime's name and version, and what computes, as the profile document states them.
+    var runtime: RuntimeUsed { get }
+
+    /// Run one batch: the input tensor in, the logits of the whole batch out.
+    func run(_ input: InputTensor) throws -> [Float]
+}
+
+/// What an engine can open.
+public protocol EngineKind: Sendable {
+    var target: String { get }
+    var version: String { get }
+    func load(_ package: Package) throws -> any InferenceEngine
+}
+
+/// A model's input, in the dtype and layout that the manifest states.
+public struct InputTensor: Equatable, Sendable {
+    public let shape: [Int]
+    public let values: Tensor.Values
+
+    /// Put one image into a batch; the others are black.
+    ///
+    /// - Parameter pixels: RGB, row by row (`preprocess`).
+    public init(_ pixels: [UInt8], _ input: Manifest.Input) {
+        let area = input.cropSize * input.cropSize
+        var ordered = [UInt8](repeating: 0, count: input.shape.reduce(1, *))
+        switch input.layout {
+        case .nhwc: ordered.replaceSubrange(0..<pixels.count, with: pixels)
+        case .nchw:
+            for i in 0..<area {
+                for channel in 0..<3 { ordered[channel * area + i] = pixels[i * 3 + channel] }
+            }
+        }
+        shape = input.shape
+        values = input.dtype == .uint8 ? .uint8(ordered) : .float32(ordered.map(Float.init))
+    }
+
+    /// Read the first image back; nil where the tensor's shape does not fit the manifest's layout.
+    func pixels(_ input: Manifest.Input) -> [UInt8]? {
+        let side = input.cropSize
+        let square = input.layout == .nhwc ? [side, side, 3] : [3, side, side]
+        guard Array(shape.dropFirst()) == square else { return nil }
+        let bytes: [UInt8] =
+            switch values {
+            case .uint8(let values): values
+            case .float32(let values): values.map { UInt8($0) }
+            }
+        let (pixelStep, channelStep) = input.layout == .nhwc ? (3, 1) : (1, side * side)
+        return (0..<side * side * 3).map { bytes[$0 / 3 * pixelStep + $0 % 3 * channelStep] }
+    }
+}
+
+/// A package that is loaded and takes pixels.
+public struct Session: Sendable {
+    public let package: Package
+    public let engine: any InferenceEngine
+
+    /// Load a checked package.
+    ///
+    /// - Throws: `SepViTError` if it is for another target or another version of the runtime.
+    public init(_ package: Package, _ kind: any EngineKind) throws {
+        try checkTarget(package.manifest, name: package.url.lastPathComponent, kind)
+        self.package = package
+        engine = try kind.load(package)
+    }
+
+    /// Run the model on preprocessed pixels; one logit a class.
+    public func run(_ pixels: [UInt8]) throws -> [Float] {
+        let manifest = package.manifest
+        return Array(
+            try engine.run(InputTensor(pixels, manifest.input)).prefix(manifest.model.numClasses)
+        )
+    }
+}
+
+/// Refuse packages that the engine cannot run.
+func checkTarget(_ manifest: Manifest, name: String, _ kind: any EngineKind) throws {
+    guard manifest.target == kind.target else {
+        throw SepViTError(
+            "\(name) is for \(manifest.target), this app runs \(kind.target) packages; "
+                + "export it with --target \(kind.target)",
+            .target
+        )
+    }
+    let facts = manifest.runtime
+    guard isInRange(kind.version, facts.minimum, facts.below) else {
+        throw SepViTError(
+            "\(name) needs \(facts.name) \(facts.minimum) or later and older than \(facts.below), "
+                + "this app has \(kind.version); export it again",
+            .runtime
+        )
+    }
+}
+
+/// Whether a runtime's version is in a manifest's range.
+///
+/// The lower bound counts by major and minor number: archives for phones have patch releases of
+/// their own.
+public func isInRange(_ version: String, _ minimum: String, _ below: String) -> Bool {
+    func numbers(_ text: String, _ parts: Int) -> [Int] {
+        let found = text.split(separator: ".").map { Int($0.prefix(while: \.isNumber)) ?? 0 }
+        return (0..<parts).map { $0 < found.count ? found[$0] : 0 }
+    }
+    return !numbers(version, 2).lexicographicallyPrecedes(numbers(minimum, 2))
+        && numbers(version, 4).lexicographicallyPrecedes(numbers(below, 4))
+}

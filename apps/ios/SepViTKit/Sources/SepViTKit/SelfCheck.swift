@@ -1,0 +1,129 @@
+import Foundation
+
+/// What a package's golden vectors say about this device: image -> pixels -> tensor -> logits.
+public struct SelfCheck: Sendable {
+    public enum Step: String, Sendable { case pixels, tensor, logits }
+
+    public let images: Int
+    /// The first step that does not hold; nil if all do.
+    public let failsAt: Step?
+    /// The first image whose pixels or tensor differ, or the one whose logits differ most.
+    public let image: Int
+    /// How many of its pixel values differ.
+    public let differentValues: Int
+    /// In levels where pixels differ, else of the logits over all images.
+    public let maxDifference: Double
+    /// Of the logits against those of the package in Python, 200 at most.
+    public let sqnrDb: Double
+    public let minimumSqnrDb: Double
+    /// Of the logits against the fp32 reference; decides nothing, the manifest's parity states it.
+    public let referenceSqnrDb: Double
+    /// Largest difference of the logits.
+    public let maxAbsError: Double
+    /// Share of the images with the class that the package gives in Python, 0..1.
+    public let top1Agreement: Double
+
+    public var passed: Bool { failsAt == nil }
+}
+
+/// What rounding alone explains, in dB (tests/vectors/README.md): another runtime or another
+/// processor sums in another order, and in int8 that flips last bits.
+public func minimumSqnrDb(_ precision: Manifest.Precision) -> Double {
+    switch precision {
+    case .fp32: 80
+    case .fp16: 35
+    case .int8: 25
+    }
+}
+
+/// Check a loaded package against its golden vectors.
+public func selfCheck(_ session: Session, golden: [String: Tensor]? = nil) throws -> SelfCheck {
+    let golden = try golden ?? session.package.golden()
+    let manifest = session.package.manifest
+    let (input, classes) = (manifest.input, manifest.model.numClasses)
+    func floats(_ name: String) throws -> [Float] {
+        guard let values = golden[name]?.floats else { throw missing(name) }
+        return values
+    }
+    guard let stored = golden["pixels"], let pixels = stored.bytes else { throw missing("pixels") }
+    let images = stored.shape.first ?? 0
+    let each = input.cropSize * input.cropSize * 3
+    let (expected, reference) = (try floats("package_logits"), try floats("reference_logits"))
+    guard images > 0, pixels.count == images * each, expected.count == images * classes,
+        reference.count == expected.count
+    else {
+        throw SepViTError("the golden vectors do not fit the manifest; export the package again")
+    }
+
+    var different: (image: Int, values: Int, levels: Int)?
+    var wrongTensor: Int?
+    var logits: [Float] = []
+    for image in 0..<images {
+        let wanted = Array(pixels[image * each..<(image + 1) * each])
+        let found = try preprocess(goldenImage(golden, image), input)
+        let apart = zip(found, wanted).map { abs(Int($0) - Int($1)) }
+        if different == nil, let levels = apart.max(), levels > 0 {
+            different = (image, apart.count { $0 > 0 }, levels)
+        }
+        if InputTensor(wanted, input).pixels(input) != wanted { wrongTensor = wrongTensor ?? image }
+        // The golden pixels, so that a wrong resize does not pass for a wrong model.
+        logits += try session.run(wanted)
+    }
+    let errors = zip(expected, logits).map { abs(Double($0) - Double($1)) }
+    let worst = errors.indices.max { errors[$0] < errors[$1] } ?? 0
+    let noise = sqnrDb(expected, logits)
+    let minimum = minimumSqnrDb(manifest.precision)
+    // Not "noise < minimum": NaN must fail.
+    let failsAt: SelfCheck.Step? =
+        if different != nil { .pixels } else if wrongTensor != nil { .tensor } else if noise
+            >= minimum
+        { nil } else { .logits }
+    return SelfCheck(
+        images: images,
+        failsAt: failsAt,
+        image: different?.image ?? wrongTensor ?? worst / classes,
+        differentValues: different?.values ?? 0,
+        maxDifference: different.map { Double($0.levels) } ?? errors[worst],
+        sqnrDb: noise,
+        minimumSqnrDb: minimum,
+        referenceSqnrDb: sqnrDb(reference, logits),
+        maxAbsError: errors[worst],
+        top1Agreement: agreement(expected, logits, classes: classes)
+    )
+}
+
+/// A golden image as it was before resizing.
+public func goldenImage(_ golden: [String: Tensor], _ index: Int) throws -> Pixels {
+    guard let tensor = golden["image.\(index)"], let bytes = tensor.bytes else {
+        throw missing("image.\(index)")
+    }
+    guard (2...3).contains(tensor.shape.count) else {
+        throw SepViTError("golden image \(index) is no image; export the package again")
+    }
+    let channels = tensor.shape.count == 3 ? tensor.shape[2] : 1
+    return Pixels(
+        width: tensor.shape[1], height: tensor.shape[0], channels: channels, data: bytes
+    )
+}
+
+/// Signal-to-quantisation-noise ratio in dB: 10 log10(sum s² / sum (s - m)²).
+///
+/// At most 200, which is beyond what float32 can tell apart.
+public func sqnrDb(_ signal: [Float], _ measured: [Float]) -> Double {
+    let power = signal.reduce(0) { $0 + Double($1) * Double($1) }
+    let noise = zip(signal, measured).reduce(0) { $0 + pow(Double($1.0) - Double($1.1), 2) }
+    return noise == 0 ? 200 : min(10 * log10(power / noise), 200)
+}
+
+private func agreement(_ a: [Float], _ b: [Float], classes: Int) -> Double {
+    func best(_ values: [Float], _ row: Int) -> Int? {
+        let logits = values[row * classes..<(row + 1) * classes]
+        return logits.indices.max { logits[$0] < logits[$1] }
+    }
+    let rows = a.count / classes
+    return Double((0..<rows).count { best(a, $0) == best(b, $0) }) / Double(rows)
+}
+
+private func missing(_ name: String) -> SepViTError {
+    SepViTError("the golden vectors lack \(name); export the package again")
+}
