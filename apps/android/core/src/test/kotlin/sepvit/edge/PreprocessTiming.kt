@@ -4,7 +4,7 @@ package sepvit.edge
  * Times the preprocessing of a 12-megapixel photo, for README:
  *
  *     mvn -q -pl core test-compile
- *     java -cp core/target/classes:core/target/test-classes:$(echo ~/.m2/repository/org/jetbrains/kotlin/kotlin-stdlib/2*/*.jar) \
+ *     java -cp core/target/classes:core/target/test-classes:$(find ~/.m2 -name 'kotlin-stdlib-2.2.21.jar') \
  *         sepvit.edge.PreprocessTimingKt
  */
 fun main() {
