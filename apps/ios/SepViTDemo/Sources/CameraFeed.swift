@@ -1,0 +1,68 @@
+import AVFoundation
+import SepViTKit
+
+/// The camera's frames, one at a time: what comes while one is worked on is dropped.
+final class CameraFeed: NSObject, AVCaptureVideoDataOutputSampleBufferDelegate, @unchecked Sendable {
+    let session = AVCaptureSession()
+    private let queue = DispatchQueue(label: "camera", qos: .userInitiated)
+    private let output = AVCaptureVideoDataOutput()
+    private var handle: (@Sendable (Pixels) -> Void)?
+
+    /// Ask for the camera and start it.
+    ///
+    /// - Throws: `SepViTError` if there is none, or it may not be used.
+    func start(
+        _ position: AVCaptureDevice.Position, _ handle: @escaping @Sendable (Pixels) -> Void
+    ) async throws {
+        guard await AVCaptureDevice.requestAccess(for: .video) else {
+            throw SepViTError("The camera may not be used: allow it in Settings and start again")
+        }
+        guard let camera = AVCaptureDevice.default(.builtInWideAngleCamera, for: .video, position: position)
+        else { throw SepViTError("This device has no such camera; pick a photo instead") }
+        let input = try AVCaptureDeviceInput(device: camera)
+        await withCheckedContinuation { done in
+            queue.async { [self] in
+                self.handle = handle
+                session.beginConfiguration()
+                session.sessionPreset = .hd1280x720
+                session.inputs.forEach(session.removeInput)
+                if session.canAddInput(input) { session.addInput(input) }
+                if session.outputs.isEmpty, session.canAddOutput(output) {
+                    output.videoSettings = [
+                        kCVPixelBufferPixelFormatTypeKey as String: kCVPixelFormatType_32BGRA
+                    ]
+                    output.alwaysDiscardsLateVideoFrames = true
+                    output.setSampleBufferDelegate(self, queue: queue)
+                    session.addOutput(output)
+                }
+                session.commitConfiguration()
+                if !session.isRunning { session.startRunning() }
+                done.resume()
+            }
+        }
+    }
+
+    func stop() {
+        queue.async { [self] in
+            handle = nil
+            session.stopRunning()
+        }
+    }
+
+    /// Frames as the screen shows them: the app turns, and the frames with it.
+    func turn(to angle: CGFloat) {
+        queue.async { [self] in
+            guard let connection = output.connection(with: .video),
+                connection.isVideoRotationAngleSupported(angle)
+            else { return }
+            connection.videoRotationAngle = angle
+        }
+    }
+
+    func captureOutput(
+        _: AVCaptureOutput, didOutput sample: CMSampleBuffer, from _: AVCaptureConnection
+    ) {
+        guard let buffer = CMSampleBufferGetImageBuffer(sample) else { return }
+        handle?(ImageDecoder.pixels(of: buffer))
+    }
+}

@@ -1,0 +1,163 @@
+import CoreML
+import CoreVideo
+import SepViTKit
+
+/// Core ML: a package's model.mlpackage, compiled on the device.
+struct CoreML: EngineKind {
+    let target = "coreml"
+    let units: ComputeUnits
+
+    /// The packages' range is of coremltools, which wrote them; a device has whatever its system
+    /// brings, so that the check is the specification version's, made by Core ML itself on loading.
+    let version = "9.0"
+
+    func load(_ package: Package) throws -> any InferenceEngine {
+        guard
+            let path = package.manifest.files.map(\.path).first(where: { $0.contains(".mlpackage/") })
+        else { throw SepViTError("the package has no .mlpackage; export it again", .missing) }
+        let folder = String(path.prefix(upTo: path.range(of: ".mlpackage/")!.upperBound))
+        do {
+            let compiled = try Self.compiled(package.url.appendingPathComponent(folder), package)
+            let configuration = MLModelConfiguration()
+            configuration.computeUnits = units.coreML
+            let model = try MLModel(contentsOf: compiled, configuration: configuration)
+            return CoreMLEngine(model, compiled, package.manifest, units)
+        } catch {
+            throw SepViTError("Core ML cannot load the package: \(error.localizedDescription)")
+        }
+    }
+
+    /// Compiling takes seconds: the result is kept, by the manifest's digest.
+    private static func compiled(_ model: URL, _ package: Package) throws -> URL {
+        let caches = try FileManager.default.url(
+            for: .cachesDirectory, in: .userDomainMask, appropriateFor: nil, create: true
+        )
+        let kept = caches.appendingPathComponent("\(package.manifest.digest).mlmodelc")
+        if !FileManager.default.fileExists(atPath: kept.path) {
+            try FileManager.default.moveItem(at: MLModel.compileModel(at: model), to: kept)
+        }
+        return kept
+    }
+}
+
+/// Where Core ML may compute.
+enum ComputeUnits: String, CaseIterable, Identifiable, Sendable {
+    case all, cpuAndNeuralEngine, cpuAndGPU, cpuOnly
+
+    var id: Self { self }
+
+    var coreML: MLComputeUnits {
+        switch self {
+        case .all: .all
+        case .cpuAndNeuralEngine: .cpuAndNeuralEngine
+        case .cpuAndGPU: .cpuAndGPU
+        case .cpuOnly: .cpuOnly
+        }
+    }
+
+    var title: String {
+        switch self {
+        case .all: "All"
+        case .cpuAndNeuralEngine: "CPU and Neural Engine"
+        case .cpuAndGPU: "CPU and GPU"
+        case .cpuOnly: "CPU only"
+        }
+    }
+}
+
+final class CoreMLEngine: InferenceEngine, @unchecked Sendable {
+    let runtime: RuntimeUsed
+    let compiled: URL
+    private let model: MLModel
+    private let manifest: Manifest
+    private let units: ComputeUnits
+
+    init(_ model: MLModel, _ compiled: URL, _ manifest: Manifest, _ units: ComputeUnits) {
+        self.model = model
+        self.compiled = compiled
+        self.manifest = manifest
+        self.units = units
+        let system = ProcessInfo.processInfo.operatingSystemVersion
+        runtime = RuntimeUsed(
+            name: "Core ML",
+            version: "\(system.majorVersion).\(system.minorVersion).\(system.patchVersion)",
+            execution: units.rawValue
+        )
+    }
+
+    func run(_ input: InputTensor) throws -> [Float] {
+        // Core ML has no uint8 tensors: packages take float32, or an image.
+        guard case .float32(let values) = input.values else {
+            throw SepViTError("Core ML takes no uint8 pixels; export the package again")
+        }
+        let name = manifest.input.name
+        let value =
+            model.modelDescription.inputDescriptionsByName[name]?.type == .image
+            ? MLFeatureValue(pixelBuffer: try pixelBuffer(values, side: manifest.input.cropSize))
+            : MLFeatureValue(multiArray: try multiArray(values, input.shape))
+        let feed = try MLDictionaryFeatureProvider(dictionary: [name: value])
+        let output = try model.prediction(from: feed)
+        guard let logits = output.featureValue(for: manifest.output.name)?.multiArrayValue else {
+            throw SepViTError("the model has no output \(manifest.output.name); export it again")
+        }
+        return (0..<logits.count).map { logits[$0].floatValue }
+    }
+
+    private func multiArray(_ values: [Float], _ shape: [Int]) throws -> MLMultiArray {
+        let array = try MLMultiArray(shape: shape.map(NSNumber.init), dataType: .float32)
+        array.withUnsafeMutableBufferPointer(ofType: Float.self) { buffer, _ in
+            _ = buffer.update(fromContentsOf: values)
+        }
+        return array
+    }
+
+    /// The planes of a float32 NCHW input as a picture; Core ML resizes and converts nothing in it,
+    /// since it has the input's exact size.
+    private func pixelBuffer(_ planes: [Float], side: Int) throws -> CVPixelBuffer {
+        var created: CVPixelBuffer?
+        CVPixelBufferCreate(
+            nil, side, side, kCVPixelFormatType_32BGRA,
+            [kCVPixelBufferIOSurfacePropertiesKey: [:]] as CFDictionary, &created
+        )
+        guard let buffer = created else { throw SepViTError("there is no memory left for an image") }
+        CVPixelBufferLockBaseAddress(buffer, [])
+        defer { CVPixelBufferUnlockBaseAddress(buffer, []) }
+        guard let base = CVPixelBufferGetBaseAddress(buffer) else { return buffer }
+        let pixels = base.assumingMemoryBound(to: UInt8.self)
+        let pitch = CVPixelBufferGetBytesPerRow(buffer)
+        let area = side * side
+        for y in 0..<side {
+            for x in 0..<side {
+                let (from, to) = (y * side + x, y * pitch + x * 4)
+                pixels[to] = UInt8(planes[2 * area + from])
+                pixels[to + 1] = UInt8(planes[area + from])
+                pixels[to + 2] = UInt8(planes[from])
+                pixels[to + 3] = 255
+            }
+        }
+        return buffer
+    }
+
+    /// How many operations Core ML means to run where, for the benchmark screen.
+    func computePlan() async throws -> [(where: String, operations: Int)] {
+        let configuration = MLModelConfiguration()
+        configuration.computeUnits = units.coreML
+        let plan = try await MLComputePlan.load(contentsOf: compiled, configuration: configuration)
+        guard case .program(let program) = plan.modelStructure,
+            let main = program.functions["main"]
+        else { return [] }
+        var counts: [String: Int] = [:]
+        for operation in main.block.operations {
+            guard let usage = plan.deviceUsage(for: operation) else { continue }
+            let name =
+                switch usage.preferred {
+                case .cpu: "CPU"
+                case .gpu: "GPU"
+                case .neuralEngine: "Neural Engine"
+                @unknown default: "other"
+                }
+            counts[name, default: 0] += 1
+        }
+        return counts.sorted { $0.value > $1.value }.map { (where: $0.key, operations: $0.value) }
+    }
+}
