@@ -29,7 +29,8 @@ scope.addEventListener("install", (event) => {
       for (const url of files.keys()) {
         const key = keyOf(url);
         if (await cache.match(key)) continue;
-        const response = await fetch(url, { cache: "no-cache" });
+        // Past the browser's own cache: that fails both readers of a file that is too large for it.
+        const response = await fetch(url, { cache: "no-store" });
         if (!response.ok) throw new Error(`${url}: ${response.status}`);
         await cache.put(key, response);
       }
