@@ -4,8 +4,8 @@
 #
 #     ./build-apk.sh [target/sepvit-edge.apk]
 #
-# The archives of the two runtimes for Android are not on Maven Central in a form that is open to
-# this build, so their native libraries are not in it: it installs, but loads no model.
+# The runtimes' native libraries for Android come with Gradle's archives and are not in it: it would
+# install, but load no model.
 set -euo pipefail
 cd "$(dirname "$0")"
 apk=${1:-target/sepvit-edge.apk}
@@ -42,7 +42,7 @@ cat > "$work/keep.pro" <<'RULES'
 # Annotations that only compilers read.
 -dontwarn org.jetbrains.annotations.**,org.intellij.lang.annotations.**
 RULES
-java -cp "$r8" com.android.tools.r8.R8 --release --min-api 26 \
+java -cp "$r8" com.android.tools.r8.R8 --release --min-api 26 --map-diagnostics info none \
     --lib "$android" --lib "$java" --lib "$work/stubs.jar" \
     --pg-conf app/keep.pro --pg-conf "$work/keep.pro" --output "$work/dex" \
     "$work/app.jar" "$work/core.jar" "$work/ort.jar" "${libraries[@]}"
@@ -51,7 +51,7 @@ cp app/target/resources/app.ap_ "$work/unsigned.apk"
 (cd "$work/dex" && zip -qr "$work/unsigned.apk" classes*.dex)
 zipalign -f -p 4 "$work/unsigned.apk" "$work/aligned.apk"
 [ -f debug.keystore ] || keytool -genkeypair -keystore debug.keystore -storepass android \
-    -keypass android -alias debug -keyalg RSA -keysize 2048 -validity 10000 -dname CN=debug 2> /dev/null
+    -keypass android -alias debug -keyalg RSA -keysize 2048 -validity 10000 -dname CN=debug &> /dev/null
 mkdir -p "$(dirname "$apk")"
 apksigner sign --ks debug.keystore --ks-pass pass:android --min-sdk-version 26 --out "$apk" "$work/aligned.apk"
 rm -f "$apk.idsig"

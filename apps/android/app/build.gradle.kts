@@ -27,9 +27,6 @@ android {
     sourceSets["main"].kotlin.srcDir("src/main/kotlin")
     sourceSets["test"].kotlin.srcDir("src/test/kotlin")
 
-    // Model files are mapped or compressed already.
-    androidResources { noCompress += listOf("onnx", "pte", "safetensors") }
-
     testOptions.unitTests {
         isIncludeAndroidResources = true
         all {

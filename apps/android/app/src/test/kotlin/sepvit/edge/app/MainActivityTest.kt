@@ -61,17 +61,6 @@ class MainActivityTest {
             it.get().settle()
         }
 
-    /** Waits until the inference thread and the main one have nothing more to do. */
-    private fun MainActivity.settle() = repeat(2) {
-        var done = false
-        workspace.work({}) { done = true }
-        while (!done) {
-            shadowOf(Looper.getMainLooper()).idle()
-            Thread.sleep(2)
-        }
-        shadowOf(Looper.getMainLooper()).idle()
-    }
-
     private fun MainActivity.press(id: Int) {
         findViewById<Button>(id).performClick()
         settle()
