@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .package import Package
 
 INDEX = "index.json"
+# Keeps the empty folder in the repository.
+_KEEP = ".gitkeep"
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ def bundle_packages(
         if name.startswith("."):
             raise SepViTError(f"a package cannot be called {name!r} in an app; rename the folder")
     destination = root / PurePosixPath(APPS[app].folder)
-    if destination.is_dir() and any(destination.iterdir()) and not (destination / INDEX).is_file():
+    held = {path.name for path in destination.iterdir()} if destination.is_dir() else set()
+    if held - {_KEEP} and INDEX not in held:
         raise SepViTError(f"{destination} holds something else and is not replaced; move it away")
     partial = destination.parent / ".packages.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -101,6 +104,8 @@ def bundle_packages(
         ]
         document = json_module.dumps({"packages": entries}, indent=2, ensure_ascii=False)
         (partial / INDEX).write_text(document + "\n", encoding="utf-8")
+        if _KEEP in held:
+            (partial / _KEEP).touch()
         shutil.rmtree(destination, ignore_errors=True)
         partial.rename(destination)
     finally:

@@ -69,6 +69,15 @@ def test_what_an_app_cannot_run(
     assert list(project.iterdir()) == []
 
 
+def test_the_file_that_keeps_an_empty_folder_stays(tiny: Path, project: Path) -> None:
+    folder = project / "public/packages"
+    folder.mkdir(parents=True)
+    (folder / ".gitkeep").touch()
+    for _ in range(2):
+        assert bundle_packages([tiny], "web", project) == folder
+        assert {p.name for p in folder.iterdir()} == {".gitkeep", "index.json", "tiny"}
+
+
 def test_damage_is_found_before_anything_is_replaced(tiny: Path, project: Path) -> None:
     folder = bundle_packages([tiny], "android", project)
     broken = Path(shutil.copytree(tiny, tiny.parent / "broken"))
