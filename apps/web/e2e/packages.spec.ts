@@ -17,7 +17,7 @@ function tinyCopy(name: string): string {
 
 async function importFolder(page: Page, folder: string): Promise<void> {
   await page.locator(".picker").click();
-  await page.getByLabel("Import a folder").setInputFiles(folder);
+  await page.getByLabel("Import folder").setInputFiles(folder);
 }
 
 test("a folder is imported, runs, survives a reload, and is removed", async ({ page }) => {
@@ -44,7 +44,7 @@ test("a zip file is imported", async ({ page }) => {
   );
   await open(page, "about");
   await page.locator(".picker").click();
-  await page.getByLabel("Import a zip file").setInputFiles({
+  await page.getByLabel("Import zip").setInputFiles({
     name: "anything.zip",
     mimeType: "application/zip",
     buffer: Buffer.from(zipSync(files)),
@@ -73,7 +73,7 @@ test("a damaged package is refused and nothing of it is kept", async ({ page }) 
 test("what is no package is refused", async ({ page }) => {
   await open(page, "about");
   await page.locator(".picker").click();
-  const zip = page.getByLabel("Import a zip file");
+  const zip = page.getByLabel("Import zip");
   const file = (content: Uint8Array) => ({
     name: "x.zip",
     mimeType: "application/zip",
@@ -112,7 +112,9 @@ test("the page can be installed", async ({ page }) => {
   await installed(page);
   const client = await page.context().newCDPSession(page);
   const { installabilityErrors } = await client.send("Page.getInstallabilityErrors");
-  expect(installabilityErrors.map(({ errorId }) => errorId)).toEqual([]);
+  // The tests' own windows keep nothing, which is the one thing that may stand in the way.
+  const obstacles = installabilityErrors.map(({ errorId }) => errorId);
+  expect(obstacles.filter((id) => id !== "in-incognito")).toEqual([]);
   const { errors } = await client.send("Page.getAppManifest");
   expect(errors).toEqual([]);
   await page.screenshot({ path: join(FOLDER, "screenshots", "about-light.png") });
@@ -128,6 +130,7 @@ test("the screens fit a small phone with large text", async ({ page }) => {
   for (const screen of ["camera", "photo", "benchmark", "check", "about"]) {
     await open(page, screen);
     const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+    await page.screenshot({ path: join(FOLDER, "screenshots", `small-${screen}.png`) });
     expect(wide, screen).toBeLessThanOrEqual(320);
   }
 });

@@ -54,6 +54,7 @@ async function createSession(ort: Runtime, pack: Package, { execution }: EngineS
     return await ort.InferenceSession.create(model[1], {
       executionProviders: [execution],
       graphOptimizationLevel: "all",
+      logSeverityLevel: 3,
       externalData,
     });
   } catch (error) {

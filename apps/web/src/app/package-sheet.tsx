@@ -82,7 +82,7 @@ export function PackageSheet(props: {
       {message && <Notice kind="bad">{message}.</Notice>}
       <div class="buttons">
         <label class="button" aria-disabled={busy}>
-          {busy ? "Checking …" : "Import a zip file"}
+          {busy ? "Checking …" : "Import zip"}
           <input
             type="file"
             accept=".zip,application/zip"
@@ -91,7 +91,7 @@ export function PackageSheet(props: {
           />
         </label>
         <label class="button" aria-disabled={busy}>
-          Import a folder
+          Import folder
           <input
             type="file"
             multiple
