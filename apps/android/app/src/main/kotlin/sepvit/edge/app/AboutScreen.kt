@@ -1,16 +1,35 @@
 package sepvit.edge.app
 
+import android.view.View
+import android.widget.Button
 import android.widget.TextView
 import sepvit.edge.EdgePackage
 import sepvit.edge.Precision
 
-/** What the package's manifest says. */
+/** What the package's manifest says; an imported package can be removed. */
 class AboutScreen(activity: MainActivity) : Screen(activity, R.layout.about) {
     private val facts: TextView = find(R.id.facts)
 
-    override fun show() = work({ openPackage() }) { result ->
-        result.tellFailure()
-        facts.text = result.fold(::describe) { null }
+    private val remove: Button = find(R.id.remove)
+
+    init {
+        remove.setOnClickListener {
+            val name = workspace.chosen ?: return@setOnClickListener
+            workspace.choose(null) // frees the model before its file goes
+            work({ store.remove(name) }) {
+                activity.listPackages()
+                show()
+            }
+        }
+    }
+
+    override fun show() {
+        val imported = workspace.chosen?.let(workspace.store::isImported) ?: false
+        remove.visibility = if (imported) View.VISIBLE else View.GONE
+        work({ openPackage() }) { result ->
+            result.tellFailure()
+            facts.text = result.fold(::describe) { null }
+        }
     }
 
     private fun describe(packed: EdgePackage): String {

@@ -96,7 +96,7 @@ class MainActivity : Activity(), AdapterView.OnItemSelectedListener {
         }
     }
 
-    private fun listPackages(choose: String? = workspace.chosen) {
+    fun listPackages(choose: String? = workspace.chosen) {
         val names = workspace.names()
         workspace.choose(choose?.takeIf { it in names } ?: names.firstOrNull())
         packages.onItemSelectedListener = null
@@ -143,7 +143,7 @@ class MainActivity : Activity(), AdapterView.OnItemSelectedListener {
     private fun importFrom(uri: Uri) = workspace.work({
         val name = contentResolver.query(uri, arrayOf(OpenableColumns.DISPLAY_NAME), null, null, null)
             ?.use { if (it.moveToFirst()) it.getString(0) else null } ?: "package"
-        store.import(contentResolver.read(uri).inputStream(), name)
+        contentResolver.open(uri).use { store.import(it, name) }
     }) { result ->
         if (isDestroyed) return@work
         result.onSuccess {

@@ -1,11 +1,13 @@
 package sepvit.edge.app
 
+import android.content.ContentResolver
 import android.content.Intent
 import android.graphics.Bitmap
 import android.net.Uri
 import android.widget.Button
 import android.widget.ImageView
 import java.io.FileNotFoundException
+import java.io.InputStream
 import sepvit.edge.Classification
 import sepvit.edge.Pixels
 
@@ -30,7 +32,7 @@ class PhotoScreen(activity: MainActivity) : Screen(activity, R.layout.photo) {
 
     private fun classify(uri: Uri) {
         work({
-            val pixels = decodeImage(activity.contentResolver.read(uri))
+            val pixels = decodeImage(activity.contentResolver.open(uri).use { it.readBytes() })
             Answer(thumbnail(pixels), session().classify(pixels))
         }) { result ->
             result.tellFailure()
@@ -53,9 +55,9 @@ class PhotoScreen(activity: MainActivity) : Screen(activity, R.layout.photo) {
     }
 }
 
-/** All bytes of a document that the user chose. */
-fun android.content.ContentResolver.read(uri: Uri): ByteArray = try {
-    openInputStream(uri)?.use { it.readBytes() } ?: throw FileNotFoundException(uri.toString())
+/** A document that the user chose. */
+fun ContentResolver.open(uri: Uri): InputStream = try {
+    openInputStream(uri) ?: throw FileNotFoundException(uri.toString())
 } catch (error: SecurityException) {
     // After a restart Android may have forgotten that the user chose it.
     throw FileNotFoundException(error.message)

@@ -268,6 +268,12 @@ class MainActivityTest {
         activity.press(R.id.tab_self_check)
         assertEquals(activity.getString(R.string.check_passed), activity.text(R.id.verdict))
 
+        activity.press(R.id.tab_about)
+        assertTrue(activity.sees(R.id.remove))
+        activity.press(R.id.remove)
+        assertFalse("package" in activity.workspace.names())
+        assertFalse(activity.sees(R.id.remove))
+
         activity.press(R.id.import_package)
         val again = shadowOf(activity).nextStartedActivityForResult.intent
         activity.receive(again, provide("text.zip", "no zip".toByteArray()))
