@@ -123,7 +123,7 @@ def main(
 
         write_trace(profiles, trace)
     if json:
-        emit_json([profile.model_dump(mode="json", exclude_none=True) for profile in profiles])
+        emit_json([profile.model_dump(mode="json") for profile in profiles])
     else:
         _print(profiles, budgets, facts)
     faults = [f"{p.incomplete_reason}" for p in profiles if not p.complete]
@@ -209,7 +209,10 @@ def summary(profile: Profile) -> list[tuple[str, str]]:
         rows.append(("golden vectors", f"{distance} ({needed})"))
     if (latency := profile.latency) is not None:
         rows += [
-            ("latency", f"p50 {latency.p50_ms:.2f} ms ({latency.runs} runs)"),
+            (
+                "latency",
+                f"p50 {latency.p50_ms:.2f} ms ({latency.runs} run{'s' * (latency.runs > 1)})",
+            ),
             ("", ""),
             ("p90, p99", f"{latency.p90_ms:.2f}, {latency.p99_ms:.2f} ms"),
             ("mean, max", f"{latency.mean_ms:.2f}, {latency.max_ms:.2f} ms"),

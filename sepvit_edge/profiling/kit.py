@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import operator
+import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -181,13 +183,15 @@ def _pieces(program: ExportedProgram) -> dict[str, Piece]:
         return max(len(names) - 1, 0)
 
     split = split_module(whole, whole, piece)
+    for node in split.graph.nodes:
+        if node.op == "call_module":
+            _take_weights(split, node)
     found: dict[str, Piece] = {}
 
     class Recorder(Interpreter):
         def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
-            module = self.fetch_attr(target)
             name = names[int(str(target).removeprefix("submod_"))]
-            found[name] = (module, tuple(x.detach() for x in args))
+            found[name] = (self.fetch_attr(target), tuple(x.detach() for x in args))
             return super().call_module(target, args, kwargs)
 
     inputs = [
@@ -198,6 +202,27 @@ def _pieces(program: ExportedProgram) -> dict[str, Piece]:
     with torch.no_grad():
         Recorder(split).run(*inputs)
     return found
+
+
+def _take_weights(split: GraphModule, call: Node) -> None:
+    """Move the weights that a piece is given into the piece: XNNPACK wants them constant."""
+    piece = split.get_submodule(str(call.target))
+    assert isinstance(piece, GraphModule)
+    places = [node for node in piece.graph.nodes if node.op == "placeholder"]
+    kept = []
+    for place, given in zip(places, call.args, strict=True):
+        if not isinstance(given, Node) or given.op != "get_attr":
+            kept.append(given)
+            continue
+        value = operator.attrgetter(str(given.target))(split)
+        name = re.sub(r"\W", "_", str(given.target))
+        piece.register_parameter(name, torch.nn.Parameter(value.detach(), requires_grad=False))
+        with piece.graph.inserting_before(place):
+            place.replace_all_uses_with(piece.graph.get_attr(name))
+        piece.graph.erase_node(place)
+    call.args = tuple(kept)
+    piece.recompile()
+    split.recompile()
 
 
 def _lower_part(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> bytes:

@@ -42,7 +42,7 @@ def save(profile: Profile, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name_of(profile)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(profile.model_dump_json(exclude_none=True) + "\n", encoding="utf-8")
+    partial.write_text(profile.model_dump_json() + "\n", encoding="utf-8")
     partial.replace(path)
     return path
 

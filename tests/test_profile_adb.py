@@ -1,0 +1,278 @@
+"""adb: the real client and server where no device is needed, else a host server in this process.
+
+`FakeServer` speaks the protocol of adb's host server (the files OVERVIEW.TXT, SERVICES.TXT and
+SYNC.TXT of the Android platform). Behind it is no Android: a shell of this machine, whose /sdcard
+is a folder, and an `am` that stands for the app.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import socketserver
+import struct
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Runner
+from test_profile_document import MINIMAL
+
+from sepvit_edge.errors import SepViTError
+from sepvit_edge.package import Package
+from sepvit_edge.profiling.devices import ADBConnection
+from sepvit_edge.profiling.document import Profile
+
+pytest.importorskip("adbutils")
+from sepvit_edge.profiling.connections import adb as way
+
+SERIAL = "FAKE0001"
+APP = "sepvit.edge.app"
+
+
+class Handler(socketserver.BaseRequestHandler):
+    server: FakeServer
+
+    def take(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            piece = self.request.recv(size - len(data))
+            if not piece:
+                raise ConnectionResetError
+            data += piece
+        return data
+
+    def answer(self, text: bytes) -> None:
+        self.request.sendall(b"OKAY" + f"{len(text):04x}".encode() + text)
+
+    def handle(self) -> None:
+        try:
+            while True:
+                service = self.take(int(self.take(4), 16)).decode()
+                self.server.asked.append(service)
+                if not self.serve(service):
+                    return
+        except ConnectionError:
+            return
+
+    def serve(self, service: str) -> bool:
+        """Answer one request; True where the connection goes on, with a device."""
+        if service == "host:version":
+            self.answer(b"0029")
+        elif service in ("host:devices", "host:devices-l"):
+            state = self.server.state
+            self.answer(f"{SERIAL}\t{state}\n".encode() if state else b"")
+        elif service.endswith("features"):
+            self.answer(b"shell_v2")
+        elif service.startswith("host:tport:"):
+            self.request.sendall(b"OKAY" + struct.pack("<Q", 1))
+            return True
+        elif service.startswith("host:transport"):
+            self.request.sendall(b"OKAY")
+            return True
+        elif service.startswith("shell"):
+            self.request.sendall(b"OKAY")
+            self.shell(service)
+        elif service == "sync:":
+            self.request.sendall(b"OKAY")
+            self.sync()
+        else:
+            self.request.sendall(b"FAIL" + b"0007unknown")
+        return False
+
+    def shell(self, service: str) -> None:
+        kind, _, command = service.partition(":")
+        root = self.server.root
+        environment = {"PATH": f"{root / 'bin'}:{os.environ['PATH']}", "ROOT": str(root)}
+        command = command.replace("/sdcard", str(root / "sdcard"))
+        done = subprocess.run(
+            ["sh", "-c", command],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        if "v2" not in kind:
+            self.request.sendall(done.stdout)
+            return
+        self.request.sendall(struct.pack("<BI", 1, len(done.stdout)) + done.stdout)
+        self.request.sendall(struct.pack("<BIB", 3, 1, done.returncode))
+
+    def sync(self) -> None:
+        root = self.server.root
+        while True:
+            order, size = self.take(4), struct.unpack("<I", self.take(4))[0]
+            path = self.take(size).decode() if order != b"QUIT" else ""
+            local = Path(path.split(",")[0].replace("/sdcard", str(root / "sdcard")))
+            if order == b"QUIT":
+                return
+            if order == b"STAT":
+                found = local.stat() if local.exists() else None
+                facts = (found.st_mode, found.st_size, int(found.st_mtime)) if found else (0, 0, 0)
+                self.request.sendall(b"STAT" + struct.pack("<III", *facts))
+            elif order == b"SEND":
+                local.parent.mkdir(parents=True, exist_ok=True)
+                with local.open("wb") as file:
+                    while (piece := self.take(8))[:4] == b"DATA":
+                        file.write(self.take(struct.unpack("<I", piece[4:])[0]))
+                self.server.pushed.append(local.name)
+                self.request.sendall(b"OKAY" + struct.pack("<I", 0))
+            elif order == b"RECV":
+                data = local.read_bytes()
+                self.request.sendall(b"DATA" + struct.pack("<I", len(data)) + data)
+                self.request.sendall(b"DONE" + struct.pack("<I", 0))
+
+
+class FakeServer(socketserver.ThreadingTCPServer):
+    allow_reuse_address, daemon_threads = True, True
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.root, self.state = root, "device"
+        self.pushed: list[str] = []
+        self.asked: list[str] = []
+        self.files = root / "sdcard" / "Android" / "data" / APP / "files"
+        (root / "bin").mkdir(parents=True)
+        self.program("pm", f"[ $2 = {APP} ] && echo package:/x.apk")
+        self.program("pidof", "[ -e $ROOT/running ] && echo 1")
+        self.program("am", "echo Starting")
+
+    @property
+    def port(self) -> int:
+        return int(self.server_address[1])
+
+    def program(self, name: str, script: str) -> None:
+        path = self.root / "bin" / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    def app_answers(self, ending: str, text: str) -> None:
+        """Let the app write its result, and note what it was asked for."""
+        (self.root / "answer").write_text(text)
+        target = self.files / "profiles" / f"from-computer.{ending}"
+        self.program(
+            "am",
+            f'echo "$@" > $ROOT/asked; mkdir -p {target.parent}; cp $ROOT/answer {target}',
+        )
+
+    def connection(self, **changes: object) -> ADBConnection:
+        facts = {"kind": "adb", "server_port": self.port, "run_timeout_s": 8} | changes
+        return ADBConnection.model_validate(facts)
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
+    monkeypatch.setattr(way, "_POLL_S", 0.1)
+    with FakeServer(tmp_path / "android") as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def measured(connection: ADBConnection, package: Path, threads: int | None = 4) -> Profile:
+    return way.measure_by_adb(
+        connection,
+        Package(package),
+        name="pixel-8",
+        threads=threads,
+        runs=50,
+        sustained_s=1,
+        step=lambda _: None,
+    )
+
+
+def app_document(**changes: object) -> str:
+    return json.dumps(MINIMAL | {"producer": {"name": "android-app", "version": "1"}} | changes)
+
+
+def test_the_app_measures_and_its_document_comes_back(
+    server: FakeServer, package_path: Path
+) -> None:
+    server.app_answers("json", app_document())
+    profile = measured(server.connection(), package_path)
+    assert profile.producer.name == "android-app" and profile.device.name == "pixel-8"
+    asked = (server.root / "asked").read_text()
+    for said in (
+        f"-n {APP}/.MainActivity -a sepvit.edge.action.BENCHMARK",
+        "--es package lite",
+        "--ei threads 4",
+        "--ei runs 50",
+        "--ei sustained 1",
+    ):
+        assert said in asked
+    names = {file.name for file in package_path.iterdir()}
+    assert set(server.pushed) == names
+    there = server.files / "packages" / "lite"
+    assert all((there / name).read_bytes() == (package_path / name).read_bytes() for name in names)
+    server.pushed.clear()
+    (there / "labels.txt").write_text("changed")
+    measured(server.connection(), package_path)
+    assert server.pushed == ["labels.txt"]
+
+
+def test_the_command_reaches_a_phone(
+    server: FakeServer, package_path: Path, run_command: Runner, tmp_path: Path
+) -> None:
+    server.app_answers("json", app_document())
+    device = tmp_path / "phone.toml"
+    device.write_text(
+        f'description = "a phone"\n[connection]\nkind = "adb"\nserver_port = {server.port}\n'
+    )
+    done = run_command("profile", package_path, "--device", device, "--json")
+    assert done.status == 0 and json.loads(done.out)[0]["device"]["name"] == "phone"
+
+
+def test_what_goes_wrong_is_one_sentence(server: FakeServer, package_path: Path) -> None:
+    def fails(message: str, **changes: object) -> None:
+        with pytest.raises(SepViTError, match=message) as caught:
+            measured(server.connection(**changes), package_path)
+        assert "\n" not in str(caught.value)
+
+    server.app_answers("error", "unknown package: 'x'\n")
+    fails("the app on pixel-8: unknown package")
+    server.app_answers("json", app_document(latency_ms=3))
+    fails("document from the app is not valid: latency_ms")
+    shutil.rmtree(server.files / "profiles")
+    server.program("am", "echo Starting")
+    fails("ended without a result")
+    (server.root / "running").touch()
+    fails("no result within", run_timeout_s=1)
+    server.program("am", "echo 'Error: Activity class does not exist.'")
+    fails("cannot start the benchmark")
+    fails("is not installed", app="another.app")
+    fails("no device OTHER is attached", serial="OTHER")
+    server.state = "unauthorized"
+    fails("allow USB debugging")
+    server.state = ""
+    fails("one attached device is needed, there are 0")
+
+
+@pytest.mark.skipif(shutil.which("adb") is None, reason="there is no adb; run: apt-get install adb")
+def test_the_fake_speaks_to_the_real_client(server: FakeServer) -> None:
+    command = ["adb", "-P", str(server.port)]
+    listed = subprocess.run([*command, "devices"], capture_output=True, text=True, timeout=60)
+    assert f"{SERIAL}\tdevice" in listed.stdout
+    source = server.root / "sent"
+    source.write_text("text")
+    push = [*command, "-s", SERIAL, "push", str(source), "/sdcard/sent"]
+    subprocess.run(push, check=True, capture_output=True, timeout=60)
+    assert (server.root / "sdcard" / "sent").read_text() == "text"
+
+
+@pytest.mark.skipif(shutil.which("adb") is None, reason="there is no adb; run: apt-get install adb")
+def test_the_real_server_without_a_device(package_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    connection = ADBConnection(kind="adb", server_port=port)
+    command = ["adb", "-P", str(port)]
+    subprocess.run([*command, "start-server"], check=True, capture_output=True, timeout=60)
+    try:
+        with pytest.raises(SepViTError, match="one attached device is needed, there are 0"):
+            measured(connection, package_path)
+    finally:
+        subprocess.run([*command, "kill-server"], check=True, timeout=60, stderr=subprocess.DEVNULL)
