@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Measure Lite (built-in weights) and T (random weights: its size and speed are real) on this machine:
+# every runtime and precision, 1 and 2 threads, into profiles/results/. Leave the machine alone
+# meanwhile. Packages that are there are used; a combination that has no recipe is left out.
+#
+#   scripts/measure-this-machine.sh [more options of sepvit_edge.profile]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python}
+
+packages=()
+for target in openvino onnxruntime executorch; do
+    for precision in fp32 fp16 int8; do
+        [ -e "export/$target-$precision.toml" ] || continue
+        for variant in lite t; do
+            package=packages/$variant-$target-$precision
+            weights=()
+            [ "$variant" = t ] && weights=(--variant t --weights random)
+            if [ ! -e "$package" ]; then
+                "$python" -m sepvit_edge.export --target "$target" --precision "$precision" \
+                    "${weights[@]}" --output "$package" || continue
+            fi
+            packages+=("$package")
+        done
+    done
+done
+"$python" -m sepvit_edge.profile "${packages[@]}" --device local --threads 1,2 --save \
+    --report profiles/results/report.html "$@"
+"$python" -m sepvit_edge.profile --table

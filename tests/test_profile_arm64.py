@@ -1,0 +1,46 @@
+"""Numerics on arm64: the runner on an emulated Cortex-A72. Slow, and no time in it means anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import jittered
+
+import sepvit_edge
+from sepvit_edge.package import Package
+from sepvit_edge.profiling.devices import LocalConnection, load_device
+from sepvit_edge.profiling.measuring import Plan, measure_packages
+
+NAME = "emulated-cortex-a72"
+
+
+def set_up() -> bool:
+    connection = load_device(NAME)[1].connection
+    assert isinstance(connection, LocalConnection)
+    return Path(connection.python[0]).expanduser().with_name(".complete").exists()
+
+
+pytestmark = [
+    pytest.mark.arm64,
+    pytest.mark.skipif(
+        not set_up(), reason="there is no emulated board; run: scripts/emulated-cortex-a72.sh"
+    ),
+]
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+def test_golden_vectors_hold_on_a_cortex_a72(
+    target: str, package_path: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip(target)
+    package = package_path
+    if target != "openvino":
+        package = tmp_path / target
+        sepvit_edge.export_package(jittered("lite"), target, output=package, images=8)
+    (profile,) = measure_packages([Package(package)], NAME, load_device(NAME)[1], Plan())
+    assert profile.complete and profile.emulated
+    assert profile.device.architecture == "aarch64"
+    assert profile.golden is not None and profile.golden.passed
+    assert profile.golden.sqnr_db is not None and profile.golden.sqnr_db >= 100
+    assert profile.golden.preprocessing_identical
