@@ -1,4 +1,4 @@
-"""Numerics on arm64: the runner on an emulated Cortex-A72. Slow, and no time in it means anything."""
+"""Numerics on arm64: the runner on an emulated Cortex-A72, whose times mean nothing."""
 
 from __future__ import annotations
 

@@ -82,7 +82,9 @@ def make_kit(manifest: Manifest, cache: Path, step: Callable[[str], None]) -> Pa
     if (destination / "kit.json").is_file():
         return destination
     shutil.rmtree(destination, ignore_errors=True)
-    with replacing(destination, force=False) as folder:
+    with replacing(destination, force=False) as folder, warnings.catch_warnings():
+        # torch 2.13 copies its own deprecated tree specs.
+        warnings.simplefilter("ignore", FutureWarning)
         step("lowering the chain of products")
         content: dict[str, Any] = {"gemm": _lower_chain(manifest, folder), "parts": []}
         if manifest.target == "executorch" and manifest.precision != "int8":
@@ -126,10 +128,7 @@ def _lower_chain(manifest: Manifest, folder: Path) -> dict[str, Any]:
 def _trace(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> ExportedProgram:
     table = torch.export.default_decompositions()
     table.pop(torch.ops.aten.linear.default, None)
-    with warnings.catch_warnings():
-        # torch 2.13 copies its own deprecated tree specs.
-        warnings.simplefilter("ignore", FutureWarning)
-        program = torch.export.export(module, inputs).run_decompositions(table)
+    program = torch.export.export(module, inputs).run_decompositions(table)
     name_nodes(program)
     return program
 
