@@ -7,7 +7,8 @@ channels, h heads of d = 32.
 
 from __future__ import annotations
 
-from typing import Literal, cast, overload
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, cast, overload
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,11 @@ from .variants import (
     find_variant,
     windows,
 )
+
+if TYPE_CHECKING:
+    from .quantize import Quantization
+
+STRIDES = (4, 8, 16, 32)  # of the four stages' maps
 
 
 def split_windows(x: Tensor, side: int, ws: int) -> Tensor:
@@ -179,9 +185,10 @@ class SepViT(nn.Module):
         super().__init__()
         self.config = config
         self.source: Source | None = None
+        self.quantization: Quantization | None = None  # where the weights lie on its grid
         variant = find_variant(config.variant)
         dims, depths = variant.dims, variant.depths
-        self.sides = [config.image_size // stride for stride in (4, 8, 16, 32)]
+        self.sides = [config.image_size // stride for stride in STRIDES]
         rates = (drop_path * i / (sum(depths) - 1) for i in range(sum(depths)))
         self.patch_embeds = nn.ModuleList(
             OverlappingPatchEmbedding(3, dim, 7, 4)
@@ -292,6 +299,22 @@ def with_config(model: SepViT, config: ModelConfig) -> SepViT:
         twin = SepViT(config)
     twin.load_state_dict(model.state_dict(keep_vars=True), assign=True)
     return twin.train(model.training)
+
+
+def set_image_size(model: SepViT, image_size: int) -> None:
+    """Change the side of the input in place: a resolution schedule keeps model and optimizer.
+
+    Raises
+    ------
+    SepViTError
+        If the size is no multiple of 32.
+    """
+    sides = windows(find_variant(model.config.variant).depths, image_size)
+    model.config = replace(model.config, image_size=image_size)
+    model.sides = [image_size // stride for stride in STRIDES]
+    for side, stage, stage_windows in zip(model.sides, model.blocks, sides, strict=True):
+        for block, ws in zip(cast(nn.ModuleList, stage), stage_windows, strict=True):
+            block.side, block.ws = side, ws  # type: ignore[assignment]
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -131,7 +131,7 @@ class ImageFolder:
         if not root.is_dir():
             raise SepViTError(f"there is no folder {root}")
         self.name = root.name
-        folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+        folders = _folders(root)
         self._files: list[tuple[Path, int | None]] = []
         if folders:
             classes = self._classes([f.name for f in folders], labels)
@@ -163,6 +163,26 @@ class ImageFolder:
     def __getitem__(self, index: int) -> Sample:
         path, label = self._files[index]
         return Sample(load_image(path), label, str(path))
+
+
+def class_folders(root: Path) -> tuple[str, ...]:
+    """Names of the folders of a labelled tree of images, sorted: the classes of a new model.
+
+    Raises
+    ------
+    SepViTError
+        If there is no such folder, or no folder in it.
+    """
+    if not root.is_dir():
+        raise SepViTError(f"there is no folder {root}")
+    names = tuple(folder.name for folder in _folders(root))
+    if not names:
+        raise SepViTError(f"{root} has no folders in it; training needs one folder per class")
+    return names
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def list_images(paths: Sequence[Path]) -> list[Path]:

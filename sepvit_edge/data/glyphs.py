@@ -181,7 +181,7 @@ def font_files(split: str, wide: bool = False) -> tuple[tuple[str, ...], ...]:
         import matplotlib
     except ImportError:
         raise SepViTError(
-            "glyphs are drawn with matplotlib's fonts; pip install 'sepvit-edge[glyphs]'"
+            "glyphs are drawn with matplotlib's fonts; pip install matplotlib"
         ) from None
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     listed = TEST_FONTS if split == "test" else TRAIN_FONTS

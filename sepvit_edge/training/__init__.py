@@ -1,0 +1,1 @@
+"""Training: recipes, data, and one loop for float and quantisation-aware models."""

@@ -1,0 +1,202 @@
+"""From a training recipe to a checkpoint and its card."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from ..data import Dataset, open_dataset
+from ..data.datasets import BUILT_IN
+from ..doctor import cpu_name
+from ..errors import SepViTError
+from ..reference import SepViT, create_model, set_image_size
+from ..variants import find_variant
+from ..weights import load_checkpoint, save_checkpoint
+from .data import open_labels, rule_of
+from .loop import Epoch, FloatTrainee, evaluate_top1, run_training
+from .recipe import TrainingRecipe
+from .widen import widen
+
+
+def train_checkpoint(
+    output: Path,
+    recipe: TrainingRecipe,
+    run: Path,
+    *,
+    weights: str = "",
+    variant: str = "",
+    qat: bool = False,
+    keep_float: Sequence[str] = (),
+    weight_bits: int = 8,
+    half: bool = False,
+    workers: int = 0,
+    cache: Path | None = None,
+    resume: bool = False,
+    report: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+    epoch_done: Callable[[Epoch], None] = lambda epoch: None,
+) -> dict[str, Any]:
+    """Train by a recipe, write the checkpoint and, beside it, its card.
+
+    Parameters
+    ----------
+    output : Path
+        A ``.safetensors`` file; the card has the same name with ``.json``.
+    recipe : TrainingRecipe
+        What to train, on what and how.
+    run : Path
+        Folder for state, log and curves.
+    weights : str
+        Checkpoint to start from; it brings variant, classes and preprocessing.
+    variant : str
+        With `weights`: a wider variant to make of it (`sepvit_edge.training.widen`).
+    qat : bool
+        Train quantisation-aware, from `weights`.
+    keep_float : sequence of str
+        With `qat`: patterns of layers to leave in float.
+    weight_bits : int
+        With `qat`: fewer than 8 to see what fewer would cost; stored as int8 all the same.
+    half : bool
+        Store float weights as float16.
+    workers, cache, resume, report, epoch_done
+        See `sepvit_edge.training.loop.run_training`.
+
+    Returns
+    -------
+    dict
+        The card: data, recipe, steps, time, hardware, held-out top-1.
+
+    Raises
+    ------
+    SepViTError
+        On bad input; nothing is written then.
+    """
+    if output.suffix != ".safetensors":
+        raise SepViTError(f"weights are written as .safetensors, not {output.suffix or 'a folder'}")
+    if not output.parent.is_dir():
+        raise SepViTError(f"there is no folder {output.parent}")
+    if not recipe.data:
+        raise SepViTError("give the training data by --data: a folder per class, or a built-in set")
+    if qat and not weights:
+        raise SepViTError("quantisation-aware training starts from trained weights: give --weights")
+    first_size = recipe.resolution_schedule[0][0]
+    if weights:
+        model = load_checkpoint(weights, image_size=first_size)
+        if variant and find_variant(variant).key != model.config.variant:
+            model = widen(model, variant, recipe.seed)
+        rule = model.config.preprocessing
+        recipe = recipe.model_copy(
+            update={
+                "variant": model.config.variant,
+                "crop": rule.crop,
+                "mean": rule.mean,
+                "std": rule.std,
+            }
+        )
+        labels = model.config.labels
+    else:
+        labels = open_labels(recipe.data)
+        torch.manual_seed(recipe.seed)
+        drop_path = recipe.drop_path
+        model = create_model(
+            recipe.variant,
+            len(labels),
+            first_size,
+            preprocessing=rule_of(recipe),
+            labels=labels,
+            drop_path=find_variant(recipe.variant).drop_path if drop_path is None else drop_path,
+        )
+    validation, held_out = _evaluation_data(recipe, labels)
+    teacher = None
+    if recipe.distillation.weight:
+        name = recipe.distillation.teacher or (weights if qat else "")
+        if not name:
+            raise SepViTError("distillation needs a teacher: give its checkpoint by --teacher")
+        teacher = load_checkpoint(name, labels=labels)
+    run.mkdir(parents=True, exist_ok=True)
+    trainee: torch.nn.Module
+    if qat:
+        from ..quantize.training import QuantizedTrainee
+
+        images = open_dataset(recipe.data, labels, "calibration")
+        trainee = QuantizedTrainee.calibrated(model, recipe, images, keep_float, weight_bits)
+    else:
+        trainee = FloatTrainee(model)
+    trained = run_training(
+        trainee,
+        recipe,
+        run,
+        labels,
+        validation,
+        teacher=teacher,
+        cache=cache,
+        workers=workers,
+        resume=resume,
+        report=report,
+        epoch_done=epoch_done,
+    )
+    size = recipe.resolution_schedule[-1][0]
+    result = trained_model(trained)
+    set_image_size(result, size)
+    result.config = replace(result.config, labels=labels)
+    save_checkpoint(
+        result,
+        output,
+        dtype=torch.float16 if half else torch.float32,
+        trained_on=f"{recipe.data}/train" if recipe.data in BUILT_IN else None,
+    )
+    state = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
+    card: dict[str, Any] = {
+        "command": "python -m sepvit_edge.train " + " ".join(sys.argv[1:]),
+        "recipe": recipe.model_dump(mode="json", exclude_defaults=True),
+        "steps": state["step"],
+        "minutes": round(state["seconds"] / 60, 1),
+        "hardware": _hardware(),
+        "torch": torch.__version__.partition("+")[0],
+        "image_size": size,
+    }
+    if held_out is not None:
+        trained_size = cast(Any, trained)
+        trained_size.set_image_size(size)
+        card |= {
+            "held_out": held_out.name,
+            "held_out_images": len(held_out),
+            "held_out_top1": round(evaluate_top1(trained, held_out, recipe, size), 4),
+        }
+    output.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    return card
+
+
+def trained_model(trainee: torch.nn.Module) -> SepViT:
+    """Return the reference model that a trainee has become."""
+    if isinstance(trainee, FloatTrainee):
+        return trainee.model
+    finished: SepViT = cast(Any, trainee).finished()
+    return finished
+
+
+def _evaluation_data(
+    recipe: TrainingRecipe, labels: tuple[str, ...]
+) -> tuple[Dataset | None, Dataset | None]:
+    """Images for the curve, and images for the figure at the end; neither is trained on."""
+    if recipe.data in BUILT_IN:
+        return (
+            open_dataset(recipe.data, labels, "calibration"),
+            open_dataset(recipe.data, labels, "test"),
+        )
+    if not recipe.validation:
+        return None, None
+    data = open_dataset(recipe.validation, labels, "test")
+    return data, data
+
+
+def _hardware() -> str:
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    threads = torch.get_num_threads()
+    return f"{cpu_name()}, {threads} thread{'s' * (threads > 1)}"

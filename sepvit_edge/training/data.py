@@ -1,0 +1,220 @@
+"""Training images: augmented, seeded sample by sample, so that any step can be repeated."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..data import Dataset as Images
+from ..data import open_dataset, preprocess, to_rgb
+from ..data.glyphs import SIDE, Glyphs
+from ..variants import Preprocessing
+from .recipe import Augmentation, Plan, TrainingRecipe
+
+# What a batch sampler hands to the data set: epoch, image size, index.
+Key = tuple[int, int, int]
+
+
+class DrawnOnce:
+    """Glyphs that are drawn when they are first asked for, and kept in a file.
+
+    Drawing takes longer than a training step of a small model. Workers and runs share the file:
+    who comes first draws, and an image is marked as done when its pixels are written.
+
+    Parameters
+    ----------
+    glyphs : Glyphs
+        What to draw.
+    path : Path
+        Without its suffixes, ``.pixels`` and ``.done``.
+    """
+
+    def __init__(self, glyphs: Glyphs, path: Path) -> None:
+        self._glyphs = glyphs
+        count = len(glyphs)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._pixels = self._open(path.with_suffix(".pixels"), (count, SIDE, SIDE, 3))
+        self._done = self._open(path.with_suffix(".done"), (count,))
+        self.name = glyphs.name
+
+    @staticmethod
+    def _open(path: Path, shape: tuple[int, ...]) -> np.memmap:
+        with path.open("ab") as file:  # makes it, or leaves what another process wrote
+            file.truncate(int(np.prod(shape)))
+        return np.memmap(path, np.uint8, "r+", shape=shape)
+
+    def __len__(self) -> int:
+        return len(self._glyphs)
+
+    def pixels(self, index: int) -> np.ndarray:
+        """Return uint8 (96, 96, 3)."""
+        if not self._done[index]:
+            self._pixels[index] = np.asarray(self._glyphs[index].image)
+            self._done[index] = 1
+        return np.asarray(self._pixels[index])
+
+
+class TrainingImages(Dataset[tuple[Tensor, int]]):
+    """Augmented training images.
+
+    Parameters
+    ----------
+    recipe : TrainingRecipe
+        Data and augmentation.
+    labels : tuple of str
+        Class names.
+    cache : Path
+        Folder for images that are drawn once.
+    """
+
+    def __init__(self, recipe: TrainingRecipe, labels: tuple[str, ...], cache: Path) -> None:
+        self._recipe, self._cache = recipe, cache
+        self._rule = rule_of(recipe)
+        glyphs = recipe.data == "glyphs"
+        self._images: Images | None = None if glyphs else open_dataset(recipe.data, labels, "train")
+        self._drawn: dict[int, Glyphs | DrawnOnce] = {}
+        self._count = len(self._glyphs(0)) if self._images is None else len(self._images)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def _glyphs(self, epoch: int) -> Glyphs | DrawnOnce:
+        recipe = self._recipe
+        epoch = epoch % recipe.distinct_epochs if recipe.distinct_epochs else epoch
+        if epoch not in self._drawn:
+            wide = recipe.wide_fonts
+            glyphs = Glyphs("train", seed=recipe.seed, epoch=epoch, wide=wide)
+            name = f"glyphs-train{'-wide' * wide}-seed{recipe.seed}-epoch{epoch}"
+            kept = recipe.distinct_epochs > 0
+            self._drawn[epoch] = DrawnOnce(glyphs, self._cache / name) if kept else glyphs
+        return self._drawn[epoch]
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, int]:
+        """Return uint8 (3, size, size) and the label."""
+        epoch, size, index = key
+        seed = np.random.SeedSequence([self._recipe.seed, epoch, index]).generate_state(1)[0]
+        seed_everything(int(seed))
+        if self._images is None:
+            glyphs = self._glyphs(epoch)
+            label: int | None = index % len(open_labels("glyphs"))
+            image: Any = glyphs.pixels(index) if isinstance(glyphs, DrawnOnce) else glyphs[index]
+            image = image if isinstance(image, np.ndarray) else image.image
+        else:
+            sample = self._images[index]
+            image, label = sample.image, sample.label
+        assert label is not None
+        varied = _varied(image, self._recipe.augmentation, self._rule, size)
+        return torch.from_numpy(varied).permute(2, 0, 1).contiguous(), label
+
+
+def open_labels(data: str) -> tuple[str, ...]:
+    """Class names of a built-in set, or the folders' names.
+
+    Raises
+    ------
+    SepViTError
+        If there is no such folder, or it has no folders in it.
+    """
+    from ..data.datasets import Digits, class_folders
+    from ..data.glyphs import LABELS
+
+    built_in = {"digits": Digits.labels, "glyphs": LABELS}
+    return built_in[data] if data in built_in else class_folders(Path(data))
+
+
+def rule_of(recipe: TrainingRecipe) -> Preprocessing:
+    """Return the preprocessing that goes with the weights."""
+    return Preprocessing(recipe.crop, recipe.mean, recipe.std)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _varied(image: Any, how: Augmentation, rule: Preprocessing, size: int) -> np.ndarray:
+    """Crop, mirror and RandAugment; uint8 (size, size, 3)."""
+    if how == Augmentation() and isinstance(image, np.ndarray):
+        return preprocess(image, rule, size)
+    from PIL import Image
+    from timm.data.transforms import RandomResizedCropAndInterpolation
+
+    picture = to_rgb(Image.fromarray(image) if isinstance(image, np.ndarray) else image)
+    if how.crop_scale == (1.0, 1.0):
+        picture = Image.fromarray(preprocess(picture, rule, size))
+    else:
+        crop = RandomResizedCropAndInterpolation(size, how.crop_scale, interpolation="bilinear")
+        picture = crop(picture)
+    if how.flip and random.random() < how.flip:
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if how.randaugment:
+        picture = _randaugment(how.randaugment, size, rule.mean)(picture)
+    return np.array(picture)
+
+
+@cache
+def _randaugment(policy: str, size: int, mean: tuple[float, ...]) -> Any:
+    from timm.data.auto_augment import rand_augment_transform
+
+    parameters = {
+        "translate_const": int(size * 0.45),
+        "img_mean": tuple(round(255 * value) for value in mean),
+    }
+    return rand_augment_transform(policy, parameters)
+
+
+def training_loader(
+    images: TrainingImages, plan: Plan, first: int, rank: int, workers: int
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Load the batches of the steps from `first` on.
+
+    The order is drawn anew for each epoch; each device takes its share of every batch.
+    """
+
+    class Batches:
+        def __iter__(self) -> Iterator[list[Key]]:
+            recipe = plan.recipe
+            for step in range(first, plan.steps):
+                epoch, place = divmod(step, plan.steps_an_epoch)
+                order = _order(recipe.seed, epoch, plan.images)
+                start = (place * plan.world + rank) * recipe.batch
+                chosen = order[start : start + recipe.batch]
+                size = plan.image_size(step)
+                yield [(epoch, size, int(index)) for index in chosen]
+
+        def __len__(self) -> int:
+            return plan.steps - first
+
+    return DataLoader(
+        cast(Any, images),
+        batch_sampler=cast(Any, Batches()),
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+@lru_cache(2)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def evaluation_batches(
+    data: Images, rule: Preprocessing, size: int, batch: int = 64
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield uint8 (B, 3, size, size) and labels, preprocessed as everywhere."""
+    for start in range(0, len(data), batch):
+        samples = [data[i] for i in range(start, min(start + batch, len(data)))]
+        pixels = np.stack([preprocess(s.image, rule, size) for s in samples])
+        labels = torch.tensor([s.label for s in samples])
+        yield torch.from_numpy(pixels).permute(0, 3, 1, 2), labels

@@ -1,0 +1,251 @@
+"""Training recipes: what to train, on what, and how; TOML files that users copy and edit."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+
+from ..errors import SepViTError, unknown_name
+from ..recipe import Strict, first_fault
+from ..variants import IMAGENET_MEAN, IMAGENET_STD, check_image_size, find_variant
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class Augmentation(Strict):
+    """How training images are varied.
+
+    Attributes
+    ----------
+    crop_scale : tuple of float
+        Smallest and largest share of the image's area that a random crop keeps; ``(1, 1)`` takes
+        the image as evaluation does.
+    flip : float
+        Probability of a mirror image.
+    randaugment : str
+        timm's notation, for example ``"rand-m9-mstd0.5-inc1"``; empty for none.
+    erasing : float
+        Probability that a rectangle is replaced by noise.
+    mixup, cutmix : float
+        The alpha of each; 0 for none. With both, each batch draws one of them.
+    """
+
+    crop_scale: tuple[float, float] = (1.0, 1.0)
+    flip: float = Field(default=0.0, ge=0, le=1)
+    randaugment: str = ""
+    erasing: float = Field(default=0.0, ge=0, le=1)
+    mixup: float = Field(default=0.0, ge=0)
+    cutmix: float = Field(default=0.0, ge=0)
+
+
+class Distillation(Strict):
+    """Learning from a teacher's logits.
+
+    Attributes
+    ----------
+    teacher : str
+        A checkpoint, or a built-in one's name; the checkpoint that quantisation-aware training
+        starts from unless given.
+    weight : float
+        Of the teacher's loss; the labels' has the rest.
+    temperature : float
+        Both sides' logits are divided by it.
+    """
+
+    teacher: str = ""
+    weight: float = Field(default=0.0, ge=0, le=1)
+    temperature: float = Field(default=1.0, gt=0)
+
+
+class TrainingRecipe(Strict):
+    """One training run; with the seed and the data it is all that the result depends on.
+
+    Attributes
+    ----------
+    description : str
+        One line for people.
+    variant : str
+        ``"lite"``, ``"t"``, ``"s"`` or ``"b"``.
+    data : str
+        A folder with one folder per class, or a built-in set.
+    validation : str
+        The same for the curves; a built-in set has its own split.
+    wide_fonts : bool
+        Of `glyphs`: train on the fonts of the extra ``glyphs-wide`` too.
+    distinct_epochs : int
+        Of `glyphs`: draw so many epochs of images and then start over; 0 draws for ever.
+    epochs : int
+        Passes through the data.
+    batch : int
+        Images a step on each device, before accumulation.
+    accumulate : int
+        Steps whose gradients are added up before the weights change.
+    resolution_schedule : tuple of (int, float)
+        Image sizes in order, each with its share of the epochs; no weight depends on them.
+    crop : float
+        Share that evaluation's centre crop keeps.
+    mean, std : tuple of float
+        Of the input's normalisation.
+    learning_rate, minimum_learning_rate : float
+        At the peak, and at the end of the cosine.
+    warmup_epochs : float
+        Linear rise to the peak.
+    weight_decay : float
+        AdamW's; biases and norms have none.
+    clip : float
+        Largest norm of the gradient; 0 for no limit.
+    label_smoothing, drop_path : float
+        Regularisation; `drop_path` is the variant's own unless given.
+    ema : float
+        Decay of the weights' moving average, which is what is saved; 0 for none.
+    precision : str
+        ``"bf16"`` (autocast) or ``"fp32"``.
+    seed : int
+        Of weights, order and augmentation.
+    augmentation, distillation : Augmentation, Distillation
+        See there.
+    """
+
+    description: str = ""
+    variant: str = "lite"
+    data: str = ""
+    validation: str = ""
+    wide_fonts: bool = False
+    distinct_epochs: int = Field(default=0, ge=0)
+    epochs: int = Field(default=30, ge=1)
+    batch: int = Field(default=64, ge=2)
+    accumulate: int = Field(default=1, ge=1)
+    resolution_schedule: tuple[tuple[int, float], ...] = ((224, 1.0),)
+    crop: float = Field(default=0.875, gt=0, le=1)
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    learning_rate: float = Field(default=1e-3, gt=0)
+    minimum_learning_rate: float = Field(default=1e-5, ge=0)
+    warmup_epochs: float = Field(default=1.0, ge=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    clip: float = Field(default=1.0, ge=0)
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    drop_path: float | None = Field(default=None, ge=0, lt=1)
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    precision: Literal["bf16", "fp32"] = "bf16"
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    augmentation: Augmentation = Augmentation()
+    distillation: Distillation = Distillation()
+
+    @field_validator("variant")
+    @classmethod
+    def _known(cls, variant: str) -> str:
+        return find_variant(variant).key
+
+    @field_validator("resolution_schedule")
+    @classmethod
+    def _sizes(cls, schedule: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:
+        if not schedule or min(share for _, share in schedule) <= 0:
+            raise ValueError("each size needs a positive share of the epochs")
+        for size, _ in schedule:
+            check_image_size(size)
+        return schedule
+
+
+def parse_schedule(text: str) -> tuple[tuple[int, float], ...]:
+    """Read ``"96,160,224"`` (equal shares) or ``"96:3,160:2,224:1"``.
+
+    Raises
+    ------
+    SepViTError
+        If it is neither.
+    """
+    schedule = []
+    for part in text.split(","):
+        size, _, share = part.partition(":")
+        try:
+            schedule.append((int(size), float(share or 1)))
+        except ValueError:
+            raise SepViTError(
+                f"a resolution schedule is SIZE,SIZE ... or SIZE:SHARE,SIZE:SHARE ..., not {text!r}"
+            ) from None
+    return tuple(schedule)
+
+
+def training_recipes() -> dict[str, Path]:
+    """Return the recipes that ship with the package, by name."""
+    return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.toml"))}
+
+
+def load_training_recipe(name_or_file: str, changes: dict[str, Any]) -> TrainingRecipe:
+    """Read a recipe by name or from a file, and change what the command line states.
+
+    Parameters
+    ----------
+    name_or_file : str
+        Empty for the defaults.
+    changes : dict
+        Values by key of the recipe.
+
+    Raises
+    ------
+    SepViTError
+        If there is none, or a value is not allowed; the key is named.
+    """
+    document: dict[str, Any] = {}
+    if name_or_file:
+        path = training_recipes().get(name_or_file, Path(name_or_file))
+        if not path.is_file():
+            if path.suffix == ".toml" or len(path.parts) > 1:
+                raise SepViTError(f"there is no training recipe {path}")
+            raise unknown_name("training recipe", name_or_file, training_recipes())
+        try:
+            document = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SepViTError(f"the training recipe {path} is not valid TOML: {error}") from None
+    try:
+        return TrainingRecipe.model_validate(document | changes)
+    except ValidationError as error:
+        raise SepViTError(f"the training recipe: {first_fault(error)}") from None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where in a training run each step stands; all of it is a function of the step's number.
+
+    Parameters
+    ----------
+    recipe : TrainingRecipe
+        Epochs, batch and resolution schedule.
+    images : int
+        Of the training data.
+    world : int
+        Devices.
+    """
+
+    recipe: TrainingRecipe
+    images: int
+    world: int
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """Full batches only: what is left over comes in another order in the next epoch."""
+        return self.images // (self.recipe.batch * self.world)
+
+    @property
+    def steps(self) -> int:
+        """Of the whole run."""
+        return self.steps_an_epoch * self.recipe.epochs
+
+    def image_size(self, step: int) -> int:
+        """Side of the images of a step."""
+        schedule = self.recipe.resolution_schedule
+        total, reached = sum(share for _, share in schedule), 0.0
+        for size, share in schedule:
+            reached += share
+            if step < math.ceil(self.steps * reached / total):
+                return size
+        return schedule[-1][0]
