@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,9 @@ from safetensors.numpy import save_file
 
 from . import parity
 from .backends import BACKENDS, Lowering, get_backend
-from .data import Dataset, open_dataset, preprocess
-from .data.datasets import Digits, Unlabelled
+from .data import Dataset, open_dataset, preprocess, refuse_overlap
+from .data.datasets import BUILT_IN, Digits, Unlabelled
+from .data.glyphs import Glyphs
 from .edge import EdgeModel, EdgeOptions
 from .errors import CheckFailed, SepViTError
 from .files import file_sha256
@@ -24,6 +25,7 @@ from .package import (
     GOLDEN,
     LABELS,
     SCHEMA_VERSION,
+    FloatLayer,
     InputFacts,
     Manifest,
     ModelFacts,
@@ -31,6 +33,7 @@ from .package import (
     Package,
     PackageSession,
     Placement,
+    QuantizationFacts,
     RuntimeFacts,
     SourceFacts,
     check_destination,
@@ -42,13 +45,17 @@ from .package import (
     versions_used,
     write_manifest,
 )
-from .recipe import Recipe, find_recipe
+from .quantize import SCHEME, Quantization, apply_quantization, calibrate
+from .quantize.scheme import choose_float
+from .recipe import Precision, Recipe, find_recipe
 from .reference import SepViT, count_macs, count_parameters
 from .variants import find_variant
 from .weights import builtin_checkpoints, load_checkpoint, source_of, weights_digest
 
 # What an export without labelled data measures parity on: enough for the distance of the logits.
 UNLABELLED_IMAGES = 32
+# Ten a class; `evaluate` takes all of them.
+GLYPHS_IMAGES = 620
 _TOOLS = ("numpy", "pillow", "sepvit-edge", "torch")
 
 
@@ -62,6 +69,7 @@ def export_package(
     batch: int = 1,
     data: Dataset | None = None,
     images: int | None = None,
+    calibration: Dataset | None = None,
     force: bool = False,
     step: Callable[[str], None] = lambda _: None,
 ) -> Package:
@@ -74,7 +82,8 @@ def export_package(
     target : str
         The runtime.
     precision : str, optional
-        ``"fp32"``, ``"fp16"`` or ``"int8"``, as far as the target has it; fp32 unless given.
+        ``"fp32"``, ``"fp16"`` or ``"int8"``, as far as the target has it; int8 unless given where
+        the model is quantisation-aware, else fp32.
     output : str or Path, optional
         The folder; ``packages/<variant>-<target>-<precision>`` unless given.
     recipe : Recipe, optional
@@ -85,6 +94,9 @@ def export_package(
         What parity is measured on; built-in images unless given.
     images : int, optional
         At most so many of them.
+    calibration : Dataset, optional
+        What a model that is not quantisation-aware is calibrated on for int8; built-in images
+        unless given.
     force : bool
         Replace an existing package.
     step : callable
@@ -102,7 +114,7 @@ def export_package(
     CheckFailed
         If the result breaks the recipe's placement budget.
     """
-    recipe = recipe or find_recipe(target, precision)
+    recipe = recipe or find_recipe(target, precision or default_precision(model))
     destination = Path(output) if output else default_output(model, recipe)
     check_destination(destination, force)
     if batch < 1:
@@ -112,9 +124,15 @@ def export_package(
     data, images = (data, images) if data else default_data(model, images)
     model = model.eval()
 
+    quantization = None
+    if recipe.precision == "int8":
+        step("quantising")
+        quantization = quantization_for(model, recipe, calibration)
+        if not quantization.trained:
+            _refuse_calibrated(data, calibration or default_calibration(model))
     step("computing the edge form")
     edge = EdgeModel(model, batch, EdgeOptions(**recipe.edge.model_dump()))
-    job = lowering(model, edge, recipe)
+    job = lowering(model, edge, recipe, quantization)
     with replacing(destination, force) as folder:
         step(f"lowering to {backend.target}")
         placement = backend.lower(job, folder)
@@ -127,15 +145,68 @@ def export_package(
             session = PackageSession(Package(folder), threads=1)
             _write_golden(model, session, folder)
             step(f"measuring parity on {data.name}")
-            measured = parity.measure(session, model, data, images)
+            measured = parity.measure(session, model, data, images, quantization=quantization)
         del session  # ExecuTorch changes its number of threads only while nothing is loaded
         _write(manifest.model_copy(update={"parity": measured}), folder)
     return Package(destination)
 
 
-def lowering(model: SepViT, edge: EdgeModel, recipe: Recipe) -> Lowering:
-    """Trace an edge model and state the facts that go into files and manifest."""
+def default_precision(model: SepViT) -> Precision:
+    """int8 where the model is quantisation-aware, else fp32."""
+    return "fp32" if model.quantization is None else "int8"
+
+
+def quantization_for(
+    model: SepViT, recipe: Recipe, calibration: Dataset | None = None
+) -> Quantization:
+    """Return the int8 layers of a package: the model's own, or calibrated ones.
+
+    Parameters
+    ----------
+    model : SepViT
+        The reference.
+    recipe : Recipe
+        States what stays float, and how many images to calibrate on.
+    calibration : Dataset, optional
+        Built-in images unless given.
+
+    Raises
+    ------
+    SepViTError
+        If a pattern of the recipe matches no layer.
+    """
+    options = recipe.quantization
+    own = model.quantization
+    if own is None:
+        data = calibration or default_calibration(model)
+        images = options.calibration_images
+        with parity.torch_threads(1):
+            return calibrate(model, data, images=images, keep_float=options.keep_float)
+    floats = choose_float([*own.layers, *own.float_layers], options.keep_float)
+    layers = {name: layer for name, layer in own.layers.items() if name not in floats}
+    return replace(own, layers=layers, float_layers={**own.float_layers, **floats})
+
+
+def default_calibration(model: SepViT) -> Dataset:
+    """Built-in calibration images: of what the model was trained on, where that is known."""
+    if model.source is not None and model.source.trained_on == "glyphs/train":
+        return Glyphs("calibration")
+    return Digits("calibration")
+
+
+def _refuse_calibrated(data: Dataset, calibration: Dataset) -> None:
+    # Splits of glyphs differ by their fonts; to hash them all takes seconds.
+    if not data.name.startswith("glyphs/"):
+        refuse_overlap(data, calibration, "calibration")
+
+
+def lowering(
+    model: SepViT, edge: EdgeModel, recipe: Recipe, quantization: Quantization | None = None
+) -> Lowering:
+    """Quantise and trace an edge model, and state the facts that go into files and manifest."""
     config = model.config
+    if quantization is not None:
+        apply_quantization(edge, quantization)
     interleaved = edge.options.input == "uint8-nhwc"
     program = trace(edge)
     return Lowering(
@@ -160,6 +231,19 @@ def lowering(model: SepViT, edge: EdgeModel, recipe: Recipe) -> Lowering:
             crop_size=config.image_size,
             **asdict(config.preprocessing),
         ),
+        quantization=None if quantization is None else _quantization_facts(quantization),
+    )
+
+
+def _quantization_facts(quantization: Quantization) -> QuantizationFacts:
+    calibration, floats = quantization.calibration, quantization.float_layers
+    return QuantizationFacts(
+        scheme=SCHEME,
+        trained=quantization.trained,
+        float_layers=[FloatLayer(name=name, reason=reason) for name, reason in floats.items()],
+        calibration_data=calibration.data,
+        calibration_images=calibration.images,
+        calibration_sha256=calibration.sha256,
     )
 
 
@@ -176,7 +260,7 @@ def make_manifest(
         output=OutputFacts(name="logits", shape=[job.input.shape[0], job.model.num_classes]),
         target=job.recipe.target,
         precision=job.recipe.precision,
-        quantization=None,
+        quantization=job.quantization,
         runtime=RuntimeFacts(
             name=runtime.distribution,
             version=installed,
@@ -193,7 +277,11 @@ def make_manifest(
 
 
 def run_twin(
-    model: SepViT, recipe: Recipe, pixels: np.ndarray, edge: EdgeModel | None = None
+    model: SepViT,
+    recipe: Recipe,
+    pixels: np.ndarray,
+    edge: EdgeModel | None = None,
+    calibration: Dataset | None = None,
 ) -> dict[str, np.ndarray]:
     """Lower a twin of a package, with every part's output tapped, and run it.
 
@@ -207,6 +295,8 @@ def run_twin(
         uint8 (1, image_size, image_size, 3).
     edge : EdgeModel, optional
         The edge form to lower; the tapped one of `model` unless given.
+    calibration : Dataset, optional
+        As for the package.
 
     Returns
     -------
@@ -217,7 +307,9 @@ def run_twin(
     installed = check_runtime(BACKENDS[recipe.target])
     if edge is None:
         edge = EdgeModel(model, 1, EdgeOptions(**recipe.edge.model_dump()), taps=True)
-    job = lowering(model, edge, recipe)
+    int8 = recipe.precision == "int8"
+    quantization = quantization_for(model, recipe, calibration) if int8 else None
+    job = lowering(model, edge, recipe, quantization)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         placement = backend.lower(job, folder)
@@ -267,6 +359,7 @@ def verify_package(
     path: str | Path,
     weights: str | Path | None = None,
     data: str | Path | None = None,
+    calibration: str | Path | None = None,
     step: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Rebuild a package from its recipe and weights, and compare all bytes.
@@ -279,6 +372,8 @@ def verify_package(
         Its checkpoint, where that is not built in.
     data : str or Path, optional
         What its parity was measured on, where that is not built in.
+    calibration : str or Path, optional
+        What it was calibrated on, where that is not built in.
     step : callable
         Told what is being done.
 
@@ -295,7 +390,8 @@ def verify_package(
     model = reference_of(package, weights)
     images = manifest.parity.images if manifest.parity else None
     dataset = open_dataset(data, package.labels) if data else None
-    if dataset is None and manifest.parity and not manifest.parity.data.startswith("digits/"):
+    built_in = tuple(f"{name}/" for name in BUILT_IN)
+    if dataset is None and manifest.parity and not manifest.parity.data.startswith(built_in):
         raise SepViTError(f"give the folder {manifest.parity.data} by --data to verify {path}")
     with tempfile.TemporaryDirectory() as scratch:
         again = Path(scratch) / "package"
@@ -306,6 +402,7 @@ def verify_package(
             batch=manifest.input.shape[0],
             data=dataset,
             images=images,
+            calibration=open_dataset(calibration, package.labels) if calibration else None,
             step=step,
         )
         step("comparing")
@@ -332,8 +429,11 @@ def default_data(model: SepViT, images: int | None = None) -> tuple[Dataset, int
     With labels where the model was trained on the built-in set, else without.
     """
     digits = Digits("test")
-    if model.source is not None and model.source.trained_on == "digits/train":
+    trained_on = model.source.trained_on if model.source is not None else None
+    if trained_on == "digits/train":
         return digits, images
+    if trained_on == "glyphs/train":
+        return Glyphs("test"), images or GLYPHS_IMAGES
     return Unlabelled(digits), images or UNLABELLED_IMAGES
 
 

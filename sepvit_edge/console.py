@@ -110,9 +110,12 @@ def parity_rows(parity: Parity) -> list[tuple[str, str]]:
     rows = [
         ("compared on", f"{parity.images} images of {parity.data}"),
         ("max abs error", f"{parity.max_abs_error:.2g} (logits span {parity.logits_range:.3g})"),
-        ("SQNR", f"{parity.sqnr_db:.1f} dB"),
+        ("SQNR", f"{parity.sqnr_db:.1f} dB against fp32"),
         ("top-1 agreement", f"{parity.top1_agreement:.2%}"),
     ]
+    if parity.sqnr_quantized_db is not None:
+        rounding = f"{parity.sqnr_quantized_db:.1f} dB against torch's int8"
+        rows.insert(3, ("SQNR of rounding", rounding))
     if parity.top1_reference is not None and parity.top1_package is not None:
         rows.append(("top-1 reference", f"{parity.top1_reference:.2%}"))
         rows.append(("top-1 package", f"{parity.top1_package:.2%}"))
@@ -149,3 +152,19 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=stderr, transient=True) as bar:
         task = bar.add_task(title, total=total)
         yield lambda steps: bar.advance(task, steps)
+
+
+@contextmanager
+def step_progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Show a bar over numbered steps on standard error, with a text that changes.
+
+    Yields
+    ------
+    callable
+        Takes the step, the number of steps and the text.
+    """
+    text = TextColumn("{task.fields[text]}")
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), text)
+    with Progress(*columns, console=stderr, transient=True) as bar:
+        task = bar.add_task(title, total=None, text="")
+        yield lambda step, steps, text: bar.update(task, completed=step, total=steps, text=text)

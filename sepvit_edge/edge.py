@@ -55,10 +55,14 @@ class EdgeOptions:
         for runtimes that convert no integers.
     layer_norm : str
         ``"native"`` or ``"linear"`` (principle 8).
+    classifier : str
+        Weights of a quantised classifier, whose logits stay float: ``"int8"``, or ``"float"`` for
+        XNNPACK, which has no int8 product with a float result.
     """
 
     input: Literal["uint8-nhwc", "float32-nchw"] = "uint8-nhwc"
     layer_norm: Literal["native", "linear"] = "native"
+    classifier: Literal["int8", "float"] = "int8"
 
 
 def _frozen(values: Tensor | None) -> nn.Parameter:
@@ -414,3 +418,89 @@ class EdgeModel(nn.Module):
         if taps is None:
             return logits
         return (logits, *(taps[name] for name in self.tap_names))
+
+
+def set_batch(edge: EdgeModel, batch: int) -> None:
+    """Change the number of images a call in place; for training, where the last batch is smaller.
+
+    A traced graph keeps the batch that it was traced with.
+    """
+    before = edge.batch
+    for module in edge.modules():
+        if isinstance(module, DSA):
+            module.count = module.count // before * batch
+            if module.separable:
+                windows = len(module.window_tokens) // before
+                tokens = module.window_tokens[:windows].repeat(batch, 1, 1)
+                module.window_tokens = nn.Buffer(tokens)
+        if isinstance(module, (PSA, Block, Head, EdgeModel)):
+            module.batch = batch
+
+
+def reference_key(layer: str) -> str:
+    """Name of the reference's weight that a linear or convolution of the edge form came from.
+
+    Parameters
+    ----------
+    layer : str
+        Module name in an `EdgeModel`, as ``stages.2.blocks.4.psa.q``.
+    """
+    if layer == "head.classifier":
+        return "head.weight"
+    _, stage, kind, *rest = layer.split(".")
+    if kind == "patch_embedding":
+        return f"patch_embeds.{stage}.proj.weight"
+    if kind == "cpe":
+        return f"pos_block.{stage}.proj.0.weight"
+    index, part = rest[0], ".".join(rest[1:])
+    part = {"dsa": "attn.DSA_qkv", "psa": "attn.PSA_qk", "pro": "attn.proj"}.get(part[:3], part)
+    return f"blocks.{stage}.{index}.{part}.weight"
+
+
+def unfold(edge: EdgeModel, model: SepViT) -> dict[str, Tensor]:
+    """State dict of the reference model that computes what an edge model computes.
+
+    The inverse of the folding above. What was folded away for good is neutral in the result: the
+    affine parts of norm2 and of the last norm are ones and zeros.
+
+    Parameters
+    ----------
+    edge : EdgeModel
+        Its linears and convolutions need a float `weight` and a `bias`.
+    model : SepViT
+        The model it was made from; window tokens and the norms in front of them are its own.
+    """
+    state = {key: value.detach().clone() for key, value in model.state_dict().items()}
+
+    def put(key: str, *modules: nn.Module, scales: tuple[float, ...] = (1.0, 1.0, 1.0)) -> None:
+        pairs = list(zip(modules, scales, strict=False))
+        for name in ("weight", "bias"):
+            values = [cast(Tensor, getattr(m, name)).detach().double() / s for m, s in pairs]
+            state[f"{key}.{name}"] = torch.cat(values).float()
+
+    q_scale = HEAD_DIM**-0.5
+    for i, stage in enumerate(cast(list[Stage], list(edge.stages))):
+        embed = f"patch_embeds.{i}"
+        put(f"{embed}.proj", stage.patch_embedding.proj)
+        put(f"{embed}.norm", stage.patch_embedding.norm)
+        if i == 0:
+            std = torch.tensor(model.config.preprocessing.std).reshape(1, 3, 1, 1) * 255
+            state[f"{embed}.proj.weight"] *= std
+        put(f"pos_block.{i}.proj.0", stage.cpe.proj)
+        state[f"pos_block.{i}.proj.0.weight"][:, :, 1, 1] -= 1
+        for j, block in enumerate(cast(list[Block], list(stage.blocks))):
+            key, dsa, psa = f"blocks.{i}.{j}", block.dsa, block.psa
+            put(f"{key}.norm1", dsa.norm)
+            put(f"{key}.attn.DSA_qkv", dsa.q, dsa.k, dsa.v, scales=(q_scale, 1.0, 1.0))
+            if psa is not None:
+                put(f"{key}.attn.win_tokens_norm", psa.norm)
+                put(f"{key}.attn.PSA_qk", psa.q, psa.k, scales=(q_scale, 1.0))
+            put(f"{key}.attn.proj", block.proj)
+            put(f"{key}.mlp.fc1", block.mlp.fc1)
+            put(f"{key}.mlp.fc2", block.mlp.fc2)
+            state[f"{key}.norm2.weight"].fill_(1)
+            state[f"{key}.norm2.bias"].zero_()
+    put("head", edge.head.classifier)
+    state["norm.weight"].fill_(1)
+    state["norm.bias"].zero_()
+    return state

@@ -1,4 +1,7 @@
-"""Measure a package on images: `python -m sepvit_edge.evaluate PACKAGE [--data FOLDER]`."""
+"""Measure a package on images: `python -m sepvit_edge.evaluate PACKAGE [--data FOLDER]`.
+
+Or everything at once: `python -m sepvit_edge.evaluate --all [--weights CHECKPOINT ...]`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import typer
 
 from .console import (
     command,
+    console,
     emit_json,
     parity_rows,
     print_columns,
@@ -25,10 +29,22 @@ if TYPE_CHECKING:
 
 @command
 def main(
-    package: Annotated[Path, typer.Argument(help="A package's folder.")],
+    package: Annotated[Path | None, typer.Argument(help="A package's folder.")] = None,
     data: Annotated[str, typer.Option(help="A folder per class, or a built-in set.")] = "",
     weights: Annotated[
-        str, typer.Option(help="The checkpoint it was made from; found if built in.")
+        list[str] | None,
+        typer.Option(
+            help="The checkpoint it was made from, found if built in; several with --all."
+        ),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every runtime and precision of the --weights.")
+    ] = False,
+    target: Annotated[
+        list[str] | None, typer.Option(help="With --all: this runtime only; can be repeated.")
+    ] = None,
+    calibration: Annotated[
+        str, typer.Option(help="With --by-block: what an int8 package was calibrated on.")
     ] = "",
     images: Annotated[int, typer.Option(help="At most so many images.")] = 0,
     by_block: Annotated[
@@ -41,42 +57,106 @@ def main(
 ) -> None:
     """Top-1 accuracy of a package, and its distance to the fp32 reference."""
     from . import parity
-    from .build import default_data, reference_of
+    from .build import default_data, quantization_for, reference_of
     from .data import open_dataset
+    from .errors import SepViTError
     from .package import open_package
 
+    if everything:
+        _everything(weights or [], data, images or None, target or [], json)
+        return
+    if package is None:
+        raise SepViTError("name a package, or give --all for every runtime of the built-in weights")
     session = open_package(package, threads)
-    model = reference_of(session.package, weights or None)
+    model = reference_of(session.package, weights[0] if weights else None)
     dataset, limit = (
         (open_dataset(data, session.package.labels), images or None)
         if data
         else default_data(model, images or None)
     )
     if by_block:
-        _by_block(session.package, model, dataset, json)
+        _by_block(session.package, model, dataset, calibration, json)
         return
     count = min(len(dataset), limit or len(dataset))
+    # Of a calibrated package the scales are in its own files only.
+    own = session.package.manifest.precision == "int8" and model.quantization is not None
+    quantization = quantization_for(model, session.package.manifest.recipe) if own else None
     with parity.torch_threads(threads), progress(f"running {dataset.name}", count) as advance:
-        measured = parity.measure(session, model, dataset, limit, advance)
+        measured = parity.measure(session, model, dataset, limit, advance, quantization)
     if json:
         emit_json(measured.model_dump(mode="json"))
     else:
         print_table(str(package), parity_rows(measured))
 
 
-def _by_block(package: Package, model: SepViT, dataset: Dataset, json: bool) -> None:
+def _everything(
+    weights: list[str], data: str, images: int | None, only: list[str], json: bool
+) -> None:
+    from dataclasses import asdict
+
+    from .build import default_data
+    from .comparison import compare_everything
+    from .data import open_dataset
+    from .weights import builtin_checkpoints, default_checkpoint, load_checkpoint
+
+    names = weights or [default_checkpoint().stem]
+    builtin = builtin_checkpoints()
+    checkpoints = [(Path(n).stem, load_checkpoint(builtin.get(n, Path(n)))) for n in names]
+    model = checkpoints[0][1]
+    dataset = open_dataset(data, model.config.labels) if data else default_data(model)[0]
+    with steps() as step:
+        result = compare_everything(checkpoints, dataset, images=images, only=only, step=step)
+    if json:
+        emit_json(asdict(result))
+        return
+    header = ["checkpoint", "runtime", "precision", "MB", "top-1", "difference, 95 % interval"]
+    header += ["agreement", "SQNR dB", "to torch int8"]
+    rows = []
+    for row in result.rows:
+        difference = "-"
+        if row.difference is not None and row.interval is not None:
+            low, high = row.interval
+            difference = f"{row.difference:+.2%} ({low:+.2%} to {high:+.2%})"
+        rows.append(
+            [
+                row.checkpoint,
+                row.runtime,
+                row.precision,
+                "-" if row.megabytes is None else f"{row.megabytes:.2f}",
+                "-" if row.top1 is None else f"{row.top1:.2%}",
+                difference,
+                f"{row.agreement:.2%}",
+                "-" if row.sqnr_db is None else f"{row.sqnr_db:.1f}",
+                "-" if row.sqnr_quantized_db is None else f"{row.sqnr_quantized_db:.1f}",
+            ]
+        )
+    rows += [["", target, sentence] for target, sentence in result.missing.items()]
+    print_columns(header, rows)
+    first = result.rows[0]
+    console.print(
+        f"{result.images} images of {result.data}; differences and agreement to "
+        f"{first.checkpoint} in {first.runtime} {first.precision}"
+    )
+    for name, share in result.least_agreement.items():
+        console.print(f"{name}: any two runtimes agree on {share:.2%} at least")
+
+
+def _by_block(
+    package: Package, model: SepViT, dataset: Dataset, calibration: str, json: bool
+) -> None:
     from dataclasses import asdict
 
     from . import parity
     from .build import run_twin
-    from .data import preprocess
+    from .data import open_dataset, preprocess
     from .errors import CheckFailed
 
     manifest = package.manifest
     pixels = preprocess(dataset[0].image, package.preprocessing, manifest.model.image_size)[None]
     with steps() as step:
         step("building and running the tapped twin")
-        outputs = run_twin(model, manifest.recipe, pixels)
+        images = open_dataset(calibration, package.labels, "calibration") if calibration else None
+        outputs = run_twin(model, manifest.recipe, pixels, calibration=images)
         taps = parity.by_block(outputs, model, pixels, manifest.precision)
     if json:
         emit_json([asdict(tap) for tap in taps])

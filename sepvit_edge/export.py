@@ -12,7 +12,8 @@ import typer
 from .console import command, emit_json, parity_rows, print_columns, print_table, steps
 
 if TYPE_CHECKING:
-    from .package import Package
+    from .data import Dataset
+    from .package import Manifest, Package
     from .profiling.latency import Latency
     from .recipe import Recipe
     from .reference import SepViT
@@ -37,6 +38,13 @@ def main(
         str, typer.Option(help="What parity is measured on: a folder or a built-in set.")
     ] = "",
     images: Annotated[int, typer.Option(help="At most so many images of it.")] = 0,
+    calibration: Annotated[
+        str, typer.Option(help="Images to calibrate int8 on: a folder or a built-in set.")
+    ] = "",
+    keep_float: Annotated[
+        list[str] | None,
+        typer.Option(help="Layers to leave in float, as 'stages.0.*'; can be repeated."),
+    ] = None,
     verify: Annotated[
         Path | None, typer.Option(metavar="PACKAGE", help="Rebuild a package, compare all bytes.")
     ] = None,
@@ -46,26 +54,39 @@ def main(
     """Export a checkpoint as a package that is checked, measured and reproducible.
 
     Without options: the built-in SepViT weights, for OpenVINO, checked on images that they were
-    not trained on.
+    not trained on. Quantisation-aware weights become int8 packages unless --precision says
+    otherwise.
     """
     from .build import verify_package
 
     if verify is not None:
         with steps() as step:
-            verify_package(verify, weights or None, data or None, step)
+            verify_package(verify, weights or None, data or None, calibration or None, step)
         if json:
             emit_json({"package": str(verify), "identical": True})
         else:
             print_table(str(verify), [("rebuilt", "identical, byte for byte")])
         return
-    wanted = Wanted(weights, variant, labels, image_size, batch, data, images, force)
+    wanted = Wanted(
+        weights,
+        variant,
+        labels,
+        image_size,
+        batch,
+        data,
+        images,
+        calibration,
+        tuple(keep_float or ()),
+        force,
+    )
     if target == "all":
         _export_all(wanted, recipe, precision, output, json)
         return
-    chosen = choose_recipe(recipe, target, precision)
+    choose_recipe(recipe, target, precision)  # refuses what does not exist before it loads anything
     with steps() as step:
         step("loading the weights")
         model = choose_model(weights, variant, labels, image_size)
+        chosen = choose_recipe(recipe, target, precision, model, wanted.keep_float)
         package, latency = export_one(wanted, model, chosen, output, step)
     if json:
         emit_json(_document(package, latency))
@@ -84,6 +105,8 @@ class Wanted:
     batch: int
     data: str
     images: int
+    calibration: str
+    keep_float: tuple[str, ...]
     force: bool
 
 
@@ -110,6 +133,7 @@ def export_one(
         batch=wanted.batch,
         data=open_dataset(wanted.data, model.config.labels) if wanted.data else None,
         images=wanted.images or None,
+        calibration=calibration_data(wanted.calibration, model, recipe),
         force=wanted.force,
         step=step,
     )
@@ -136,7 +160,9 @@ def _export_all(
     with steps() as step:
         step("loading the weights")
         model = choose_model(wanted.weights, wanted.variant, wanted.labels, wanted.image_size)
-        recipes = [choose_recipe("", target, precision) for target in targets()]
+        recipes = [
+            choose_recipe("", target, precision, model, wanted.keep_float) for target in targets()
+        ]
         folders = [default_output(model, chosen) for chosen in recipes]
         if output is not None:
             folders = [output / folder.name for folder in folders]
@@ -188,27 +214,68 @@ def _document(package: Package, latency: Latency | None) -> dict[str, object]:
     }
 
 
-def choose_recipe(recipe: str, target: str, precision: str) -> Recipe:
-    """Return the recipe that the options name.
+def choose_recipe(
+    recipe: str,
+    target: str,
+    precision: str,
+    model: SepViT | None = None,
+    keep_float: tuple[str, ...] = (),
+) -> Recipe:
+    """Return the recipe that the options name; of no precision, the model's own.
 
     Raises
     ------
     SepViTError
         If there is none, or the options contradict each other.
     """
+    from .build import default_precision
     from .errors import SepViTError
     from .recipe import find_recipe, load_recipe
 
-    if not recipe:
-        return find_recipe(target or "openvino", precision or None)
-    chosen = load_recipe(recipe)
-    for option, given, stated in (
-        ("--target", target, chosen.target),
-        ("--precision", precision, chosen.precision),
-    ):
-        if given and given != stated:
-            raise SepViTError(f"{option} {given} contradicts --recipe {recipe}, which has {stated}")
-    return chosen
+    if recipe:
+        chosen = load_recipe(recipe)
+        for option, given, stated in (
+            ("--target", target, chosen.target),
+            ("--precision", precision, chosen.precision),
+        ):
+            if given and given != stated:
+                raise SepViTError(
+                    f"{option} {given} contradicts --recipe {recipe}, which has {stated}"
+                )
+    else:
+        own = default_precision(model) if model is not None else None
+        chosen = find_recipe(target or "openvino", precision or own)
+    if not keep_float or model is None:
+        return chosen
+    if chosen.precision != "int8":
+        raise SepViTError(f"--keep-float is for int8, this package is {chosen.precision}")
+    kept = (*chosen.quantization.keep_float, *keep_float)
+    options = chosen.quantization.model_copy(update={"keep_float": kept})
+    return chosen.model_copy(update={"quantization": options})
+
+
+def calibration_data(calibration: str, model: SepViT, recipe: Recipe) -> Dataset | None:
+    """Return what the option names; say so where nothing fits and it names nothing.
+
+    Raises
+    ------
+    SepViTError
+        If there is no such data, or nothing is to be calibrated.
+    """
+    from .console import warn
+    from .data import open_dataset
+    from .data.datasets import Unlabelled
+    from .errors import SepViTError
+
+    calibrated = recipe.precision == "int8" and model.quantization is None
+    if calibration:
+        if not calibrated:
+            why = "they are quantisation-aware" if model.quantization else "it is not int8"
+            raise SepViTError(f"--calibration has no use here: {why}")
+        return Unlabelled(open_dataset(calibration, model.config.labels, "calibration"))
+    if calibrated and (model.source is None or model.source.trained_on is None):
+        warn("calibrated on built-in digits; give typical images by --calibration FOLDER")
+    return None
 
 
 def choose_model(weights: str, variant: str, labels: str, image_size: int) -> SepViT:
@@ -238,7 +305,7 @@ def summary(package: Package, latency: Latency | None) -> list[tuple[str, str]]:
         ("parameters", f"{model.parameters:,}"),
         ("MACs", f"{model.macs / 1e9:.3f} G an image"),
         ("input", f"{manifest.input.dtype} {shape} ({manifest.input.layout}), RGB pixels 0-255"),
-        ("precision", manifest.precision),
+        ("precision", precision_text(manifest)),
         ("runtime", f"{manifest.runtime.name} {manifest.runtime.version}"),
         ("", ""),
     ]
@@ -258,6 +325,17 @@ def summary(package: Package, latency: Latency | None) -> list[tuple[str, str]]:
     per = f"{latency.runs} runs, {latency.threads} thread{plural}"
     rows.append(("latency", f"p50 {latency.p50_ms:.2f} ms ({per}, this machine)"))
     return rows
+
+
+def precision_text(manifest: Manifest) -> str:
+    """Precision, and how int8 came about."""
+    facts = manifest.quantization
+    if facts is None:
+        return manifest.precision
+    how = f"calibrated on {facts.calibration_images} images of {facts.calibration_data}"
+    how = "quantisation-aware" if facts.trained else how
+    kept = f", {len(facts.float_layers)} layers in float" if facts.float_layers else ""
+    return f"{manifest.precision}, {how}{kept}"
 
 
 def file_size(size: int) -> str:

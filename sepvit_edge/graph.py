@@ -47,8 +47,20 @@ def trace(model: EdgeModel) -> ExportedProgram:
         warnings.simplefilter("ignore", FutureWarning)
         program = torch.export.export(model, (model.example_input(),))
         program = program.run_decompositions(table)
+    _share_grids(program)
     name_nodes(program)
     return program
+
+
+def _share_grids(program: ExportedProgram) -> None:
+    """Quantise a tensor once for all who read it on the same grid, as q, k and v do; in place."""
+    first: dict[tuple[object, ...], Node] = {}
+    for node in list(program.graph.nodes):
+        if node.op == "call_function" and str(node.target).startswith("quantized_decomposed."):
+            known = first.setdefault((node.target, *node.args), node)
+            if known is not node:
+                node.replace_all_uses_with(known)
+                program.graph.erase_node(node)
 
 
 def name_nodes(program: ExportedProgram) -> None:

@@ -127,11 +127,29 @@ class FloatLayer(Strict):
     reason: str
 
 
-class Quantization(Strict):
-    """The quantisation scheme and what it was calibrated on."""
+class QuantizationFacts(Strict):
+    """The quantisation scheme, and where its scales come from.
+
+    Attributes
+    ----------
+    scheme : str
+        `sepvit_edge.quantize.SCHEME`.
+    trained : bool
+        Whether the weights were trained quantisation-aware; else they were only calibrated.
+    float_layers : list of FloatLayer
+        What is not in int8.
+    calibration_data : str
+        What the activations' scales were measured on.
+    calibration_images : int
+        How many.
+    calibration_sha256 : str
+        Over their preprocessed pixels.
+    """
 
     scheme: str
+    trained: bool
     float_layers: list[FloatLayer]
+    calibration_data: str
     calibration_images: int
     calibration_sha256: str
 
@@ -218,6 +236,9 @@ class Parity(Strict):
         Its 95 % confidence interval (paired).
     mcnemar_p : float or None
         Exact McNemar test of the two accuracies being equal.
+    sqnr_quantized_db : float or None
+        Of an int8 package: the same ratio against the quantised edge form as torch computes it,
+        which leaves the runtime's own rounding.
     """
 
     data: str
@@ -232,6 +253,7 @@ class Parity(Strict):
     top1_difference: float | None = None
     top1_difference_interval: tuple[float, float] | None = None
     mcnemar_p: float | None = None
+    sqnr_quantized_db: float | None = None
 
 
 class PackageFile(Strict):
@@ -256,7 +278,7 @@ class Manifest(Strict):
     output: OutputFacts
     target: str
     precision: Precision
-    quantization: Quantization | None
+    quantization: QuantizationFacts | None
     runtime: RuntimeFacts
     versions: dict[str, str]
     recipe: Recipe

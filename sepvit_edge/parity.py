@@ -13,7 +13,9 @@ import numpy as np
 import torch
 
 from .data import Dataset, preprocess, refuse_seen
+from .edge import EdgeModel
 from .package import PackageSession, Parity
+from .quantize import Quantization, apply_quantization
 from .reference import SepViT, SepViTBlock
 
 _BATCH = 16
@@ -37,6 +39,34 @@ def reference_logits(model: SepViT, pixels: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         batches = torch.from_numpy(pixels).split(_BATCH)
         return torch.cat([model(normalize(model, batch)) for batch in batches]).numpy()
+
+
+def quantized_logits(model: SepViT, quantization: Quantization, pixels: np.ndarray) -> np.ndarray:
+    """Run the quantised edge form with torch: what an int8 package rounds to.
+
+    Parameters
+    ----------
+    model : SepViT
+        The reference.
+    quantization : Quantization
+        Its int8 layers.
+    pixels : numpy.ndarray
+        uint8 (N, image_size, image_size, 3).
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (N, num_classes).
+    """
+    edge = EdgeModel(model, _BATCH)
+    apply_quantization(edge, quantization)
+    logits = []
+    with torch.no_grad():
+        for start in range(0, len(pixels), _BATCH):
+            batch = pixels[start : start + _BATCH]
+            full = torch.from_numpy(np.resize(batch, (_BATCH, *batch.shape[1:])))
+            logits.append(edge(full)[: len(batch)].numpy())
+    return np.concatenate(logits)
 
 
 @contextmanager
@@ -74,6 +104,7 @@ def measure(
     data: Dataset,
     limit: int | None = None,
     advance: Callable[[int], None] = lambda _: None,
+    quantization: Quantization | None = None,
 ) -> Parity:
     """Compare a package with the reference, image by image.
 
@@ -89,6 +120,8 @@ def measure(
         Take the first so many images only.
     advance : callable
         Told the number of images done, for a progress bar.
+    quantization : Quantization, optional
+        Of an int8 package: also compare with the quantised edge form.
 
     Returns
     -------
@@ -103,7 +136,7 @@ def measure(
     refuse_seen(data, session.package.manifest.source.trained_on)
     count = min(len(data), limit or len(data))
     config = model.config
-    references, measured, labels = [], [], []
+    references, measured, quantized, labels = [], [], [], []
     digest = hashlib.sha256()
     for start in range(0, count, _BATCH):
         samples = [data[i] for i in range(start, min(start + _BATCH, count))]
@@ -113,15 +146,16 @@ def measure(
         digest.update(pixels.data)
         references.append(reference_logits(model, pixels))
         measured.append(session.run_pixels(pixels)[0])
+        if quantization is not None:
+            quantized.append(quantized_logits(model, quantization, pixels))
         labels += [s.label for s in samples]
         advance(len(samples))
-    return compare(
-        np.concatenate(references),
-        np.concatenate(measured),
-        labels,
-        data.name,
-        digest.hexdigest(),
-    )
+    logits = np.concatenate(measured)
+    figures = compare(np.concatenate(references), logits, labels, data.name, digest.hexdigest())
+    if not quantized:
+        return figures
+    noise = min(sqnr_db(np.concatenate(quantized), logits), 200.0)
+    return figures.model_copy(update={"sqnr_quantized_db": round(noise, 1)})
 
 
 def compare(

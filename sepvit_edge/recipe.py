@@ -33,6 +33,7 @@ class EdgeSwitches(Strict):
 
     input: Literal["uint8-nhwc", "float32-nchw"] = "uint8-nhwc"
     layer_norm: Literal["native", "linear"] = "native"
+    classifier: Literal["int8", "float"] = "int8"
 
 
 class PlacementBudget(Strict):
@@ -50,6 +51,21 @@ class PlacementBudget(Strict):
     min_macs_share: float | None = Field(default=None, ge=0, le=1)
 
 
+class QuantizationOptions(Strict):
+    """How an int8 package is quantised.
+
+    Attributes
+    ----------
+    keep_float : tuple of str
+        Patterns of layers to leave in float, as ``stages.0.*``.
+    calibration_images : int
+        At most so many; for checkpoints that are not quantisation-aware.
+    """
+
+    keep_float: tuple[str, ...] = ()
+    calibration_images: int = Field(default=128, ge=1)
+
+
 class Recipe(Strict):
     """One way to build a package.
 
@@ -65,6 +81,8 @@ class Recipe(Strict):
         Which edge form the runtime gets.
     options : dict
         The backend's own options; it checks them.
+    quantization : QuantizationOptions
+        For int8.
     placement : PlacementBudget
         What the export must reach.
     """
@@ -74,6 +92,7 @@ class Recipe(Strict):
     description: str = ""
     edge: EdgeSwitches = EdgeSwitches()
     options: dict[str, str | int | float | bool] = {}
+    quantization: QuantizationOptions = QuantizationOptions()
     placement: PlacementBudget = PlacementBudget()
 
     def options_as(self, kind: type[OptionsT]) -> OptionsT:
@@ -127,6 +146,15 @@ def load_recipe(name_or_file: str | Path) -> Recipe:
         raise SepViTError(f"the recipe {path}: {first_fault(error)}") from None
 
 
+def recipes_of(target: str) -> dict[Precision, Recipe]:
+    """Return the recipe that a target has for each precision."""
+    return {
+        recipe.precision: recipe
+        for name, path in recipes().items()
+        if (recipe := load_recipe(path)).target == target and name == f"{target}-{recipe.precision}"
+    }
+
+
 def find_recipe(target: str, precision: str | None = None) -> Recipe:
     """Look up the recipe that a target has for a precision, fp32 unless stated.
 
@@ -135,11 +163,7 @@ def find_recipe(target: str, precision: str | None = None) -> Recipe:
     SepViTError
         If the target is unknown or lacks the precision; what there is is named.
     """
-    found = {
-        recipe.precision: recipe
-        for name, path in recipes().items()
-        if (recipe := load_recipe(path)).target == target and name == f"{target}-{recipe.precision}"
-    }
+    found = recipes_of(target)
     if not found:
         raise unknown_name("target", target, targets())
     precision = precision or "fp32"

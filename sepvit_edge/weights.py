@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,7 +27,11 @@ from .files import file_sha256
 from .reference import SepViT
 from .variants import VARIANTS, ModelConfig, Preprocessing, Source, Variant, find_variant
 
+if TYPE_CHECKING:
+    from .quantize import Quantization
+
 _METADATA_KEY = "sepvit_edge"
+_QUANTIZED = "quantized."  # in front of the names of int8 layers
 _BUILTIN = Path(__file__).parent / "builtin"
 
 
@@ -90,6 +94,7 @@ def load_checkpoint(
     path = builtin_checkpoints().get(str(path), Path(path))
     state, metadata = _read(path)
     state = {key.removeprefix("module."): value for key, value in state.items()}
+    quantization = _take_quantization(state, metadata, path)
     config = _config(state, metadata, path)
     if variant is not None and find_variant(variant).key != config.variant:
         raise SepViTError(
@@ -100,7 +105,11 @@ def load_checkpoint(
         labels=config.labels if labels is None else labels,
         image_size=image_size or config.image_size,
     )
+    if quantization is not None:
+        state |= _placeholders(quantization, config, state)
     model = _assemble(state, config, path)
+    if quantization is not None:
+        model = _on_grid(model, quantization)
     model.source = Source(
         weights_digest(model),
         file_sha256(path),
@@ -175,6 +184,58 @@ def guess_variant(state: Mapping[str, Tensor]) -> Variant | None:
     return None
 
 
+def _take_quantization(
+    state: dict[str, Tensor], metadata: dict[str, Any], path: Path
+) -> Quantization | None:
+    """Move the int8 layers of a quantisation-aware checkpoint out of its state dict."""
+    if "quantization" not in metadata:
+        return None
+    from .quantize import Calibration, Quantization, QuantizedLayer
+
+    try:
+        facts = metadata["quantization"]
+        layers = {
+            name: QuantizedLayer(
+                state.pop(f"{_QUANTIZED}{name}.weight"),
+                state.pop(f"{_QUANTIZED}{name}.weight_scale"),
+                *scales,
+            )
+            for name, scales in facts["scales"].items()
+        }
+        calibration = Calibration(**facts["calibration"])
+        return Quantization(layers, facts["float_layers"], calibration, trained=True)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SepViTError(f"{path.name} has a damaged quantisation ({error})") from None
+
+
+def _placeholders(
+    quantization: Quantization, config: ModelConfig, state: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Zeros for the float weights that the integers will replace."""
+    from .edge import reference_key
+
+    with torch.device("meta"):
+        shapes = {k: v.shape for k, v in SepViT(config).state_dict().items()}
+    keys = {reference_key(name) for name in quantization.layers} - state.keys()
+    return {key: torch.zeros(shapes[key]) for key in keys if key in shapes}
+
+
+def _on_grid(model: SepViT, quantization: Quantization) -> SepViT:
+    """Replace the weights of a model by those that the integers stand for."""
+    from .edge import EdgeModel
+    from .quantize.scheme import quantizable_layers
+    from .quantize.training import quantized_model
+
+    edge = EdgeModel(model)
+    layers = quantizable_layers(edge)
+    for name, quantized in quantization.layers.items():
+        layer = layers.get(name)
+        if layer is None or layer.weight.shape != quantized.weight.shape:
+            raise SepViTError(f"the quantisation of the checkpoint does not fit the model: {name}")
+        layer.weight = torch.nn.Parameter(quantized.dequantized(), False)
+    return quantized_model(model, edge, quantization)
+
+
 def _assemble(state: dict[str, Tensor], config: ModelConfig, path: Path) -> SepViT:
     with torch.device("meta"):
         model = SepViT(config)
@@ -219,7 +280,8 @@ def save_checkpoint(
     path : str or Path
         The file.
     dtype : torch.dtype
-        How weights are stored; float16 halves the file.
+        How float weights are stored; float16 halves the file. A quantisation-aware model is stored
+        as its integers and scales instead: exact, in a quarter of the size.
     trained_on : str, optional
         Name of the data set, so that nobody evaluates on training data unawares.
     """
@@ -228,11 +290,44 @@ def save_checkpoint(
     if trained_on:
         metadata["trained_on"] = trained_on
     state = {key: value.detach().to("cpu", dtype) for key, value in model.state_dict().items()}
+    if model.quantization is not None:
+        from .quantize import SCHEME
+
+        state = _quantized_state(model, model.quantization)
+        metadata["quantization"] = {
+            "scheme": SCHEME,
+            "scales": {
+                name: [layer.input_scale, layer.output_scale]
+                for name, layer in model.quantization.layers.items()
+            },
+            "float_layers": dict(model.quantization.float_layers),
+            "calibration": asdict(model.quantization.calibration),
+        }
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
         temporary = Path(scratch) / path.name
         save_file(state, temporary, {_METADATA_KEY: json.dumps(metadata, sort_keys=True)})
         temporary.chmod(0o644)
         os.replace(temporary, path)
+
+
+def _quantized_state(model: SepViT, quantization: Quantization) -> dict[str, Tensor]:
+    """State dict with integers and scales in place of the weights that they stand for."""
+    from .edge import EdgeModel, reference_key
+    from .quantize.scheme import quantizable_layers
+
+    covered: dict[str, bool] = {}
+    for name in quantizable_layers(EdgeModel(model)):
+        key = reference_key(name)  # q, k and v have one weight: all three must be integers
+        covered[key] = covered.get(key, True) and name in quantization.layers
+    state = {
+        key: value.detach().cpu()
+        for key, value in model.state_dict().items()
+        if not covered.get(key)
+    }
+    for name, layer in quantization.layers.items():
+        state[f"{_QUANTIZED}{name}.weight"] = layer.weight.contiguous()
+        state[f"{_QUANTIZED}{name}.weight_scale"] = layer.weight_scale.contiguous()
+    return state
 
 
 def source_of(model: SepViT) -> Source:
@@ -243,11 +338,13 @@ def source_of(model: SepViT) -> Source:
 
 
 def weights_digest(model: SepViT) -> str:
-    """SHA-256 over the names, shapes and float32 values of a state dict."""
+    """SHA-256 over the names, shapes and float32 values of a state dict, and its quantisation."""
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         digest.update(f"{key} {tuple(value.shape)}\n".encode())
         digest.update(value.detach().cpu().float().contiguous().numpy().data)
+    if model.quantization is not None:
+        digest.update(model.quantization.sha256.encode())
     return digest.hexdigest()
 
 

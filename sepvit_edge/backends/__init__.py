@@ -18,7 +18,7 @@ from ..errors import SepViTError, unknown_name
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-    from ..package import InputFacts, Manifest, ModelFacts, Placement
+    from ..package import InputFacts, Manifest, ModelFacts, Placement, QuantizationFacts
     from ..recipe import Recipe
 
 
@@ -96,7 +96,7 @@ class Lowering:
         Precision and options.
     labels : tuple of str
         Class names.
-    model, input : ModelFacts, InputFacts
+    model, input, quantization : ModelFacts, InputFacts, QuantizationFacts
         What the manifest will say, for runtimes whose files carry metadata.
     """
 
@@ -106,6 +106,7 @@ class Lowering:
     labels: tuple[str, ...]
     model: ModelFacts
     input: InputFacts
+    quantization: QuantizationFacts | None = None
 
 
 class Backend(Protocol):

@@ -76,7 +76,7 @@ _DEVICES = {
     "MLGPUComputeDevice": "GPU",
     "MLNeuralEngineComputeDevice": "Neural Engine",
 }
-_PRECISIONS = {MIL_pb2.FLOAT16: "fp16"}
+_PRECISIONS = {MIL_pb2.FLOAT16: "fp16", MIL_pb2.INT8: "int8"}
 # What coremltools writes too, which draws new identifiers every time.
 _MANIFEST = {
     "fileFormatVersion": "1.0.0",
@@ -136,18 +136,38 @@ class keep_weights_normal(AbstractGraphPass):
 
     1 / (255 std) is folded into those weights, so that float16 can write every eighth of a random
     SepViT-T's as a subnormal number only. Whether Apple's units take those for zero is not
-    published; if one does, SepViT-T has 35 dB without this and 59 dB with it.
+    published; if one does, SepViT-T has 35 dB without this and 59 dB with it. Of int8 weights the
+    same is true of their scales.
     """
 
     def apply(self, prog: Any) -> None:
-        """Put a multiplication in front, in place."""
+        """Move the factor in place; it is a power of two, and nothing changes but exponents."""
         block = prog.functions["main"]
         conv = next(op for op in block.operations if op.op_type == "conv")
+        up, down = np.float32(2**8), np.float32(2**-8)
+        integers = conv.weight.op if conv.weight.op.op_type.startswith("constexpr") else None
         with block:
-            x = mb.mul(x=conv.x, y=np.float32(2**-8), before_op=conv, name="input__mul")
-            inputs = dict(conv.inputs) | {"x": x, "weight": conv.weight.val * np.float32(2**8)}
+            if integers is None:
+                weight = conv.weight.val * up
+                x = mb.mul(x=conv.x, y=down, before_op=conv, name="input__mul")
+            else:
+                pixels = conv.x.op  # dequantize
+                weight = mb.constexpr_affine_dequantize(
+                    quantized_data=integers.quantized_data.val,
+                    zero_point=integers.zero_point.val,
+                    scale=integers.scale.val * up,
+                    axis=integers.axis.val,
+                    before_op=conv,
+                    name=integers.name,
+                )
+                scale = np.float32(pixels.scale.val * down)
+                x = mb.dequantize(input=pixels.input, scale=scale, before_op=conv)
+            inputs = dict(conv.inputs) | {"x": x, "weight": weight}
             scaled = mb.conv(**inputs, before_op=conv, name=conv.name)
-        block.replace_uses_of_var_after_op(anchor_op=conv, old_var=conv.outputs[0], new_var=scaled)
+        # Forced: coremltools guards the integers that the new convolution reads as well.
+        block.replace_uses_of_var_after_op(
+            anchor_op=conv, old_var=conv.outputs[0], new_var=scaled, force_replace=True
+        )
         block.remove_ops([conv])
 
 
@@ -166,7 +186,7 @@ class CoreMLBackend:
             source = ct.ImageType(job.input.name, shape, color_layout=ct.colorlayout.RGB)
         else:
             source = ct.TensorType(job.input.name, shape, np.float32)
-        half = job.recipe.precision == "fp16"
+        half = job.recipe.precision in ("fp16", "int8")  # of int8: what is between its layers
         pipeline = ct.PassPipeline.DEFAULT
         pipeline.insert_pass(0, "sepvit_edge::name_operations")
         if half:
@@ -207,8 +227,10 @@ class CoreMLBackend:
 
 def _check(job: Lowering, options: Options) -> None:
     batch = job.input.shape[0]
-    if job.recipe.precision == "int8":
-        raise SepViTError("coreml has no int8 yet; it has fp32, fp16")
+    if job.recipe.precision == "int8" and options.deployment_target == "iOS16":
+        raise SepViTError(
+            'Core ML quantises activations from iOS 17 on; set deployment_target = "iOS17"'
+        )
     if job.input.layout != "NCHW":
         raise SepViTError('Core ML takes no uint8: the recipe needs [edge] input = "float32-nchw"')
     if options.image_input and batch > 1:

@@ -37,6 +37,7 @@ WEIGHTS = Path("Data", "com.apple.CoreML", "weights", "weight.bin")
 _DTYPES: dict[int, type[np.generic]] = {
     MIL_pb2.FLOAT16: np.float16,
     MIL_pb2.FLOAT32: np.float32,
+    MIL_pb2.INT8: np.int8,
     MIL_pb2.INT32: np.int32,
     MIL_pb2.BOOL: np.bool_,
 }
@@ -44,7 +45,7 @@ _DTYPES: dict[int, type[np.generic]] = {
 # each blob: sentinel, type, bytes, offset of the data.
 _METADATA = struct.Struct("<IIQQ")
 _SENTINEL = 0xDEADBEEF
-_BLOB_DTYPES: dict[int, type[np.generic]] = {1: np.float16, 2: np.float32}
+_BLOB_DTYPES: dict[int, type[np.generic]] = {1: np.float16, 2: np.float32, 4: np.int8}
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ class EvaluatorSession:
                 if operation.type == "const":
                     value = self._value(operation.attributes["val"])
                     self._constants[operation.outputs[0].name] = value
+                elif operation.type.startswith("constexpr_"):
+                    self._constants[operation.outputs[0].name] = self._unpacked(operation)
                 else:
                     self.operations.append(self._operation(operation))
             self.input: str = function.inputs[0].name
@@ -131,8 +134,20 @@ class EvaluatorSession:
         name = operation.attributes["name"].immediateValue.tensor.strings.values[0]
         return Operation(operation.type, name, inputs, outputs)
 
+    def _unpacked(self, operation: Any) -> Any:
+        """Evaluate what Core ML does when it loads a program: weights from their stored form."""
+        stored = {
+            parameter: self._value(value)
+            for parameter, value in operation.attributes.items()
+            if parameter != "name"
+        }
+        name = operation.outputs[0].name
+        (weight,) = self._evaluate(Operation(operation.type, name, stored, []), {})
+        half = operation.outputs[0].type.tensorType.dataType == MIL_pb2.FLOAT16
+        return weight.half().float() if half else weight
+
     def _value(self, value: Any) -> Any:
-        """Decode a constant: arrays of floats as float32 tensors, everything else as Python's."""
+        """Decode a constant: arrays of floats and bytes as tensors, everything else as Python's."""
         if value.immediateValue.HasField("list"):
             return [self._value(item) for item in value.immediateValue.list.values]
         tensor, immediate = value.type.tensorType, value.immediateValue.tensor
@@ -149,9 +164,11 @@ class EvaluatorSession:
         else:
             data = np.array(getattr(immediate, immediate.WhichOneof("value")).values, dtype)
         data = data.reshape([int(side.constant.size) for side in tensor.dimensions])
-        # Every float16 is a float32; integers and truth values are parameters, never data here.
+        # Every float16 is a float32; other integers and truth values are parameters, never data.
         if issubclass(data.dtype.type, np.floating):
             return torch.from_numpy(data.astype(np.float32))
+        if data.dtype == np.int8:
+            return torch.from_numpy(data.copy())
         return data.tolist()
 
     def _blob(self, offset: int, dtype: type[np.generic]) -> np.ndarray:
@@ -306,6 +323,42 @@ def _layer_norm(
     return F.layer_norm(x, x.shape[axes[0] :], gamma, beta, float(epsilon))
 
 
+def _constexpr_affine_dequantize(
+    quantized_data: Tensor, zero_point: Tensor, scale: Tensor, axis: int
+) -> Tensor:
+    return _dequantize(quantized_data, scale, zero_point, axis)
+
+
+def _dequantize(
+    input: Tensor, scale: Tensor, zero_point: Tensor | None = None, axis: int | None = None
+) -> Tensor:
+    scale, zero = _along(input, scale, axis), 0 if zero_point is None else zero_point
+    return (input.float() - _along(input, torch.as_tensor(zero), axis)) * scale
+
+
+def _quantize(
+    input: Tensor,
+    scale: Tensor,
+    output_dtype: str,
+    zero_point: Tensor | None = None,
+    axis: int | None = None,
+) -> Tensor:
+    """To int8; what is outside its range is cut off, halves go to the even neighbour."""
+    _only("output_dtype", output_dtype, "int8")
+    _only("axis", axis, None)
+    zero = 0 if zero_point is None else zero_point
+    return (torch.round(input / scale) + zero).clamp(-128, 127)
+
+
+def _along(x: Tensor, values: Tensor, axis: int | None) -> Tensor:
+    """Shape (n,) values so that they stand along an axis of x; scalars stay."""
+    if values.ndim == 0:
+        return values.float()
+    shape = [1] * x.ndim
+    shape[0 if axis is None else axis] = -1
+    return values.float().reshape(shape)
+
+
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, weight, bias)
 
@@ -365,12 +418,15 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "cast": _cast,
     "classify": _classify,
     "concat": _concat,
+    "constexpr_affine_dequantize": _constexpr_affine_dequantize,
     "conv": _conv,
+    "dequantize": _dequantize,
     "gelu": _gelu,
     "layer_norm": _layer_norm,
     "linear": _linear,
     "matmul": _matmul,
     "mul": lambda x, y: x * y,
+    "quantize": _quantize,
     "reduce_mean": _reduce_mean,
     "reshape": _reshape,
     "rsqrt": lambda x, epsilon=1e-12: torch.rsqrt(x + epsilon),

@@ -35,7 +35,7 @@ MODEL = "model.pte"
 _NO_WORK = frozenset({"alloc", "executorch_call_delegate", "getitem", "view"})
 # Beginnings of lines that the runtime logs at its start, right or wrong.
 _CHATTER = ("[cpuinfo_utils.cpp", "[threadpool.cpp")
-_PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16"}
+_PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.int8: "int8"}
 # What XNNPACK's partitioner does not say itself, or says in other words.
 _REASONS = {
     "native_layer_norm": 'XNNPACK has no layer_norm; set layer_norm = "linear" in [edge]',
@@ -58,18 +58,15 @@ class ExecuTorchBackend:
         """
         for key in job.recipe.options:
             raise SepViTError(f"the recipe's options: {key} is not a known key")
-        if job.recipe.precision == "int8":
-            raise SepViTError("executorch has no int8 yet; it has fp32, fp16")
         weights = _half_weights if job.recipe.precision == "fp16" else nullcontext
         with _quiet(), _few_passes(), weights(), _refusals() as refusals:
-            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import EdgeCompileConfig, to_edge
 
             config = EdgeCompileConfig(
                 preserve_ops=[torch.ops.aten.linear.default], _check_ir_validity=False
             )
             edge = to_edge(job.program, compile_config=config)
-            program = edge.to_backend(XnnpackPartitioner()).to_executorch()
+            program = edge.to_backend(_partitioner()).to_executorch()
             with (folder / MODEL).open("wb") as file:
                 program.write_to_file(file)
         return _placement(program.exported_program(), job, refusals)
@@ -81,6 +78,24 @@ class ExecuTorchBackend:
     def runs_here(self) -> bool:
         """Return True: XNNPACK is part of every wheel."""
         return True
+
+
+def _partitioner() -> Any:
+    """XNNPACK's partitioner, with all that it takes in as few delegates as the graph allows.
+
+    Its own grouping starts another delegate at every GELU between two quantised layers.
+    """
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir.backend.canonical_partitioners.pattern_op_partitioner import (
+        generate_partitions_from_list_of_nodes,
+    )
+
+    class LargestPartitions(XnnpackPartitioner):
+        def generate_partitions(self, ep: ExportedProgram) -> Any:
+            matched = self.get_matched_nodes_from_configs(ep)
+            return generate_partitions_from_list_of_nodes(ep.graph_module, matched)
+
+    return LargestPartitions()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import openvino as ov
+import torch
 from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 
 from ..errors import SepViTError
@@ -47,6 +48,7 @@ class OpenVINOBackend:
         """
         options = job.recipe.options_as(Options)
         module = job.program.module(check_guards=False)
+        _unfold_weights(module)
         model = ov.convert_model(TorchFXPythonDecoder(module))
         model.inputs[0].get_tensor().set_names({job.input.name})
         for port, name in zip(model.outputs, job.outputs, strict=True):
@@ -66,6 +68,32 @@ class OpenVINOBackend:
     def runs_here(self) -> bool:
         """Return True: the CPU plugin is part of every wheel."""
         return True
+
+
+def _unfold_weights(module: torch.fx.GraphModule) -> None:
+    """Quantise float weights in the graph, in place of integers that are dequantised; exact.
+
+    OpenVINO's frontend takes quantise and dequantise together for its FakeQuantize, and fails on
+    one without the other ("i8 and f32"). It folds them into int8 weights when it saves the model.
+    """
+    ops = torch.ops.quantized_decomposed
+    for node in module.graph.nodes:
+        if node.target is not ops.dequantize_per_channel.default:
+            continue
+        stored, scales, zero_points, *grid = node.args
+        weight = module.get_buffer(stored.target)
+        shape = [-1] + [1] * (weight.ndim - 1)
+        value = weight.float() * module.get_buffer(scales.target).reshape(shape)
+        module.register_buffer(stored.target.replace(".", "_") + "_float", value)
+        with module.graph.inserting_before(node):
+            attribute = module.graph.get_attr(stored.target.replace(".", "_") + "_float")
+            attribute.meta["val"] = value
+            arguments = (attribute, scales, zero_points, *grid)
+            quantize = module.graph.call_function(ops.quantize_per_channel.default, arguments)
+        quantize.meta["val"] = weight
+        node.replace_input_with(stored, quantize)
+    module.graph.eliminate_dead_code()
+    module.recompile()
 
 
 def _placement(compiled: ov.CompiledModel, job: Lowering) -> Placement:

@@ -1,0 +1,175 @@
+"""Post-training quantisation: scales of the activations, measured on images.
+
+How a scale is chosen was decided by measurement (README, "Quantisation"): the clipping that loses
+the least squared error, on histograms of every tensor, against a percentile and the plain maximum.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data import Dataset, preprocess
+from ..edge import EdgeModel, EdgeOptions
+from ..errors import SepViTError
+from ..reference import SepViT
+from .scheme import (
+    CLASSIFIER,
+    WEIGHT_BITS,
+    Calibration,
+    Quantization,
+    QuantizedLayer,
+    choose_float,
+    quantizable_layers,
+    quantize_weight,
+    weight_scales,
+)
+
+Method = Literal["mse", "percentile", "min-max"]
+METHODS: tuple[Method, ...] = ("mse", "percentile", "min-max")
+CALIBRATION_IMAGES = 128
+_BATCH = 8
+_BINS = 2048
+_PERCENTILE = 0.9999
+_LEVELS = 127.5  # on each side of zero, of 256
+
+
+class Histogram:
+    """Magnitudes of a tensor over all images; the range doubles when it has to."""
+
+    def __init__(self) -> None:
+        self.counts = torch.zeros(_BINS)
+        self.top = 0.0
+        self.largest = 0.0
+
+    def add(self, x: Tensor) -> None:
+        """Count one tensor."""
+        magnitudes = x.detach().abs().flatten().float()
+        largest = float(magnitudes.max())
+        self.largest = max(self.largest, largest)
+        if self.top == 0.0:
+            self.top = max(largest, 1e-6)
+        while self.top < largest:  # two bins become one
+            pairs = self.counts.reshape(-1, 2).sum(1)
+            self.counts = torch.cat((pairs, torch.zeros(_BINS // 2)))
+            self.top *= 2
+        self.counts += torch.histc(magnitudes, _BINS, 0, self.top)
+
+    def scale(self, method: Method) -> float:
+        """Choose the step of the int8 grid."""
+        largest = max(self.largest, 1e-6)
+        if method == "min-max":
+            return largest / _LEVELS
+        edges = torch.arange(1, _BINS + 1) * (self.top / _BINS)
+        if method == "percentile":
+            share = self.counts.cumsum(0) / self.counts.sum()
+            index = int(torch.searchsorted(share, torch.tensor(_PERCENTILE)))
+            return min(largest, float(edges[min(index, _BINS - 1)])) / _LEVELS
+        middle = edges - self.top / _BINS / 2
+        limits = largest * torch.linspace(0.1, 1.0, 181)[:, None]
+        rounding = (limits / _LEVELS) ** 2 / 12
+        clipping = (middle - limits).clamp(min=0) ** 2
+        errors = (self.counts * torch.where(middle <= limits, rounding, clipping)).sum(1)
+        return float(limits[errors.argmin(), 0]) / _LEVELS
+
+
+def calibration_pixels(model: SepViT, data: Dataset, images: int) -> tuple[np.ndarray, str]:
+    """Preprocess the calibration images: uint8 (N, size, size, 3), and their SHA-256."""
+    count = min(images, len(data))
+    rule, size = model.config.preprocessing, model.config.image_size
+    # Evenly over the set: a folder's images are ordered by class.
+    chosen = [i * len(data) // count for i in range(count)]
+    pixels = np.stack([preprocess(data[i].image, rule, size) for i in chosen])
+    return pixels, hashlib.sha256(pixels.data).hexdigest()
+
+
+@torch.no_grad()
+def observe(
+    model: SepViT, pixels: np.ndarray, advance: Callable[[int], None] = lambda _: None
+) -> dict[str, tuple[Histogram, Histogram]]:
+    """Run the edge form and count what goes into and comes out of every layer."""
+    edge = EdgeModel(model, _BATCH, EdgeOptions(input="uint8-nhwc"))
+    histograms: dict[str, tuple[Histogram, Histogram]] = {}
+    hooks = []
+    for name, layer in quantizable_layers(edge).items():
+        pair = histograms[name] = (Histogram(), Histogram())
+
+        def hook(
+            _: object,
+            inputs: tuple[Tensor, ...],
+            output: Tensor,
+            pair: tuple[Histogram, Histogram] = pair,
+        ) -> None:
+            pair[0].add(inputs[0])
+            pair[1].add(output)
+
+        hooks.append(layer.register_forward_hook(hook))
+    for start in range(0, len(pixels), _BATCH):
+        batch = pixels[start : start + _BATCH]
+        edge(torch.from_numpy(np.resize(batch, (_BATCH, *batch.shape[1:]))))
+        advance(len(batch))
+    for handle in hooks:
+        handle.remove()
+    return histograms
+
+
+def calibrate(
+    model: SepViT,
+    data: Dataset,
+    *,
+    images: int = CALIBRATION_IMAGES,
+    keep_float: Sequence[str] = (),
+    method: Method = "mse",
+    weight_bits: int = WEIGHT_BITS,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Quantization:
+    """Quantise a trained model without training.
+
+    Parameters
+    ----------
+    model : SepViT
+        In evaluation mode.
+    data : Dataset
+        Typical images; not those that accuracy is measured on.
+    images : int
+        How many of them, evenly over the set.
+    keep_float : sequence of str
+        Patterns of layers to leave in float.
+    method : str
+        How scales of activations are chosen.
+    weight_bits : int
+        Fewer than 8 to see what fewer would cost; stored as int8 all the same.
+    advance : callable
+        Told the number of images done.
+
+    Raises
+    ------
+    SepViTError
+        If a pattern matches no layer, or the data has no images.
+    """
+    if len(data) == 0 or images < 1:
+        raise SepViTError("calibration needs at least one image")
+    pixels, digest = calibration_pixels(model, data, images)
+    edge = EdgeModel(model, 1)
+    layers = quantizable_layers(edge)
+    float_layers = choose_float(layers, keep_float)
+    histograms = observe(model, pixels, advance)
+    quantized = {}
+    for name, layer in layers.items():
+        if name in float_layers:
+            continue
+        before, behind = histograms[name]
+        scale = weight_scales(layer.weight, weight_bits)
+        quantized[name] = QuantizedLayer(
+            quantize_weight(layer.weight, scale, weight_bits),
+            scale,
+            before.scale(method),
+            None if name == CLASSIFIER else behind.scale(method),
+        )
+    facts = Calibration(data.name, len(pixels), digest, method)
+    return Quantization(quantized, float_layers, facts)

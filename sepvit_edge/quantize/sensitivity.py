@@ -1,0 +1,102 @@
+"""Which block loses what when it alone is quantised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..edge import EdgeModel
+from ..graph import part_of
+from ..parity import reference_logits, sqnr_db
+from ..reference import SepViT
+from .scheme import Quantization, apply_quantization
+
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What quantising one part alone costs.
+
+    Attributes
+    ----------
+    part : str
+        ``"stages.2.blocks.4.psa"``; or ``"everything"``.
+    layers : int
+        Linears and convolutions in it.
+    sqnr_db : float
+        Of the logits against the float model.
+    """
+
+    part: str
+    layers: int
+    sqnr_db: float
+
+
+def scan(
+    model: SepViT,
+    quantization: Quantization,
+    pixels: np.ndarray,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[Sensitivity]:
+    """Quantise each part alone, and all together.
+
+    Parameters
+    ----------
+    model : SepViT
+        The float model.
+    quantization : Quantization
+        Calibrated or trained.
+    pixels : numpy.ndarray
+        uint8 (N, image_size, image_size, 3), none of the calibration images.
+    advance : callable
+        Told when a part is done.
+
+    Returns
+    -------
+    list of Sensitivity
+        In the order of the network; everything last.
+    """
+    parts: dict[str, list[str]] = {}
+    for name in quantization.layers:
+        parts.setdefault(part_of(name.replace(".", "_")) or name, []).append(name)
+    reference = reference_logits(model, pixels)
+
+    def measured(part: str, layers: list[str]) -> Sensitivity:
+        alone = {name: quantization.layers[name] for name in layers}
+        edge = EdgeModel(model, _BATCH)
+        apply_quantization(edge, replace(quantization, layers=alone))
+        logits = []
+        with torch.no_grad():
+            for start in range(0, len(pixels), _BATCH):
+                batch = pixels[start : start + _BATCH]
+                full = torch.from_numpy(np.resize(batch, (_BATCH, *batch.shape[1:])))
+                logits.append(edge(full)[: len(batch)].numpy())
+        advance(1)
+        noise = min(sqnr_db(reference, np.concatenate(logits)), 200.0)
+        return Sensitivity(part, len(layers), round(noise, 1))
+
+    found = [measured(part, layers) for part, layers in parts.items()]
+    return [*found, measured("everything", list(quantization.layers))]
+
+
+def draw(sensitivities: list[Sensitivity], path: Path) -> None:
+    """Draw a bar for each part as a PNG; the lowest bars are the parts to keep in float."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = [s.part for s in sensitivities]
+    figure, axes = plt.subplots(figsize=(9, 0.2 * len(names) + 1), layout="constrained")
+    axes.barh(names, [s.sqnr_db for s in sensitivities])
+    axes.invert_yaxis()
+    axes.set_xlabel("SQNR of the logits with this part alone in int8, dB (lower loses more)")
+    axes.tick_params(axis="y", labelsize=7)
+    axes.grid(axis="x", alpha=0.3)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

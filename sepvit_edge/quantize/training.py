@@ -1,0 +1,171 @@
+"""Quantisation-aware training: the edge form with the scheme's rounding in its forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..data import Dataset
+from ..edge import DSA, EdgeModel, EdgeOptions, set_batch, unfold
+from ..errors import SepViTError
+from ..reference import SepViT, with_config
+from .calibration import calibrate
+from .scheme import (
+    ACTIVATION_RANGE,
+    WEIGHT_BITS,
+    LayerFunction,
+    Quantization,
+    QuantizedLayer,
+    quantizable_layers,
+    quantize_weight,
+    weight_range,
+    weight_scales,
+)
+
+if TYPE_CHECKING:
+    from ..training.recipe import TrainingRecipe
+
+
+class FakeInt8Layer(nn.Module):
+    """A layer that computes with rounded weights and activations, and can be trained.
+
+    The gradient passes through the rounding as if it were not there, within the range of the grid.
+    Scales of activations are the calibrated ones and stay; those of weights follow the weights.
+    """
+
+    def __init__(
+        self, layer: nn.Linear | nn.Conv2d, quantized: QuantizedLayer, bits: int = WEIGHT_BITS
+    ) -> None:
+        super().__init__()
+        self.function = LayerFunction(layer)
+        self.weight = nn.Parameter(layer.weight.detach().clone())
+        assert layer.bias is not None
+        self.bias = nn.Parameter(layer.bias.detach().clone())
+        self.input_scale, self.output_scale = quantized.input_scale, quantized.output_scale
+        self.bits = bits
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of the shapes of the layer."""
+        scale = weight_scales(self.weight, self.bits)
+        zeros = torch.zeros(len(scale), dtype=torch.int32, device=scale.device)
+        limit = weight_range(self.bits)
+        weight = torch.fake_quantize_per_channel_affine(self.weight, scale, zeros, 0, -limit, limit)
+        y = self.function(_rounded(x, self.input_scale), weight, self.bias)
+        return y if self.output_scale is None else _rounded(y, self.output_scale)
+
+    def quantized(self) -> QuantizedLayer:
+        """Return the integers that its weight stands for."""
+        scale = weight_scales(self.weight, self.bits)
+        weight = quantize_weight(self.weight, scale, self.bits)
+        return QuantizedLayer(weight, scale, self.input_scale, self.output_scale)
+
+
+def _rounded(x: Tensor, scale: float) -> Tensor:
+    return torch.fake_quantize_per_tensor_affine(x.float(), scale, 0, *ACTIVATION_RANGE)
+
+
+class QuantizedTrainee(nn.Module):
+    """A quantisation-aware model under training; see `sepvit_edge.training.loop.Trainee`.
+
+    Window tokens, and the norm in front of each window with one, stay as they are: their product
+    is a constant of the edge form.
+
+    Parameters
+    ----------
+    model : SepViT
+        Trained in float.
+    quantization : Quantization
+        Where it starts from: scales of the activations, layers left in float.
+    batch : int
+        Images a step.
+    bits : int
+        Of the weights.
+    """
+
+    def __init__(
+        self, model: SepViT, quantization: Quantization, batch: int, bits: int = WEIGHT_BITS
+    ) -> None:
+        super().__init__()
+        self._model = (model,)  # not a part of what is trained
+        self._quantization = quantization
+        self.edge = EdgeModel(model, batch, EdgeOptions(input="float32-nchw"))
+        for name, layer in quantizable_layers(self.edge).items():
+            if name in quantization.layers:
+                fake = FakeInt8Layer(layer, quantization.layers[name], bits)
+                self.edge.set_submodule(name, fake)
+        for parameter in self.edge.parameters():
+            parameter.requires_grad_(True)
+        for module in self.edge.modules():
+            if isinstance(module, DSA) and module.separable:
+                for parameter in module.norm.parameters():
+                    parameter.requires_grad_(False)
+        rule = model.config.preprocessing
+        for name, values in (("mean", rule.mean), ("std", rule.std)):
+            self.register_buffer(name, torch.tensor(values).reshape(1, 3, 1, 1) * 255, False)
+
+    @classmethod
+    def calibrated(
+        cls,
+        model: SepViT,
+        recipe: TrainingRecipe,
+        data: Dataset,
+        keep_float: Sequence[str] = (),
+        bits: int = WEIGHT_BITS,
+    ) -> QuantizedTrainee:
+        """Start from post-training quantisation.
+
+        Raises
+        ------
+        SepViTError
+            If the recipe has more than one image size.
+        """
+        if len(recipe.resolution_schedule) > 1:
+            raise SepViTError(
+                "scales of activations belong to one image size: give --resolution-schedule SIZE"
+            )
+        start = calibrate(model.eval(), data, keep_float=keep_float, weight_bits=bits)
+        return cls(model, start, recipe.batch, bits)
+
+    def set_image_size(self, image_size: int) -> None:
+        """Accept the size that the scales belong to."""
+        if image_size != self.edge.config.image_size:
+            raise SepViTError(f"this model is quantised for {self.edge.config.image_size} pixels")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, size, size), normalised -> (B, classes)."""
+        if len(x) != self.edge.batch:
+            set_batch(self.edge, len(x))
+        mean, std = cast(Tensor, self.mean), cast(Tensor, self.std)
+        logits: Tensor = self.edge(x.float() * std + mean)
+        return logits
+
+    def finished(self) -> SepViT:
+        """Return the reference model with the weights that the integers stand for.
+
+        Its `quantization` holds the integers and scales.
+        """
+        layers = {
+            name: module.quantized()
+            for name, module in self.edge.named_modules()
+            if isinstance(module, FakeInt8Layer)
+        }
+        start = self._quantization
+        quantization = Quantization(layers, start.float_layers, start.calibration, trained=True)
+        model = self._model[0]
+        twin = EdgeModel(model, self.edge.batch, self.edge.options)
+        floats = self.edge.state_dict()
+        floats |= {f"{name}.weight": layer.dequantized() for name, layer in layers.items()}
+        twin.load_state_dict(floats)
+        return quantized_model(model, twin, quantization)
+
+
+def quantized_model(model: SepViT, edge: EdgeModel, quantization: Quantization) -> SepViT:
+    """Make the reference model of an edge model whose weights lie on their grid."""
+    result = with_config(model, model.config)
+    state = unfold(edge, model)
+    result.load_state_dict(state, assign=True)
+    result.quantization = quantization
+    return result.eval()

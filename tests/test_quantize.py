@@ -1,0 +1,365 @@
+"""The int8 scheme: its arithmetic, its checkpoints, its packages on every runtime."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from conftest import Runner, jittered
+
+from sepvit_edge import build, parity
+from sepvit_edge.data import preprocess
+from sepvit_edge.data.datasets import Digits
+from sepvit_edge.edge import EdgeModel, EdgeOptions, reference_key, unfold
+from sepvit_edge.errors import CheckFailed, SepViTError
+from sepvit_edge.package import Package, PackageSession, open_package
+from sepvit_edge.quantize import Quantization, apply_quantization, calibrate
+from sepvit_edge.quantize.calibration import Histogram
+from sepvit_edge.quantize.scheme import (
+    CLASSIFIER,
+    choose_float,
+    quantizable_layers,
+    quantize_weight,
+    weight_scales,
+)
+from sepvit_edge.quantize.sensitivity import scan
+from sepvit_edge.quantize.training import QuantizedTrainee
+from sepvit_edge.recipe import find_recipe
+from sepvit_edge.reference import SepViT
+from sepvit_edge.training.recipe import TrainingRecipe
+from sepvit_edge.weights import load_checkpoint, save_checkpoint
+
+TARGETS = ("openvino", "executorch", "onnxruntime", "coreml")
+
+
+@pytest.fixture(scope="module")
+def digits_model() -> SepViT:
+    return load_checkpoint("lite-digits", image_size=64)
+
+
+@pytest.fixture(scope="module")
+def calibrated(digits_model: SepViT) -> Quantization:
+    return calibrate(digits_model, Digits("calibration"), images=48)
+
+
+def digit_pixels(model: SepViT, count: int) -> np.ndarray:
+    data, config = Digits("test"), model.config
+    return np.stack(
+        [preprocess(data[i].image, config.preprocessing, config.image_size) for i in range(count)]
+    )
+
+
+def test_weights_use_the_whole_symmetric_range() -> None:
+    weight = torch.tensor([[0.5, -1.27, 0.01], [0.0, 0.0, 0.0]])
+    scale = weight_scales(weight)
+    integers = quantize_weight(weight, scale)
+    assert integers.tolist() == [[50, -127, 1], [0, 0, 0]] and integers.dtype == torch.int8
+    assert quantize_weight(weight, weight_scales(weight, 4), 4).tolist()[0] == [3, -7, 0]
+
+
+def test_an_int8_layer_computes_what_integers_give(calibrated, digits_model) -> None:
+    """In int32 as a device accumulates it; the float sums of torch differ in their last bits."""
+    name = "stages.2.blocks.1.mlp.fc2"
+    layer = calibrated.layers[name]
+    edge = EdgeModel(digits_model)
+    apply_quantization(edge, calibrated)
+    module = edge.get_submodule(name)
+    x = torch.randn(50, layer.weight.shape[1]) * layer.input_scale * 40
+    levels = torch.round(x / layer.input_scale).clamp(-128, 127).to(torch.int32)
+    sums = (levels.double() @ layer.weight.double().T).to(torch.int64)
+    y = sums.double() * layer.input_scale * layer.weight_scale.double() + module.bias.double()
+    expected = torch.round(y / layer.output_scale).clamp(-128, 127)
+    with torch.no_grad():
+        measured = torch.round(module(x).double() / layer.output_scale)
+    difference = (measured - expected).abs()
+    assert difference.max() <= 1 and (difference > 0).double().mean() < 1e-3
+
+
+def test_scales_follow_their_method() -> None:
+    histogram = Histogram()
+    values = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
+    histogram.add(values)
+    histogram.add(torch.tensor([40.0]))  # an outlier that doubles the range three times
+    assert histogram.scale("min-max") == pytest.approx(40 / 127.5)
+    # 99.99 % of a normal distribution's magnitudes are below 3.89, to within a bin.
+    assert histogram.scale("percentile") * 127.5 == pytest.approx(3.89, abs=0.1)
+    assert float(histogram.counts.sum()) == 200_001
+
+    def error(scale: float) -> float:
+        rounded = (values / scale).round().clamp(-128, 127) * scale
+        return float(((rounded - values) ** 2).mean()) + (40 - 127 * scale) ** 2 / 200_001
+
+    best = histogram.scale("mse")
+    assert error(best) <= min(error(best * 0.8), error(best * 1.25)) * 1.02
+
+
+def test_unfolding_undoes_the_edge_form() -> None:
+    model = jittered("lite")
+    edge = EdgeModel(model, 2, EdgeOptions(input="float32-nchw"))
+    again = SepViT(model.config)
+    again.load_state_dict(unfold(edge, model))
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.allclose(model(x), again.eval()(x), atol=1e-5)
+    keys = {reference_key(name) for name in quantizable_layers(edge)}
+    assert keys <= set(model.state_dict()) and len(keys) == len(quantizable_layers(edge)) - 28
+
+
+def quantisation_aware(model: SepViT, quantization: Quantization) -> SepViT:
+    return QuantizedTrainee(model, quantization, 2).finished()
+
+
+def test_a_checkpoint_holds_the_integers_themselves(digits_model, calibrated, tmp_path) -> None:
+    model = quantisation_aware(digits_model, calibrated)
+    save_checkpoint(model, tmp_path / "q.safetensors", trained_on="digits/train")
+    save_checkpoint(digits_model, tmp_path / "f.safetensors")
+    loaded = load_checkpoint(tmp_path / "q.safetensors")
+    assert loaded.quantization is not None and loaded.quantization.trained
+    assert loaded.quantization.sha256 == model.quantization.sha256
+    pixels = digit_pixels(model, 8)
+    first, second = (parity.quantized_logits(m, m.quantization, pixels) for m in (model, loaded))
+    assert np.array_equal(first, second)
+    # Its float weights are those that the integers stand for, to float32's rounding.
+    references = [parity.reference_logits(m, pixels) for m in (model, loaded)]
+    assert parity.sqnr_db(*references) > 110
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in "qf"]
+    assert sizes[0] < 0.30 * sizes[1]
+
+
+def test_a_damaged_quantisation_is_refused(digits_model, calibrated, tmp_path) -> None:
+    model = quantisation_aware(digits_model, calibrated)
+    layers = dict(model.quantization.layers)
+    name, layer = next(iter(layers.items()))
+    layers[name] = replace(layer, weight=layer.weight[:, :1])
+    model.quantization = replace(model.quantization, layers=layers)
+    save_checkpoint(model, tmp_path / "q.safetensors")
+    with pytest.raises(SepViTError, match=r"does not fit the model: stages\.0\.patch_embedding"):
+        load_checkpoint(tmp_path / "q.safetensors")
+
+
+def test_patterns_keep_layers_in_float(digits_model) -> None:
+    kept = calibrate(digits_model, Digits("calibration"), images=4, keep_float=["stages.0", "*.v"])
+    assert {n for n in kept.float_layers if n.startswith("stages.0.")} and all(
+        n.startswith("stages.0.") or n.endswith(".v") for n in kept.float_layers
+    )
+    assert not set(kept.layers) & set(kept.float_layers)
+    with pytest.raises(
+        SepViTError, match=r"stages\.9 matches no layer; layers are named as stages"
+    ):
+        choose_float(kept.layers, ["stages.9"])
+
+
+def test_torchao_makes_the_same_graph(digits_model) -> None:
+    """The quantizer, prepared and converted by torchao on the same images, layer by layer."""
+    pytest.importorskip("torchao.quantization.pt2e", reason="needs the extra pt2e")
+    from torchao.quantization.pt2e import MinMaxObserver
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    from sepvit_edge.quantize.pt2e import SepViTQuantizer, layer_of
+
+    calibration = Digits("calibration")
+    own = calibrate(digits_model, calibration, images=8, method="min-max")
+    config = digits_model.config
+    pixels = torch.from_numpy(
+        np.stack(
+            [
+                preprocess(calibration[i * 25].image, config.preprocessing, config.image_size)
+                for i in range(8)
+            ]
+        )
+    )
+    edge = EdgeModel(digits_model, 8)
+    graph = torch.export.export(edge, (pixels,)).module(check_guards=False)
+    observer = MinMaxObserver.with_args(eps=1e-9)
+    prepared = prepare_pt2e(graph, SepViTQuantizer(activation=observer))
+    with torch.no_grad():
+        prepared(pixels)
+        converted = convert_pt2e(prepared)
+        theirs = converted(pixels).numpy()
+    # Their scales are float32 throughout, ours are not: the same to that, and then taken over.
+    layers = {}
+    for node in converted.graph.nodes:
+        name = layer_of(node)
+        if name is None:
+            continue
+        scales = [node.args[0].args[1]]
+        (user,) = node.users
+        scales.append(None if name == CLASSIFIER else user.args[1])
+        weight_scale = converted.get_buffer(node.args[1].args[1].target)
+        mine = own.layers[name]
+        assert scales[0] == pytest.approx(mine.input_scale, rel=1e-6), name
+        if name != CLASSIFIER:
+            assert scales[1] == pytest.approx(mine.output_scale, rel=1e-6), name
+        assert torch.allclose(weight_scale, mine.weight_scale, rtol=1e-6), name
+        layers[name] = replace(
+            mine,
+            weight=getattr(converted, node.args[1].args[0].target).detach(),
+            weight_scale=weight_scale,
+            input_scale=scales[0],
+            output_scale=scales[1],
+        )
+    assert layers.keys() == own.layers.keys()
+    apply_quantization(edge, replace(own, layers=layers))
+    with torch.no_grad():
+        ours = edge(pixels).numpy()
+    assert np.array_equal(ours, theirs)
+
+
+def test_the_scan_finds_the_sensitive_part(digits_model, calibrated) -> None:
+    name = "stages.2.blocks.3.mlp.fc1"
+    layers = dict(calibrated.layers)
+    layers[name] = replace(layers[name], input_scale=layers[name].input_scale * 30)
+    found = scan(digits_model, replace(calibrated, layers=layers), digit_pixels(digits_model, 8))
+    assert min(found[:-1], key=lambda part: part.sqnr_db).part == "stages.2.blocks.3.mlp"
+    assert found[-1].part == "everything" and found[-1].layers == len(layers)
+
+
+@pytest.fixture(scope="module")
+def packages(digits_model, tmp_path_factory) -> dict[str, Package]:
+    """One int8 package a runtime, from the same calibration."""
+    root = tmp_path_factory.mktemp("int8")
+    made = {}
+    for target in TARGETS:
+        pytest.importorskip("coremltools" if target == "coreml" else target)
+        made[target] = build.export_package(digits_model, target, "int8", root / target, images=100)
+    return made
+
+
+def test_every_runtime_computes_what_torch_does(packages, digits_model) -> None:
+    """About 36 dB is what flips of the last bit leave (a fake-quantised against a real graph)."""
+    pixels = digit_pixels(digits_model, 100)
+    quantization = build.quantization_for(digits_model, find_recipe("openvino", "int8"))
+    torch_logits = parity.quantized_logits(digits_model, quantization, pixels)
+    named = {}
+    for target, package in packages.items():
+        logits = open_package(package.path, 1).run_pixels(pixels)[0]
+        assert parity.sqnr_db(torch_logits, logits) >= 35, target
+        named[target] = logits.argmax(1)
+    for first, second in combinations(named, 2):
+        assert (named[first] == named[second]).mean() >= 0.99, (first, second)
+
+
+def test_int8_packages_are_small_and_say_what_they_are(packages, digits_model, tmp_path) -> None:
+    for target, package in packages.items():
+        manifest = package.manifest
+        assert manifest.precision == "int8" and manifest.quantization is not None
+        assert manifest.quantization.calibration_images == 128
+        assert not manifest.quantization.trained and not manifest.quantization.float_layers
+        assert manifest.parity is not None
+        assert manifest.parity.sqnr_quantized_db is not None
+        assert manifest.parity.sqnr_quantized_db >= 35
+        precision = "fp16" if target == "coreml" else "fp32"
+        recipe = find_recipe(target, precision)
+        edge = EdgeModel(digits_model, 1, EdgeOptions(**recipe.edge.model_dump()))
+        folder = tmp_path / target
+        folder.mkdir()
+        build.get_backend(target).lower(build.lowering(digits_model, edge, recipe), folder)
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        # Of Core ML's float16 half the size is left, and a few percent of program text.
+        assert package.size <= (0.58 if target == "coreml" else 0.33) * size, target
+
+
+def test_executorch_keeps_one_delegate(packages) -> None:
+    placement = packages["executorch"].manifest.placement
+    assert {group.where for group in placement.placed} == {"XNNPACK delegate"}
+    assert not placement.outside
+
+
+def test_onnxruntime_runs_its_int8_kernels(packages) -> None:
+    kinds = {}
+    for group in packages["onnxruntime"].manifest.placement.placed:
+        kinds |= group.kinds
+    # The classifier's result stays float.
+    layers = len(quantizable_layers(EdgeModel(load_checkpoint("lite-digits", image_size=64))))
+    assert kinds["QGemm"] + kinds["QLinearConv"] == layers - 1
+
+
+def test_openvino_runs_its_int8_kernels(packages) -> None:
+    shares = {g.precision: g.macs_share for g in packages["openvino"].manifest.placement.placed}
+    assert shares["i8"] + shares["u8"] > 0.9
+
+
+def test_exports_of_a_quantisation_aware_checkpoint_are_int8(
+    digits_model, calibrated, tmp_path, run_command: Runner
+) -> None:
+    pytest.importorskip("openvino")
+    model = quantisation_aware(digits_model, calibrated)
+    save_checkpoint(model, tmp_path / "q.safetensors", trained_on="digits/train")
+    arguments = ("--weights", tmp_path / "q.safetensors", "--images", 16, "--json")
+    made = run_command("export", *arguments, "--output", tmp_path / "p", "--keep-float", "head")
+    assert made.status == 0, made.err
+    manifest = json.loads(made.out)["manifest"]
+    assert manifest["precision"] == "int8" and manifest["quantization"]["trained"]
+    assert manifest["quantization"]["float_layers"] == [
+        {"name": CLASSIFIER, "reason": "asked for: head"}
+    ]
+    weights = ("--weights", tmp_path / "q.safetensors")
+    again = run_command("export", "--verify", tmp_path / "p", *weights)
+    assert again.status == 0, again.err
+    useless = run_command("export", *weights, "--calibration", "digits", "--output", tmp_path / "x")
+    assert useless.status == 2 and "quantisation-aware" in useless.err
+
+
+def test_calibration_and_evaluation_images_are_disjoint(digits_model, tmp_path) -> None:
+    pytest.importorskip("openvino")
+    with pytest.raises(CheckFailed, match="are also in the calibration data"):
+        build.export_package(
+            digits_model,
+            "openvino",
+            "int8",
+            tmp_path / "p",
+            data=Digits("test"),
+            calibration=Digits("test"),
+        )
+    assert not (tmp_path / "p").exists()
+
+
+def test_every_component_matters_in_an_int8_package(digits_model, calibrated, tmp_path) -> None:
+    """Perturb PSA in the checkpoint: the package's logits move as the reference's do."""
+    pytest.importorskip("openvino")
+    pixels = digit_pixels(digits_model, 8)
+    moved = load_checkpoint("lite-digits", image_size=64)
+    with torch.no_grad():
+        moved.blocks[1][0].attn.PSA_qk.weight.mul_(-4)
+        moved.blocks[1][0].win_tokens.add_(1)
+    logits = {}
+    for name, model in (("as it is", digits_model), ("moved", moved)):
+        path = tmp_path / name
+        build.export_package(model, "openvino", "int8", path, images=8)
+        package = PackageSession(Package(path), 1).run_pixels(pixels)[0]
+        logits[name] = (parity.reference_logits(model, pixels), package)
+    shift = [logits["moved"][i] - logits["as it is"][i] for i in (0, 1)]
+    assert np.abs(shift[0]).max() > 0.05
+    assert np.corrcoef(shift[0].ravel(), shift[1].ravel())[0, 1] > 0.9
+
+
+def test_training_with_the_rounding_in_place_helps(digits_model) -> None:
+    """At 3 bits, where rounding alone hurts: a few steps towards the float model."""
+    recipe = TrainingRecipe(data="digits", batch=16, resolution_schedule=((64, 1.0),))
+    trainee = QuantizedTrainee.calibrated(digits_model, recipe, Digits("calibration"), bits=3)
+    data, config = Digits("train"), digits_model.config
+    pixels = np.stack([preprocess(data[i].image, config.preprocessing, 64) for i in range(128)])
+    x = parity.normalize(digits_model, torch.from_numpy(pixels))
+    with torch.no_grad():
+        wanted = digits_model(x)
+    optimizer = torch.optim.AdamW([p for p in trainee.parameters() if p.requires_grad], 3e-4)
+    held_out = digit_pixels(digits_model, 32)
+    reference = parity.reference_logits(digits_model, held_out)
+
+    def noise() -> float:
+        model = trainee.finished()
+        logits = parity.quantized_logits(model, model.quantization, held_out)
+        return parity.sqnr_db(reference, logits)
+
+    before = noise()
+    for epoch in range(3):
+        for chosen in torch.randperm(128, generator=torch.Generator().manual_seed(epoch)).split(16):
+            loss = torch.nn.functional.mse_loss(trainee(x[chosen]), wanted[chosen])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert noise() > before + 1
