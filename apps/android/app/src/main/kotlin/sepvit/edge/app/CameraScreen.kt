@@ -54,6 +54,7 @@ class CameraScreen(activity: MainActivity) :
         refused.visibility = if (allowed) View.GONE else View.VISIBLE
         refusedText.setText(R.string.camera_refused)
         allow.visibility = View.VISIBLE
+        camera?.next()
         if (allowed) start() else if (!asked) ask()
     }
 
@@ -82,9 +83,12 @@ class CameraScreen(activity: MainActivity) :
 
     /** On the camera's thread. */
     private fun classify(frame: Pixels) = work({ session().classify(frame) }) { result ->
-        if (seen) result.onSuccess(classes::show)
-        if (seen) result.tellFailure()
-        camera?.next()
+        if (!seen) return@work
+        // After a failure no other frame is taken until another package is chosen, or the screen.
+        result.tellFailure().onSuccess {
+            classes.show(it)
+            camera?.next()
+        }
     }
 
     private fun none() = activity.runOnUiThread {

@@ -25,5 +25,5 @@ abstract class Screen(protected val activity: MainActivity, layout: Int) {
         workspace.work(job) { if (!activity.isDestroyed) done(it) }
 
     /** A success leaves what is shown: it may be about something that the user did meanwhile. */
-    protected fun Result<*>.tellFailure() = onFailure { activity.tell(sentence(it)) }
+    protected fun <T> Result<T>.tellFailure(): Result<T> = onFailure { activity.tell(sentence(it)) }
 }
