@@ -15,7 +15,7 @@ from PIL import Image
 
 from sepvit_edge import save_checkpoint
 
-COMMANDS = ("export", "predict", "evaluate", "train")
+COMMANDS = ("export", "predict", "evaluate", "bundle", "train")
 
 
 @pytest.fixture
