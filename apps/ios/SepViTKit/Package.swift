@@ -7,7 +7,7 @@ let package = Package(
     platforms: [.iOS(.v17), .macOS(.v14)],
     products: [.library(name: "SepViTKit", targets: ["SepViTKit"])],
     targets: [
-        .target(name: "SepViTKit", resources: [.copy("manifest.schema.json")]),
+        .target(name: "SepViTKit", resources: [.embedInCode("manifest.schema.json")]),
         .testTarget(name: "SepViTKitTests", dependencies: ["SepViTKit"]),
     ]
 )

@@ -2,7 +2,8 @@ import Foundation
 
 /// manifest.json: what a package says about itself, the parts that an app uses.
 ///
-/// Its schema is export/manifest.schema.json, which travels with this library.
+/// Its schema is export/manifest.schema.json, which is compiled into this library (a link to it stands
+/// beside this file).
 public struct Manifest: Codable, Sendable {
     public static let schemaVersion = 1
     public static let fileName = "manifest.json"
@@ -129,9 +130,7 @@ public struct Manifest: Codable, Sendable {
     }
 
     private static func schema() throws -> JSONSchema {
-        guard let url = Bundle.module.url(forResource: "manifest.schema", withExtension: "json")
-        else { throw SepViTError("the app is incomplete: manifest.schema.json is missing") }
-        return try JSONSchema(Data(contentsOf: url))
+        try JSONSchema(Data(PackageResources.manifest_schema_json))
     }
 
     /// SHA-256 of the manifest's own bytes, with the digest's 64 characters set to zero.

@@ -105,13 +105,6 @@ private struct VersionCase: Decodable {
     }
 }
 
-@Test func theSchemaIsThePublishedOne() throws {
-    let published = Vectors.repository.appendingPathComponent("export/manifest.schema.json")
-    let ours = Vectors.repository
-        .appendingPathComponent("apps/ios/SepViTKit/Sources/SepViTKit/manifest.schema.json")
-    #expect(try Data(contentsOf: published) == Data(contentsOf: ours))
-}
-
 private struct SafeTensorsCase: Decodable {
     struct Listed: Decodable {
         let dtype: String
