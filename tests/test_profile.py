@@ -415,6 +415,9 @@ def test_a_comparison_tells_chance_from_change() -> None:
     assert p50.regression and p50.significant and p50.ratio == pytest.approx(1.2, abs=0.06)
     assert not compare([before], [slower], 0.5)[0].regression  # within the tolerance
     assert not compare([slower], [before], 0.05)[0].regression  # faster is none
+    few = made([8, 12, 10, 9, 11, 13, 7]), made([8, 12, 11, 9, 12, 13, 7])
+    p50 = compare([few[0]], [few[1]], 0.05)[0]
+    assert p50.ratio == pytest.approx(1.1) and not p50.regression  # 10 % by chance
     bigger = made(runs(10), package__model_mb=9.0)
     changes = {c.what: c for c in compare([before], [bigger], 0.05)}
     assert changes["model on disk"].regression
