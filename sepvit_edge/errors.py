@@ -18,6 +18,12 @@ class CheckFailed(SepViTError):
     exit_status = 1
 
 
+class Interrupted(SepViTError):
+    """A long run that the user stopped and can go on with."""
+
+    exit_status = 130
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> SepViTError:
     """Say that `name` is no `kind`, what is, and which one was probably meant.
 

@@ -291,7 +291,7 @@ def reference_taps(model: SepViT, pixels: np.ndarray) -> dict[str, np.ndarray]:
     def keep(name: str) -> Callable[..., None]:
         def hook(_module: object, arguments: object, output: torch.Tensor | None = None) -> None:
             value = arguments[0] if output is None else output  # type: ignore[index]
-            taps[name] = value.reshape(-1, value.shape[-1]).numpy().copy()
+            taps[name] = value.reshape(-1, value.shape[-1]).float().cpu().numpy().copy()
 
         return hook
 
@@ -310,8 +310,9 @@ def reference_taps(model: SepViT, pixels: np.ndarray) -> dict[str, np.ndarray]:
             hooks.append(cpe.register_forward_hook(keep(f"stages.{i}.cpe")))
             for hook in hooks:
                 stack.callback(hook.remove)
-        logits = model(normalize(model, torch.from_numpy(pixels)))
-    return taps | {"logits": logits.numpy()}
+        x = normalize(model, torch.from_numpy(pixels))
+        logits = model(x.to(model.head.weight.device))
+    return taps | {"logits": logits.float().cpu().numpy()}
 
 
 @contextmanager

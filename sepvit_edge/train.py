@@ -24,6 +24,7 @@ def main(
     data: Annotated[str, typer.Option(help="A folder per class, or digits, or glyphs.")] = "",
     validation: Annotated[str, typer.Option(help="The same, for the curve.")] = "",
     epochs: Annotated[int, typer.Option(help="Passes through the data.")] = 0,
+    steps: Annotated[int, typer.Option(help="In place of epochs.")] = 0,
     batch: Annotated[int, typer.Option(help="Images a step on each device.")] = 0,
     learning_rate: Annotated[float, typer.Option(help="At its peak.")] = 0.0,
     resolution_schedule: Annotated[
@@ -38,6 +39,12 @@ def main(
     teacher: Annotated[
         str, typer.Option(help="Checkpoint to learn from; with --qat the one it starts from.")
     ] = "",
+    keep_float: Annotated[
+        list[str] | None, typer.Option(help="With --qat: layers to leave in float; repeatable.")
+    ] = None,
+    weight_bits: Annotated[
+        int, typer.Option(help="With --qat: fewer, to see what fewer would cost.", min=2, max=8)
+    ] = 8,
     half: Annotated[bool, typer.Option("--half", help="Store float weights as float16.")] = False,
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = -1,
     workers: Annotated[int, typer.Option(help="Processes that load images.")] = 1,
@@ -53,6 +60,7 @@ def main(
 ) -> None:
     """Train, report held-out top-1, and write the weights and their card."""
     from .console import console, step_progress
+    from .errors import Interrupted
     from .training.checkpoint import train_checkpoint
     from .training.recipe import load_training_recipe, parse_schedule
 
@@ -61,6 +69,7 @@ def main(
         "data": data,
         "validation": validation,
         "epochs": epochs,
+        "steps": steps,
         "batch": batch,
         "learning_rate": learning_rate,
         "resolution_schedule": resolution_schedule and parse_schedule(resolution_schedule),
@@ -80,24 +89,31 @@ def main(
             top1 = line.validation_top1
             held = "" if top1 is None else f", validation top-1 {top1:.2%}"
             console.print(
-                f"epoch {line.epoch} of {chosen.epochs}: {line.image_size} px, "
+                f"epoch {line.epoch}, step {line.step}: {line.image_size} px, "
                 f"loss {line.loss:.4f}{held}"
             )
 
-        card = train_checkpoint(
-            output,
-            chosen,
-            run or Path("runs") / output.stem,
-            weights=weights,
-            variant=variant,
-            qat=qat,
-            half=half,
-            workers=workers,
-            cache=cache,
-            resume=resume,
-            report=report,
-            epoch_done=epoch_done,
-        )
+        try:
+            card = train_checkpoint(
+                output,
+                chosen,
+                run or Path("runs") / output.stem,
+                weights=weights,
+                variant=variant,
+                qat=qat,
+                keep_float=keep_float or (),
+                weight_bits=weight_bits,
+                half=half,
+                workers=workers,
+                cache=cache,
+                resume=resume,
+                report=report,
+                epoch_done=epoch_done,
+            )
+        except KeyboardInterrupt:
+            raise Interrupted(
+                "interrupted; the same command with --resume goes on from the last saved state"
+            ) from None
     if "held_out_top1" in card:
         console.print(
             f"{output}: top-1 {card['held_out_top1']:.2%} of {card['held_out_images']} held-out "

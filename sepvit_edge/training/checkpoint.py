@@ -19,7 +19,7 @@ from ..reference import SepViT, create_model, set_image_size
 from ..variants import find_variant
 from ..weights import load_checkpoint, save_checkpoint
 from .data import open_labels, rule_of
-from .loop import Epoch, FloatTrainee, evaluate_top1, run_training
+from .loop import STATE, Epoch, FloatTrainee, evaluate_top1, run_training
 from .recipe import TrainingRecipe
 from .widen import widen
 
@@ -84,9 +84,10 @@ def train_checkpoint(
         raise SepViTError("give the training data by --data: a folder per class, or a built-in set")
     if qat and not weights:
         raise SepViTError("quantisation-aware training starts from trained weights: give --weights")
-    first_size = recipe.resolution_schedule[0][0]
     if weights:
-        model = load_checkpoint(weights, image_size=first_size)
+        stated = "resolution_schedule" in recipe.model_fields_set
+        size = recipe.resolution_schedule[0][0] if stated else None
+        model = load_checkpoint(weights, image_size=size)
         if variant and find_variant(variant).key != model.config.variant:
             model = widen(model, variant, recipe.seed)
         rule = model.config.preprocessing
@@ -96,6 +97,9 @@ def train_checkpoint(
                 "crop": rule.crop,
                 "mean": rule.mean,
                 "std": rule.std,
+                "resolution_schedule": recipe.resolution_schedule
+                if stated
+                else ((model.config.image_size, 1.0),),
             }
         )
         labels = model.config.labels
@@ -106,7 +110,7 @@ def train_checkpoint(
         model = create_model(
             recipe.variant,
             len(labels),
-            first_size,
+            recipe.resolution_schedule[0][0],
             preprocessing=rule_of(recipe),
             labels=labels,
             drop_path=find_variant(recipe.variant).drop_path if drop_path is None else drop_path,
@@ -118,6 +122,10 @@ def train_checkpoint(
         if not name:
             raise SepViTError("distillation needs a teacher: give its checkpoint by --teacher")
         teacher = load_checkpoint(name, labels=labels)
+    if (run / STATE).exists() and not resume:
+        raise SepViTError(
+            f"{run} holds a run already: give --resume to go on with it, or another --run"
+        )
     run.mkdir(parents=True, exist_ok=True)
     trainee: torch.nn.Module
     if qat:
@@ -150,7 +158,7 @@ def train_checkpoint(
         dtype=torch.float16 if half else torch.float32,
         trained_on=f"{recipe.data}/train" if recipe.data in BUILT_IN else None,
     )
-    state = torch.load(run / "state.pt", map_location="cpu", weights_only=True)
+    state = torch.load(run / STATE, map_location="cpu", weights_only=True)
     card: dict[str, Any] = {
         "command": "python -m sepvit_edge.train " + " ".join(sys.argv[1:]),
         "recipe": recipe.model_dump(mode="json", exclude_defaults=True),

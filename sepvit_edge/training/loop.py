@@ -248,7 +248,8 @@ def run_training(
             writer.add_scalar("train/loss", value.item(), step)
             writer.add_scalar("train/learning_rate", optimizer.param_groups[0]["lr"], step)
         place = (step + 1) % plan.steps_an_epoch
-        if place == 0:
+        ends = place == 0 or step + 1 == plan.steps
+        if ends:
             if accelerator.num_processes > 1:
                 total = accelerator.reduce(total, "mean")
             kept = ema.module if ema is not None else accelerator.unwrap_model(model)
@@ -257,11 +258,11 @@ def run_training(
             if validation is not None:
                 top1 = evaluate_top1(kept, validation, recipe, pixels.shape[-1], device)
             line = Epoch(
-                (step + 1) // plan.steps_an_epoch,
+                -(-(step + 1) // plan.steps_an_epoch),
                 step + 1,
                 pixels.shape[-1],
                 float(f"{optimizer.param_groups[0]['lr']:.4g}"),
-                float(f"{total.item() / plan.steps_an_epoch:.5g}"),
+                float(f"{total.item() / (place or plan.steps_an_epoch):.5g}"),
                 top1,
             )
             history.append(line)
@@ -274,7 +275,7 @@ def run_training(
             model.train()
         now = time.monotonic()
         due = now - saved > _SAVE_SECONDS
-        if accelerator.is_main_process and last and (due or place == 0):
+        if accelerator.is_main_process and last and (due or ends):
             plain = accelerator.unwrap_model(model)
             _save(
                 run, recipe, step + 1, plain, ema, optimizer, history, total, seconds + now - start

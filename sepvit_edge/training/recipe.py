@@ -84,6 +84,8 @@ class TrainingRecipe(Strict):
         Of `glyphs`: draw so many epochs of images and then start over; 0 draws for ever.
     epochs : int
         Passes through the data.
+    steps : int or None
+        In place of epochs, for runs shorter than one.
     batch : int
         Images a step on each device, before accumulation.
     accumulate : int
@@ -121,6 +123,7 @@ class TrainingRecipe(Strict):
     wide_fonts: bool = False
     distinct_epochs: int = Field(default=0, ge=0)
     epochs: int = Field(default=30, ge=1)
+    steps: int | None = Field(default=None, ge=1)
     batch: int = Field(default=64, ge=2)
     accumulate: int = Field(default=1, ge=1)
     resolution_schedule: tuple[tuple[int, float], ...] = ((224, 1.0),)
@@ -238,7 +241,7 @@ class Plan:
     @property
     def steps(self) -> int:
         """Of the whole run."""
-        return self.steps_an_epoch * self.recipe.epochs
+        return self.recipe.steps or self.steps_an_epoch * self.recipe.epochs
 
     def image_size(self, step: int) -> int:
         """Side of the images of a step."""
