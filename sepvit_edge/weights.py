@@ -41,7 +41,12 @@ def builtin_checkpoints() -> dict[str, Path]:
 
 
 def default_checkpoint(variant: str | None = None) -> Path:
-    """Return the built-in checkpoint of a variant.
+    """Return the built-in checkpoint of a variant, quantisation-aware where there is one.
+
+    Parameters
+    ----------
+    variant : str, optional
+        SepViT-T unless given.
 
     Raises
     ------
@@ -49,14 +54,14 @@ def default_checkpoint(variant: str | None = None) -> Path:
         If none ships for that variant.
     """
     shipped = builtin_checkpoints()
-    key = "lite" if variant is None else find_variant(variant).key
-    for name, path in shipped.items():
-        if name.split("-")[0] == key:
-            return path
-    raise SepViTError(
-        f"no weights ship for {VARIANTS[key].name}; give --weights FILE, or --weights random to "
-        f"measure size and speed (built in: {', '.join(shipped) or 'none'})"
-    )
+    key = "t" if variant is None else find_variant(variant).key
+    names = [name for name in shipped if name.split("-")[0] == key]
+    if not names:
+        raise SepViTError(
+            f"no weights ship for {VARIANTS[key].name}; give --weights FILE, or --weights random "
+            f"to measure size and speed (built in: {', '.join(shipped) or 'none'})"
+        )
+    return shipped[next((name for name in names if name.endswith("-qat")), names[0])]
 
 
 def load_checkpoint(

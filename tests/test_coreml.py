@@ -93,12 +93,12 @@ def replaced(recipe, **changes):
 # The evaluator, op by op: tiny programs through the converter's builder and the disk.
 
 
-def evaluated(tmp_path, body, x, half=False):
+def evaluated(tmp_path, body, x, half=False, target=ct.target.iOS16):
     """Build a program of one input, save it, and evaluate it."""
 
     @mb.program(
         input_specs=[mb.TensorSpec(x.shape, ct.converters.mil.mil.types.fp32)],
-        opset_version=ct.target.iOS16,
+        opset_version=target,
     )
     def program(x):
         return body(x)
@@ -109,7 +109,7 @@ def evaluated(tmp_path, body, x, half=False):
         precision = ct.precision.FLOAT16 if half else ct.precision.FLOAT32
         converted = ct.convert(
             program,
-            minimum_deployment_target=ct.target.iOS16,
+            minimum_deployment_target=target,
             compute_precision=precision,
             pass_pipeline=pipeline,
             skip_model_load=True,
@@ -122,6 +122,15 @@ def evaluated(tmp_path, body, x, half=False):
 
 def random(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def integers(*shape):
+    generator = torch.Generator().manual_seed(2)
+    return torch.randint(-128, 128, shape, generator=generator, dtype=torch.int8)
+
+
+def on_grid(x, scale, **more):
+    return mb.quantize(input=x, scale=np.float32(scale), output_dtype="int8", **more)
 
 
 X4, X3, X2 = random(2, 4, 7, 6), random(3, 5, 8), random(5, 16)
@@ -166,6 +175,30 @@ CASES = {
         X4,
         lambda x: mb.conv(x=x, weight=random(2, 4, 2, 2).numpy(), dilations=[3, 2]),
         lambda x: F.conv2d(x, random(2, 4, 2, 2), dilation=(3, 2)),
+    ),
+    "quantize, halves to even, cut off": (
+        torch.arange(-300, 300).reshape(4, 150) / 4,
+        lambda x: mb.dequantize(input=on_grid(x, 0.5), scale=np.float32(1)),
+        lambda x: torch.round(x / 0.5).clamp(-128, 127),
+    ),
+    "dequantize, zero point": (
+        X2,
+        lambda x: mb.dequantize(
+            input=on_grid(x, 0.03, zero_point=np.int8(7)), scale=np.float32(0.03),
+            zero_point=np.int8(7),
+        ),
+        lambda x: ((torch.round(x / 0.03) + 7).clamp(-128, 127) - 7) * 0.03,
+    ),
+    "constexpr_affine_dequantize, by channel": (
+        X2,
+        lambda x: mb.linear(
+            x=x,
+            weight=mb.constexpr_affine_dequantize(
+                quantized_data=integers(6, 16).numpy(), zero_point=np.int8(0),
+                scale=W[:, 0].abs().numpy(), axis=0,
+            ),
+        ),
+        lambda x: F.linear(x, integers(6, 16).float() * W[:, :1].abs()),
     ),
     "gelu": (X2 * 3, lambda x: mb.gelu(x=x, mode="EXACT"), F.gelu),
     "layer_norm": (
@@ -218,9 +251,9 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_an_operation_is_what_torch_computes(tmp_path, case):
     x, body, expected = CASES[case]
-    np.testing.assert_allclose(
-        evaluated(tmp_path, body, x.numpy()), expected(x).numpy(), rtol=1e-5, atol=2e-6
-    )
+    target = ct.target.iOS17 if "quantize" in case else ct.target.iOS16
+    result = evaluated(tmp_path, body, x.numpy(), target=target)
+    np.testing.assert_allclose(result, expected(x).numpy(), rtol=1e-5, atol=2e-6)
 
 
 def test_every_operation_is_tested_or_is_the_classifier():
@@ -500,7 +533,7 @@ def test_a_batch_comes_as_an_array(model, tmp_path, pixels):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"precision": "int8"}, "no int8 yet"),
+        ({"precision": "int8"}, 'set deployment_target = "iOS17"'),
         ({"options": {"compute_units": "gpu"}}, "the recipe's options: compute_units"),
         ({"options": {"deployment_target": "iOS15"}}, "the recipe's options: deployment_target"),
         ({"placement": PlacementBudget(min_macs_share=1)}, "on macOS only"),

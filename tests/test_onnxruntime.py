@@ -219,5 +219,3 @@ def test_an_unknown_option_is_refused(built: dict[str, Built], tmp_path: Path) -
     wrong = replace(job, recipe=job.recipe.model_copy(update={"options": {"opset": 17}}))
     with pytest.raises(SepViTError, match="the recipe's options: opset: Input should be 20 or 23"):
         get_backend("onnxruntime").lower(wrong, tmp_path)
-    with pytest.raises(SepViTError, match="no int8 yet"):
-        find_recipe("onnxruntime", "int8")
