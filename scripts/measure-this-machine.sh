@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Measure Lite (built-in weights) and T (random weights: its size and speed are real) on this machine:
-# every runtime and precision, 1 and 2 threads, into profiles/results/. Leave the machine alone
-# meanwhile. Packages that are there are used; a combination that has no recipe is left out.
+# Measure Lite and T at 224 (built-in weights) on this machine: every
+# runtime and precision, 1 and 2 threads, into profiles/results/. Leave the machine alone meanwhile. Packages that are there are used; a combination that has no recipe is left out.
 #
 #   scripts/measure-this-machine.sh [more options of sepvit_edge.profile]
 set -euo pipefail
@@ -14,11 +13,9 @@ for target in openvino onnxruntime executorch; do
         [ -e "export/$target-$precision.toml" ] || continue
         for variant in lite t; do
             package=packages/$variant-$target-$precision
-            weights=()
-            [ "$variant" = t ] && weights=(--variant t --weights random)
             if [ ! -e "$package" ]; then
                 "$python" -m sepvit_edge.export --target "$target" --precision "$precision" \
-                    "${weights[@]}" --output "$package" || continue
+                    --variant "$variant" --image-size 224 --images 32 --output "$package" || continue
             fi
             packages+=("$package")
         done

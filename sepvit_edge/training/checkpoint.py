@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -160,7 +161,7 @@ def train_checkpoint(
     )
     state = torch.load(run / STATE, map_location="cpu", weights_only=True)
     card: dict[str, Any] = {
-        "command": "python -m sepvit_edge.train " + " ".join(sys.argv[1:]),
+        "command": _command(sys.argv[1:]),
         "recipe": recipe.model_dump(mode="json", exclude_defaults=True),
         "steps": state["step"],
         "minutes": round(state["seconds"] / 60, 1),
@@ -201,6 +202,22 @@ def _evaluation_data(
         return None, None
     data = open_dataset(recipe.validation, labels, "test")
     return data, data
+
+
+# Options that say where and not what.
+_PLACES = ("--run", "--cache", "--workers", "--resume")
+
+
+def _command(arguments: list[str]) -> str:
+    """The command that was given, without folders of this machine."""
+    kept: list[str] = []
+    skip = False
+    for argument in arguments:
+        if skip or argument in _PLACES:
+            skip = not skip and argument != "--resume"
+            continue
+        kept.append(Path(argument).name if "/" in argument else argument)
+    return shlex.join(["python", "-m", "sepvit_edge.train", *kept])
 
 
 def _hardware() -> str:
