@@ -19,6 +19,7 @@ from edge_form import compare
 
 from sepvit_edge.build import export_package, seeded
 from sepvit_edge.package import open_package
+from sepvit_edge.recipe import QuantizationOptions, find_recipe
 
 
 def main() -> None:
@@ -44,7 +45,10 @@ def main() -> None:
                 calls = {}
                 for precision in ("fp32", "int8"):
                     folder = Path(scratch) / precision
-                    export_package(model, runtime, precision, folder, images=2)
+                    recipe = find_recipe(runtime, precision).model_copy(
+                        update={"quantization": QuantizationOptions(calibration_images=2)}
+                    )
+                    export_package(model, recipe=recipe, output=folder, images=2)
                 for precision in ("fp32", "int8"):
                     session = open_package(Path(scratch) / precision, arguments.threads)
                     calls[precision] = lambda session=session: session.run_pixels(pixels)[0]

@@ -1,0 +1,96 @@
+"""All runtimes and precisions in one table, and the weights that ship held to what they promise."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+
+import numpy as np
+import pytest
+from conftest import Runner
+
+from sepvit_edge import parity
+from sepvit_edge.comparison import compare_everything
+from sepvit_edge.data import preprocess
+from sepvit_edge.data.datasets import Digits
+from sepvit_edge.data.glyphs import Glyphs
+from sepvit_edge.weights import builtin_checkpoints, default_checkpoint, load_checkpoint
+
+
+def test_one_table_over_everything() -> None:
+    pytest.importorskip("openvino")
+    model = load_checkpoint("lite-digits", image_size=64)
+    result = compare_everything(
+        [("lite-digits", model)], Digits("test"), images=48, only=["openvino"]
+    )
+    rows = {(row.runtime, row.precision): row for row in result.rows}
+    assert list(rows) == [
+        ("torch", "fp32"), ("openvino", "fp32"), ("openvino", "fp16"), ("torch", "int8"),
+        ("openvino", "int8"),
+    ]  # fmt: skip
+    first, floats = rows["torch", "fp32"], rows["openvino", "fp32"]
+    assert first.difference is None and first.agreement == 1.0
+    assert floats.difference == 0 and floats.sqnr_db is not None and floats.sqnr_db > 100
+    integers = rows["openvino", "int8"]
+    assert integers.sqnr_quantized_db is not None and integers.sqnr_quantized_db >= 35
+    assert integers.megabytes is not None and floats.megabytes is not None
+    assert integers.megabytes < 0.33 * floats.megabytes
+    assert result.least_agreement == {} or set(result.least_agreement) <= {"lite-digits int8"}
+
+
+def test_the_default_is_the_quantisation_aware_t() -> None:
+    path = default_checkpoint()
+    assert path.stem == "t-glyphs-qat"
+    assert path.stat().st_size < 0.27 * 4 * 31.2e6
+    model = load_checkpoint(path)
+    assert model.config.variant == "t" and model.quantization is not None
+    assert model.source is not None and model.source.trained_on == "glyphs/train"
+    assert default_checkpoint("lite").stem == "lite-glyphs-qat"
+
+
+def test_every_shipped_checkpoint_has_a_card() -> None:
+    for name, path in builtin_checkpoints().items():
+        card = json.loads(path.with_suffix(".json").read_text())
+        wanted = {"command", "hardware", "minutes", "held_out_images", "held_out_top1", "torch"}
+        assert wanted <= card.keys(), name
+        assert "/" not in card["command"], name
+
+
+def test_shipped_int8_weights_are_as_good_as_float_ones() -> None:
+    """Of the same held-out images; not half a point worse, within what so few can tell."""
+    data = Glyphs("test", 620)
+    floats, integers = load_checkpoint("lite-glyphs"), load_checkpoint("lite-glyphs-qat")
+    rule, size = floats.config.preprocessing, floats.config.image_size
+    pixels = np.stack([preprocess(data[i].image, rule, size) for i in range(len(data))])
+    truth = np.array([data[i].label for i in range(len(data))])
+    first = parity.reference_logits(floats, pixels).argmax(1) == truth
+    assert integers.quantization is not None
+    logits = parity.quantized_logits(integers, integers.quantization, pixels)
+    _, interval, _ = parity.paired_difference(first, logits.argmax(1) == truth)
+    assert interval[1] >= -0.005
+    assert 0.78 <= first.mean() <= 0.97  # hard, and not hopeless
+
+
+def test_one_int8_checkpoint_gives_the_same_classes_everywhere() -> None:
+    from sepvit_edge.backends import BACKENDS
+
+    for target in BACKENDS:
+        pytest.importorskip("coremltools" if target == "coreml" else target)
+    model = load_checkpoint("lite-glyphs-qat")
+    result = compare_everything([("lite", model)], Glyphs("test", 310))
+    runtimes = [row.runtime for row in result.rows if row.precision == "int8"]
+    assert runtimes == ["torch", *sorted(BACKENDS)]
+    for row in result.rows[2:]:
+        assert row.sqnr_quantized_db is not None and row.sqnr_quantized_db >= 35, row.runtime
+    assert len(list(combinations(runtimes, 2))) == 10
+    assert result.least_agreement["lite int8"] >= 0.99
+
+
+def test_the_command_prints_the_table(run_command: Runner) -> None:
+    pytest.importorskip("openvino")
+    arguments = ("--all", "--weights", "lite-glyphs-qat", "--target", "openvino", "--images", 31)
+    done = run_command("evaluate", *arguments)
+    assert done.status == 0, done.err
+    assert "31 images of glyphs/test" in done.out and "int8" in done.out
+    nothing = run_command("evaluate")
+    assert nothing.status == 2 and "name a package, or give --all" in nothing.err
