@@ -147,12 +147,10 @@ def load_recipe(name_or_file: str | Path) -> Recipe:
 
 
 def recipes_of(target: str) -> dict[Precision, Recipe]:
-    """Return the recipe that a target has for each precision."""
-    return {
-        recipe.precision: recipe
-        for name, path in recipes().items()
-        if (recipe := load_recipe(path)).target == target and name == f"{target}-{recipe.precision}"
-    }
+    """Return the recipe that a target has for each precision, the highest precision first."""
+    shipped = recipes()
+    named = {precision: shipped.get(f"{target}-{precision}") for precision in PRECISIONS}
+    return {precision: load_recipe(path) for precision, path in named.items() if path is not None}
 
 
 def find_recipe(target: str, precision: str | None = None) -> Recipe:

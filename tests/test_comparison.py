@@ -78,10 +78,16 @@ def test_one_int8_checkpoint_gives_the_same_classes_everywhere() -> None:
         pytest.importorskip("coremltools" if target == "coreml" else target)
     model = load_checkpoint("lite-glyphs-qat")
     result = compare_everything([("lite", model)], Glyphs("test", 310))
+    (own,) = (r.sqnr_db for r in result.rows if (r.runtime, r.precision) == ("torch", "int8"))
+    assert own is not None
     runtimes = [row.runtime for row in result.rows if row.precision == "int8"]
     assert runtimes == ["torch", *sorted(BACKENDS)]
     for row in result.rows[2:]:
-        assert row.sqnr_quantized_db is not None and row.sqnr_quantized_db >= 35, row.runtime
+        # One activation rounded the other way moves those behind it, so that two runtimes end as
+        # far apart as quantisation is from float, and with independent errors 3 dB more at most.
+        # (Digits, which quantise well, are held to 35 dB in test_quantize.py.)
+        assert row.sqnr_quantized_db is not None
+        assert row.sqnr_quantized_db >= own - 3, row.runtime
     assert len(list(combinations(runtimes, 2))) == 10
     assert result.least_agreement["lite int8"] >= 0.99
 
