@@ -1,9 +1,13 @@
-"""Put packages into an app: `python -m sepvit_edge.bundle PACKAGE... --app android`."""
+"""Put packages into an app: `python -m sepvit_edge.bundle PACKAGE... --app android`.
+
+Without a package: the built-in SepViT-Lite in int8, for the app's first runtime.
+"""
 
 from __future__ import annotations
 
 import json as json_module
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import command, emit_json, print_columns
+from .console import command, emit_json, print_columns, steps
 from .errors import SepViTError, unknown_name
 
 if TYPE_CHECKING:
@@ -31,7 +35,7 @@ class App:
     folder : str
         Where its build picks packages up, below the app's project.
     targets : tuple of str
-        The runtimes that it has.
+        The runtimes that it has; the first is its own choice.
     """
 
     folder: str
@@ -113,6 +117,32 @@ def bundle_packages(
     return destination
 
 
+def export_default(app: str, folder: Path) -> Path:
+    """Export what an app has unless told otherwise: SepViT-Lite in int8, so that it stays small.
+
+    Parameters
+    ----------
+    app : str
+        A key of `APPS`.
+    folder : Path
+        Where to put the package.
+
+    Raises
+    ------
+    SepViTError
+        If there is no such app, or its runtime is not installed.
+    """
+    from .build import export_package
+    from .weights import default_checkpoint, load_checkpoint
+
+    if app not in APPS:
+        raise unknown_name("app", app, APPS)
+    target = APPS[app].targets[0]
+    model = load_checkpoint(default_checkpoint("lite"))
+    output = folder / f"{model.config.variant}-{target}-int8"
+    return export_package(model, target, "int8", output).path
+
+
 def _copy(package: Package, destination: Path) -> dict[str, object]:
     """Copy the files that the manifest lists, and no others; return their entry in the index."""
     from .package import MANIFEST
@@ -127,10 +157,11 @@ def _copy(package: Package, destination: Path) -> dict[str, object]:
 
 @command
 def main(
-    packages: Annotated[
-        list[Path], typer.Argument(help="Packages' folders, in the order to show them.")
-    ],
     app: Annotated[str, typer.Option(help=f"Which app: {', '.join(APPS)}.")],
+    packages: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Packages' folders, in the order to show them; SepViT-Lite in int8."),
+    ] = None,
     project: Annotated[
         Path | None, typer.Option(help="The app's project; this repository's unless given.")
     ] = None,
@@ -142,7 +173,11 @@ def main(
     """
     from .package import Package
 
-    destination = bundle_packages(packages, app, project)
+    with tempfile.TemporaryDirectory() as scratch, steps() as step:
+        if not packages:
+            step("exporting SepViT-Lite in int8")
+            packages = [export_default(app, Path(scratch))]
+        destination = bundle_packages(packages, app, project)
     index = json_module.loads((destination / INDEX).read_text(encoding="utf-8"))
     bundled = []
     for entry in index["packages"]:

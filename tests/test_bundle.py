@@ -52,6 +52,17 @@ def test_packages_and_their_index(run_command: Runner, tiny: Path, project: Path
     assert [p.name for p in folder.parent.iterdir()] == ["packages"]
 
 
+def test_without_a_package_the_app_gets_lite_in_int8(run_command: Runner, project: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    done = run_command("bundle", "--app", "web", "--project", project, "--json")
+    assert done.status == 0, done.err
+    (bundled,) = json.loads(done.out)["packages"]
+    assert (bundled["target"], bundled["precision"]) == ("onnxruntime", "int8")
+    assert bundled["bytes"] < 5e6
+    package = Package(project / "public/packages/lite-onnxruntime-int8")
+    assert package.manifest.quantization is not None and package.manifest.quantization.trained
+
+
 def test_every_app_of_the_repository_is_known() -> None:
     folders = {p.name for p in (Path(__file__).parent.parent / "apps").iterdir() if p.is_dir()}
     assert folders <= APPS.keys()

@@ -45,12 +45,10 @@ VERSION = "1"
 SCHEMA_VERSION = 1  # of the document; of the manifest as well, so far
 MANIFEST, LABELS, GOLDEN = "manifest.json", "labels.txt", "golden.safetensors"
 # Signal-to-noise ratio that the logits must reach against those in the package. Another CPU sums
-# float32 in another order: 130 dB was seen. int8: an activation that falls on the other side of a
-# rounding is one step off; 36 to 38 dB between runtimes and architectures. float16 rounds to 11
-# bits, 66 dB an operation, and some hundred operations follow each other.
-# int8: a single activation that another CPU rounds the other way moves others behind it, until the
-# two differ by about what quantisation itself costs (25 dB on glyphs, 37 dB on digits); wrong
-# pixels or a wrong layer leave less than 15 dB. The apps hold int8 against the same figure.
+# float32 in another order: 130 dB was seen. float16 rounds to 11 bits, 66 dB an operation, and some
+# hundred operations follow each other. int8: a single activation that another CPU rounds the other
+# way moves others behind it, until the two differ by about what quantisation itself costs (25 dB on
+# glyphs, 37 dB on digits); wrong pixels or a wrong layer leave less. The apps ask for the same 25.
 MINIMUM_SQNR_DB = {"fp32": 100.0, "fp16": 45.0, "int8": 25.0}
 # bfloat16 has 8 bits, and a CPU without it computes in float32 instead: both are right.
 BFLOAT16_SQNR_DB = 30.0
