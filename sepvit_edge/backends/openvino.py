@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,10 @@ from . import Lowering, OpTiming
 MODEL = "model.xml"
 # Nodes of the compiled graph that are no work.
 _NO_WORK = frozenset({"Const", "Input", "Output"})
+
+
+# A constant that was folded has its own number in front of the operation's name.
+_NUMBERED = re.compile(r"[A-Z][A-Za-z]*_\d+/")
 
 
 class Options(Strict):
@@ -56,8 +61,11 @@ class OpenVINOBackend:
         # What has no name of ours is numbered through the whole process: the same bytes need names.
         model.set_friendly_name(job.model.name)
         for index, node in enumerate(model.get_ordered_ops()):
-            if "/" not in node.get_friendly_name():
+            name = node.get_friendly_name()
+            if "/" not in name:
                 node.set_friendly_name(f"{node.get_type_name()}.{index}")
+            elif _NUMBERED.match(name):
+                node.set_friendly_name(f"{_NUMBERED.sub('', name)}.{index}")
         ov.save_model(model, folder / MODEL, compress_to_fp16=job.recipe.precision == "fp16")
         return _placement(_compile(folder, options, None), job)
 
