@@ -212,7 +212,7 @@ def test_torchao_makes_the_same_graph(digits_model) -> None:
 def test_the_scan_finds_the_sensitive_part(digits_model, calibrated) -> None:
     name = "stages.2.blocks.3.mlp.fc1"
     layers = dict(calibrated.layers)
-    layers[name] = replace(layers[name], input_scale=layers[name].input_scale * 30)
+    layers[name] = replace(layers[name], input_scale=layers[name].input_scale * 500)
     found = scan(digits_model, replace(calibrated, layers=layers), digit_pixels(digits_model, 8))
     assert min(found[:-1], key=lambda part: part.sqnr_db).part == "stages.2.blocks.3.mlp"
     assert found[-1].part == "everything" and found[-1].layers == len(layers)
@@ -338,15 +338,15 @@ def test_every_component_matters_in_an_int8_package(digits_model, calibrated, tm
 
 
 def test_training_with_the_rounding_in_place_helps(digits_model) -> None:
-    """At 3 bits, where rounding alone hurts: a few steps towards the float model."""
+    """At 2 bits, where rounding alone ruins it: a few steps towards the float model."""
     recipe = TrainingRecipe(data="digits", batch=16, resolution_schedule=((64, 1.0),))
-    trainee = QuantizedTrainee.calibrated(digits_model, recipe, Digits("calibration"), bits=3)
+    trainee = QuantizedTrainee.calibrated(digits_model, recipe, Digits("calibration"), bits=2)
     data, config = Digits("train"), digits_model.config
     pixels = np.stack([preprocess(data[i].image, config.preprocessing, 64) for i in range(128)])
     x = parity.normalize(digits_model, torch.from_numpy(pixels))
     with torch.no_grad():
         wanted = digits_model(x)
-    optimizer = torch.optim.AdamW([p for p in trainee.parameters() if p.requires_grad], 3e-4)
+    optimizer = torch.optim.AdamW([p for p in trainee.parameters() if p.requires_grad], 1e-4)
     held_out = digit_pixels(digits_model, 32)
     reference = parity.reference_logits(digits_model, held_out)
 
@@ -362,4 +362,4 @@ def test_training_with_the_rounding_in_place_helps(digits_model) -> None:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    assert noise() > before + 1
+    assert noise() > before + 2

@@ -134,7 +134,8 @@ def run_training(
 
     # Second moments of near-dead weights decay into denormals, which a CPU computes in microcode.
     torch.set_flush_denormal(True)
-    accelerator = Accelerator(mixed_precision="bf16" if recipe.precision == "bf16" else "no")
+    # Autocast is our own: accelerate keeps the precision of a process's first run for all later ones.
+    accelerator = Accelerator(mixed_precision="no")
     images = TrainingImages(recipe, labels, cache or run / "cache")
     plan = Plan(recipe, len(images), accelerator.num_processes)
     if plan.steps_an_epoch == 0:
@@ -185,6 +186,9 @@ def run_training(
     if teacher is not None:
         teacher = teacher.to(device).eval()
 
+    def precision() -> torch.autocast:
+        return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
+
     def loss_of(x: Tensor, y: Tensor) -> Tensor:
         logits = model(x).float()
         loss = F.cross_entropy(
@@ -195,7 +199,7 @@ def run_training(
             return loss
         if teacher.config.image_size != x.shape[-1]:
             set_image_size(teacher, x.shape[-1])
-        with torch.no_grad(), accelerator.autocast():
+        with torch.no_grad(), precision():
             wanted = teacher(x).float()
         distance = F.kl_div(
             F.log_softmax(logits / t, 1),
@@ -220,7 +224,7 @@ def run_training(
         if erase is not None:
             x = erase(x)
         last = (step + 1) % recipe.accumulate == 0 or step + 1 == plan.steps
-        with accelerator.autocast():
+        with precision():
             loss = loss_of(x, y)
         if last:
             accelerator.backward(loss / recipe.accumulate)
