@@ -134,7 +134,7 @@ def run_training(
 
     # Second moments of near-dead weights decay into denormals, which a CPU computes in microcode.
     torch.set_flush_denormal(True)
-    # Autocast is our own: accelerate keeps the precision of a process's first run for all later ones.
+    # Autocast is our own: accelerate keeps the precision of a process's first run for all others.
     accelerator = Accelerator(mixed_precision="no")
     images = TrainingImages(recipe, labels, cache or run / "cache")
     plan = Plan(recipe, len(images), accelerator.num_processes)
