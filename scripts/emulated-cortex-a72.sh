@@ -12,7 +12,7 @@ python=${PYTHON:-python3}
 [ -e "$folder/.complete" ] && { echo "$folder is set up"; exit 0; }
 
 rm -rf "$folder"
-mkdir -p "$folder/root" "$folder/apt/lists/partial" "$folder/apt/archives/partial" "$folder/debs"
+mkdir -p "$folder/board" "$folder/apt/lists/partial" "$folder/apt/archives/partial" "$folder/debs"
 cd "$folder/debs"
 mirror=${MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m1 -v security)}
 
@@ -41,7 +41,7 @@ mv qemu/usr/bin/qemu-aarch64 "$folder/qemu-aarch64"
 echo "arm64 system"
 fetch bookworm arm64 libc6 libgcc-s1 libstdc++6 libgomp1 zlib1g libexpat1 libssl3 libffi8 libbz2-1.0 \
     liblzma5 libuuid1 libpython3.11-minimal libpython3.11-stdlib python3.11-minimal
-for deb in *_arm64.deb; do dpkg -x "$deb" "$folder/root"; done
+for deb in *_arm64.deb; do dpkg -x "$deb" "$folder/board"; done
 
 echo "runtimes"
 requirements=$("$python" - "$repository" <<'PYTHON'
@@ -56,9 +56,9 @@ for glibc in 2_17 2_26 2_27 2_28 2_31 2_34 2_35; do platforms+=(--platform "many
 # shellcheck disable=SC2086  (a word each)
 "$python" -m pip install --quiet --no-deps --only-binary=:all: --python-version 3.11 \
     "${platforms[@]}" --platform manylinux2014_aarch64 \
-    --target "$folder/root/usr/lib/python3/dist-packages" $requirements numpy pillow packaging
+    --target "$folder/board/usr/lib/python3/dist-packages" $requirements numpy pillow packaging
 rm -rf "$folder/debs" "$folder/apt"
 
-"$folder/qemu-aarch64" -cpu cortex-a72 -L "$folder/root" "$folder/root/usr/bin/python3.11" \
+"$folder/qemu-aarch64" -cpu cortex-a72 -L "$folder/board" "$folder/board/usr/bin/python3.11" \
     -c 'import platform, numpy; print(platform.machine(), "numpy", numpy.__version__)'
 touch "$folder/.complete"

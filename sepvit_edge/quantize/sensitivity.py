@@ -7,15 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from ..edge import EdgeModel
 from ..graph import part_of
-from ..parity import reference_logits, sqnr_db
+from ..parity import quantized_logits, reference_logits, sqnr_db
 from ..reference import SepViT
-from .scheme import Quantization, apply_quantization
-
-_BATCH = 8
+from .scheme import Quantization
 
 
 @dataclass(frozen=True)
@@ -68,16 +64,9 @@ def scan(
 
     def measured(part: str, layers: list[str]) -> Sensitivity:
         alone = {name: quantization.layers[name] for name in layers}
-        edge = EdgeModel(model, _BATCH)
-        apply_quantization(edge, replace(quantization, layers=alone))
-        logits = []
-        with torch.no_grad():
-            for start in range(0, len(pixels), _BATCH):
-                batch = pixels[start : start + _BATCH]
-                full = torch.from_numpy(np.resize(batch, (_BATCH, *batch.shape[1:])))
-                logits.append(edge(full)[: len(batch)].numpy())
+        logits = quantized_logits(model, replace(quantization, layers=alone), pixels)
         advance(1)
-        noise = min(sqnr_db(reference, np.concatenate(logits)), 200.0)
+        noise = min(sqnr_db(reference, logits), 200.0)
         return Sensitivity(part, len(layers), round(noise, 1))
 
     found = [measured(part, layers) for part, layers in parts.items()]

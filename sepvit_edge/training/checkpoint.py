@@ -170,8 +170,6 @@ def train_checkpoint(
         "image_size": size,
     }
     if held_out is not None:
-        trained_size = cast(Any, trained)
-        trained_size.set_image_size(size)
         card |= {
             "held_out": held_out.name,
             "held_out_images": len(held_out),
