@@ -118,7 +118,6 @@ def export_one(
     step: Callable[[str], None],
 ) -> tuple[Package, Latency | None]:
     """Export a model by a recipe and take a first look at its latency, where it runs here."""
-    from .backends import get_backend
     from .build import default_output, export_package
     from .data import open_dataset
     from .package import check_destination, open_package
@@ -137,7 +136,7 @@ def export_one(
         force=wanted.force,
         step=step,
     )
-    if not get_backend(recipe.target).runs_here():
+    if package.manifest.verification != "run":
         return package, None
     step("timing it")
     threads = available_threads()
@@ -188,18 +187,18 @@ def _export_all(
     for package, latency in done:
         manifest = package.manifest
         parity = manifest.parity
-        assert parity is not None
-        top1 = "-" if parity.top1_package is None else f"{parity.top1_package:.2%}"
+        distance = ["-", "-", "-"]
+        if parity is not None:
+            top1 = "-" if parity.top1_package is None else f"{parity.top1_package:.2%}"
+            distance = [f"{parity.sqnr_db:.1f}", f"{parity.top1_agreement:.1%}", top1]
         rows.append(
             [
                 manifest.target,
                 manifest.precision,
                 f"{package.size / 1e6:.2f}",
-                f"{parity.sqnr_db:.1f}",
-                f"{parity.top1_agreement:.1%}",
-                top1,
+                *distance,
                 str(len(manifest.placement.outside)),
-                f"{latency.p50_ms:.2f}" if latency else "not run here",
+                f"{latency.p50_ms:.2f}" if latency else manifest.verification,
             ]
         )
     rows += [[target, sentence] for target, sentence in missing.items()]
@@ -295,6 +294,17 @@ def choose_model(weights: str, variant: str, labels: str, image_size: int) -> Se
     )
 
 
+# What a verification means, for people.
+VERIFICATIONS = {
+    "run": "run by the runtime",
+    "emulated": "run by the vendor's emulation of the device",
+    "reference model": "run by the reference model of the device's instructions",
+    "simulated": "run by the vendor's simulator",
+    "evaluated": "evaluated operation by operation; the runtime is not for this system",
+    "compiled": "compiled, not run",
+}
+
+
 def summary(package: Package, latency: Latency | None) -> list[tuple[str, str]]:
     """Rows of the table that an export ends with."""
     manifest = package.manifest
@@ -319,8 +329,13 @@ def summary(package: Package, latency: Latency | None) -> list[tuple[str, str]]:
     rows.append(("", ""))
     if manifest.parity is not None:
         rows += [*parity_rows(manifest.parity), ("", "")]
+    if manifest.verification != "run":
+        rows.append(("verification", VERIFICATIONS[manifest.verification]))
+    for estimate in manifest.placement.estimates:
+        value = f"{estimate.value:.4g} {estimate.unit}, estimated by {estimate.source}"
+        rows.append((estimate.what, value))
     if latency is None:
-        return [*rows, ("latency", "not measured: this runtime does not run on this system")]
+        return [*rows, ("latency", "not measured: the device is not here")]
     plural = "s" if latency.threads > 1 else ""
     per = f"{latency.runs} runs, {latency.threads} thread{plural}"
     rows.append(("latency", f"p50 {latency.p50_ms:.2f} ms ({per}, this machine)"))

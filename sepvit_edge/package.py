@@ -200,6 +200,27 @@ class OutsideOp(Strict):
     reason: str
 
 
+class Estimate(Strict):
+    """What a tool chain's compiler expects of a device; nothing that was measured.
+
+    Attributes
+    ----------
+    what : str
+        ``"latency"``, ``"SRAM"`` ...
+    value : float
+        In `unit`.
+    unit : str
+        ``"ms"``, ``"MB"`` ...
+    source : str
+        The tool, its version, and the device and memory that it assumed.
+    """
+
+    what: str
+    value: float
+    unit: str
+    source: str
+
+
 class Placement(Strict):
     """Which operation runs where."""
 
@@ -207,6 +228,7 @@ class Placement(Strict):
     placed: list[PlacedOps]
     outside: tuple[OutsideOp, ...] = ()
     macs_unattributed: float = 0.0
+    estimates: tuple[Estimate, ...] = ()
 
 
 class Parity(Strict):
@@ -264,9 +286,20 @@ class PackageFile(Strict):
     size: int = Field(ge=0)
 
 
+# How a package's logits came about when it was checked:
+#   run               by the runtime, as on the device
+#   emulated          by the vendor's emulation of the device
+#   reference model   by the reference model of the device's instruction set
+#   simulated         by the vendor's simulator of the operations
+#   evaluated         by an evaluator of our own, operation by operation
+#   compiled          not at all: the tool chain accepted the model, nothing was computed
+Verification = Literal["run", "emulated", "reference model", "simulated", "evaluated", "compiled"]
+
+
 class Manifest(Strict):
     """manifest.json. Its JSON Schema is export/manifest.schema.json.
 
+    `verification` says how parity was measured, and so what it proves about the device.
     `digest` is the SHA-256 of manifest.json itself with the digest's 64 characters set to zero, so
     that any language can check it without writing JSON again.
     """
@@ -285,6 +318,7 @@ class Manifest(Strict):
     source: SourceFacts
     files: list[PackageFile]
     placement: Placement
+    verification: Verification = "run"
     parity: Parity | None
 
 

@@ -18,7 +18,14 @@ from ..errors import SepViTError, unknown_name
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-    from ..package import InputFacts, Manifest, ModelFacts, Placement, QuantizationFacts
+    from ..package import (
+        InputFacts,
+        Manifest,
+        ModelFacts,
+        Placement,
+        QuantizationFacts,
+        Verification,
+    )
     from ..recipe import Recipe
 
 
@@ -122,8 +129,8 @@ class Backend(Protocol):
         """Load a package's model; `threads` None is the runtime's own choice."""
         ...
 
-    def runs_here(self) -> bool:
-        """Tell whether the runtime itself runs on this system, so that its times mean something."""
+    def verification(self) -> Verification:
+        """How a package is checked on this system; only what is ``"run"`` is timed."""
         ...
 
 

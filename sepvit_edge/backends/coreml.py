@@ -21,7 +21,7 @@ from PIL import Image
 
 from ..errors import SepViTError
 from ..graph import macs_by_operation, part_of
-from ..package import Manifest, OutsideOp, PlacedOps, Placement, versions_used
+from ..package import Manifest, OutsideOp, PlacedOps, Placement, Verification, versions_used
 from ..recipe import PlacementBudget, Strict
 from . import Lowering, OpTiming, Session
 
@@ -220,9 +220,9 @@ class CoreMLBackend:
             return CoreMLSession(folder / MODEL, manifest.recipe.options_as(Options))
         return EvaluatorSession(folder / MODEL, threads)
 
-    def runs_here(self) -> bool:
-        """Tell whether this is macOS: the evaluator's times say nothing about a device."""
-        return _MAC
+    def verification(self) -> Verification:
+        """Core ML itself on macOS; elsewhere the evaluator, whose times mean nothing."""
+        return "run" if _MAC else "evaluated"
 
 
 def _check(job: Lowering, options: Options) -> None:

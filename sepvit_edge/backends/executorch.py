@@ -23,7 +23,7 @@ import torch
 
 from ..errors import SepViTError
 from ..graph import macs_by_operation, part_of
-from ..package import Manifest, OutsideOp, PlacedOps, Placement
+from ..package import Manifest, OutsideOp, PlacedOps, Placement, Verification
 from . import Lowering, OpTiming
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ class ExecuTorchBackend:
         """Load for the CPU."""
         return ExecuTorchSession(folder, manifest.input.shape, threads)
 
-    def runs_here(self) -> bool:
-        """Return True: XNNPACK is part of every wheel."""
-        return True
+    def verification(self) -> Verification:
+        """XNNPACK is part of every wheel."""
+        return "run"
 
 
 def _partitioner() -> Any:

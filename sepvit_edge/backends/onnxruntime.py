@@ -25,7 +25,7 @@ from onnxscript import rewriter
 
 from ..errors import SepViTError
 from ..graph import macs_by_operation, part_of
-from ..package import Manifest, PlacedOps, Placement
+from ..package import Manifest, PlacedOps, Placement, Verification
 from ..recipe import Strict
 from . import Lowering, OpTiming
 
@@ -93,9 +93,9 @@ class ONNXRuntimeBackend:
         """Load the model for the CPU."""
         return ONNXRuntimeSession(folder, threads)
 
-    def runs_here(self) -> bool:
-        """Return True: the CPU execution provider is part of every wheel."""
-        return True
+    def verification(self) -> Verification:
+        """The CPU execution provider is part of every wheel."""
+        return "run"
 
 
 @contextmanager

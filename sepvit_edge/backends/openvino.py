@@ -14,7 +14,7 @@ from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 
 from ..errors import SepViTError
 from ..graph import macs_by_operation, part_of
-from ..package import Manifest, PlacedOps, Placement
+from ..package import Manifest, PlacedOps, Placement, Verification
 from ..recipe import Strict
 from . import Lowering, OpTiming
 
@@ -73,9 +73,9 @@ class OpenVINOBackend:
         """Compile for the CPU."""
         return OpenVINOSession(folder, manifest.recipe.options_as(Options), threads)
 
-    def runs_here(self) -> bool:
-        """Return True: the CPU plugin is part of every wheel."""
-        return True
+    def verification(self) -> Verification:
+        """The CPU plugin is part of every wheel."""
+        return "run"
 
 
 def _unfold_weights(module: torch.fx.GraphModule) -> None:

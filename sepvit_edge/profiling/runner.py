@@ -982,7 +982,8 @@ def golden_phase(options: argparse.Namespace) -> dict:
         piece[: len(pixels) - start] = pixels[start : start + batch]
         pieces.append(call([as_input(piece, manifest["input"])])[0])
     logits = np.concatenate(pieces)[: len(pixels)].astype(np.float64)
-    wanted = golden["package_logits"].astype(np.float64)
+    # A package that nothing could run where it was exported has the reference's logits only.
+    wanted = golden.get("package_logits", golden["reference_logits"]).astype(np.float64)
     noise, signal = float(((logits - wanted) ** 2).sum()), float((wanted**2).sum())
     finite = bool(np.isfinite(logits).all())
     identical = finite and noise == 0

@@ -25,8 +25,20 @@ data class Manifest(
     val source: SourceFacts,
     val files: List<PackageFile>,
     val placement: Placement,
+    val verification: Verification = Verification.RUN,
     val parity: Parity?,
 )
+
+/** How the package was checked when it was exported. */
+@Serializable
+enum class Verification {
+    @SerialName("run") RUN,
+    @SerialName("emulated") EMULATED,
+    @SerialName("reference model") REFERENCE_MODEL,
+    @SerialName("simulated") SIMULATED,
+    @SerialName("evaluated") EVALUATED,
+    @SerialName("compiled") COMPILED,
+}
 
 @Serializable
 enum class Precision {
@@ -143,7 +155,12 @@ data class Placement(
     val placed: List<PlacedOps>,
     val outside: List<OutsideOp> = emptyList(),
     val macsUnattributed: Double = 0.0,
+    val estimates: List<Estimate> = emptyList(),
 )
+
+/** What a compiler expects of a device; nothing that was measured. */
+@Serializable
+data class Estimate(val what: String, val value: Double, val unit: String, val source: String)
 
 @Serializable
 data class PlacedOps(
