@@ -46,7 +46,7 @@ class Runtime:
     below: str
 
 
-# By target, which is also the name of the extra and of the backend's file.
+# By target, which is also the name of the extra and, with "_" for "-", of the backend's file.
 BACKENDS = {
     "coreml": Runtime("coremltools", "9.0", "9.1"),
     "executorch": Runtime("executorch", "1.4.1", "1.5"),
@@ -152,7 +152,7 @@ def get_backend(target: str) -> Backend:
     if target not in BACKENDS:
         raise unknown_name("target", target, BACKENDS)
     try:
-        module = importlib.import_module(f".{target}", __package__)
+        module = importlib.import_module(f".{target.replace('-', '_')}", __package__)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("sepvit_edge"):
             raise
