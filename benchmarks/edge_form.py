@@ -13,7 +13,6 @@ import argparse
 import logging
 import statistics
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from itertools import pairwise
@@ -29,6 +28,7 @@ from sepvit_edge.edge import EdgeModel, EdgeOptions
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.package import Manifest
 from sepvit_edge.parity import normalize
+from sepvit_edge.profiling.latency import time_in_turn
 from sepvit_edge.recipe import Recipe, find_recipe
 from sepvit_edge.reference import SepViT, count_macs
 from sepvit_edge.variants import find_variant
@@ -136,21 +136,6 @@ def edge(model, recipe: Recipe, pixels: np.ndarray, threads: int, undone: str = 
     return lambda: session.run(pixels)[0]
 
 
-def compare(calls: dict[str, Call], runs: int) -> dict[str, list[float]]:
-    """Times of each call in seconds, taken in turn."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(5):
-        for call in calls.values():
-            call()
-    for _ in range(runs):
-        for name, call in calls.items():
-            call()  # the threads of the one before still spin
-            start = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - start)
-    return times
-
-
 def main() -> None:
     """Parse the options, time, print a Markdown table."""
     parser = argparse.ArgumentParser(
@@ -205,7 +190,7 @@ def report(runtime: str, variant: str, precision: str, options: argparse.Namespa
     if options.gemm:
         chain = GemmChain(model).eval()
         calls["gemm"] = NAIVE[runtime](chain, chain.example_input(), precision, options.threads)
-    times = compare(calls, options.runs)
+    times = time_in_turn(calls, options.runs)
     if options.gemm:
         del calls["gemm"]
         share = count_macs(model) / chain.macs * np.divide(times["gemm"], times["edge"])

@@ -15,10 +15,10 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from edge_form import compare
 
 from sepvit_edge.build import export_package, seeded
 from sepvit_edge.package import open_package
+from sepvit_edge.profiling.latency import time_in_turn
 from sepvit_edge.recipe import QuantizationOptions, find_recipe
 
 
@@ -52,7 +52,7 @@ def main() -> None:
                 for precision in ("fp32", "int8"):
                     session = open_package(Path(scratch) / precision, arguments.threads)
                     calls[precision] = lambda session=session: session.run_pixels(pixels)[0]
-                times = compare(calls, arguments.runs)
+                times = time_in_turn(calls, arguments.runs)
                 # ExecuTorch changes its number of threads only while nothing is loaded.
                 calls.clear()
                 del session

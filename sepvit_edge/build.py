@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from safetensors.numpy import save_file
 
 from . import parity
 from .backends import BACKENDS, Lowering, get_backend
+from .backends.cache import fresh
 from .data import Dataset, open_dataset, preprocess, refuse_overlap
 from .data.datasets import BUILT_IN, Digits, Unlabelled
 from .data.glyphs import Glyphs
@@ -121,6 +123,7 @@ def export_package(
         raise SepViTError(f"a batch has at least one image, not {batch}")
     backend = get_backend(recipe.target)
     installed = check_runtime(BACKENDS[recipe.target])
+    images = images or recipe.parity_images
     data, images = (data, images) if data else default_data(model, images)
     model = model.eval()
 
@@ -271,7 +274,7 @@ def make_manifest(
             minimum=runtime.minimum,
             below=runtime.below,
         ),
-        versions=versions_used((*_TOOLS, runtime.distribution)),
+        versions=versions_used((*_TOOLS, runtime.distribution, *runtime.tools)),
         recipe=job.recipe,
         source=source,
         files=[],
@@ -308,20 +311,40 @@ def run_twin(
     dict
         Outputs by name: ``logits``, ``stages.0.patch_embedding``, ``stages.0.blocks.0.dsa`` ...
     """
-    backend = get_backend(recipe.target)
-    installed = check_runtime(BACKENDS[recipe.target])
     if edge is None:
         edge = EdgeModel(model, 1, EdgeOptions(**recipe.edge.model_dump()), taps=True)
     int8 = recipe.precision == "int8"
     quantization = quantization_for(model, recipe, calibration) if int8 else None
     job = lowering(model, edge, recipe, quantization)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        placement = backend.lower(job, folder)
-        source = source_facts(source_of(model))
-        _write(make_manifest(job, installed, source, placement), folder)
-        outputs = PackageSession(Package(folder)).run_pixels(pixels)
+        outputs = PackageSession(_unchecked(model, job, Path(scratch))).run_pixels(pixels)
     return dict(zip(job.outputs, outputs, strict=True))
+
+
+def _unchecked(model: SepViT, job: Lowering, folder: Path) -> Package:
+    """Lower into a folder of one's own, as a package without golden vectors and parity."""
+    installed = check_runtime(BACKENDS[job.recipe.target])
+    placement = get_backend(job.recipe.target).lower(job, folder)
+    _write(make_manifest(job, installed, source_facts(source_of(model)), placement), folder)
+    return Package(folder)
+
+
+@contextmanager
+def float_twin(model: SepViT, package: Package) -> Iterator[Package]:
+    """Lower a package's model in fp32 for the same target, for as long as the block lasts.
+
+    Parameters
+    ----------
+    model : SepViT
+        The reference that the package was made from.
+    package : Package
+        An int8 one.
+    """
+    manifest = package.manifest
+    recipe = find_recipe(manifest.target, "fp32")
+    edge = EdgeModel(model, manifest.input.shape[0], EdgeOptions(**recipe.edge.model_dump()))
+    with tempfile.TemporaryDirectory() as scratch:
+        yield _unchecked(model, lowering(model, edge, recipe), Path(scratch))
 
 
 def reference_of(package: Package, weights: str | Path | None = None) -> SepViT:
@@ -398,7 +421,7 @@ def verify_package(
     built_in = tuple(f"{name}/" for name in BUILT_IN)
     if dataset is None and manifest.parity and not manifest.parity.data.startswith(built_in):
         raise SepViTError(f"give the folder {manifest.parity.data} by --data to verify {path}")
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, fresh():
         again = Path(scratch) / "package"
         export_package(
             model,

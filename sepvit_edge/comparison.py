@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from . import parity
-from .backends import MissingRuntime, get_backend
+from .backends import MissingRuntime, get_backend, host_targets
 from .build import export_package, quantization_for
 from .data import Dataset, preprocess, refuse_seen
 from .package import open_package
-from .recipe import find_recipe, recipes_of, targets
+from .recipe import find_recipe, recipes_of
 from .reference import SepViT
 
 _BATCH = 32
@@ -111,7 +111,7 @@ def compare_everything(
     images : int, optional
         At most so many.
     only : sequence of str
-        Targets; all unless given.
+        Targets; all that a PC runs unless given.
     step : callable
         Told what is being done.
 
@@ -176,7 +176,7 @@ def compare_everything(
         add(name, "torch", "fp32", reference)
         quantized = None
         named: dict[str, dict[str, np.ndarray]] = {}
-        for target in only or targets():
+        for target in only or host_targets():
             try:
                 get_backend(target)
             except MissingRuntime as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -118,10 +118,10 @@ def export_one(
     step: Callable[[str], None],
 ) -> tuple[Package, Latency | None]:
     """Export a model by a recipe and take a first look at its latency, where it runs here."""
-    from .build import default_output, export_package
+    from .build import default_output, export_package, float_twin
     from .data import open_dataset
-    from .package import check_destination, open_package
-    from .profiling.latency import available_threads, measure_latency
+    from .package import PackageSession, check_destination
+    from .profiling.latency import available_threads, measure_latency, measure_speedup
 
     destination = output or default_output(model, recipe)
     check_destination(destination, wanted.force)
@@ -140,7 +140,14 @@ def export_one(
         return package, None
     step("timing it")
     threads = available_threads()
-    return package, measure_latency(open_package(destination, threads), threads)
+    session = PackageSession(package, threads)
+    latency = measure_latency(session, threads)
+    if recipe.precision == "int8":
+        step("timing the same model in fp32 beside it")
+        with float_twin(model, package) as other:
+            speedup = measure_speedup(session, PackageSession(other, threads))
+        latency = replace(latency, over_fp32=speedup)
+    return package, latency
 
 
 def _export_all(
@@ -182,7 +189,17 @@ def _export_all(
     if json:
         emit_json({"packages": [_document(*one) for one in done], "missing": missing})
         return
-    header = ["target", "precision", "MB", "SQNR dB", "agreement", "top-1", "outside", "p50 ms"]
+    header = [
+        "target",
+        "precision",
+        "MB",
+        "SQNR dB",
+        "agreement",
+        "top-1",
+        "outside",
+        "p50 ms",
+        "over fp32",
+    ]
     rows = []
     for package, latency in done:
         manifest = package.manifest
@@ -199,6 +216,7 @@ def _export_all(
                 *distance,
                 str(len(manifest.placement.outside)),
                 f"{latency.p50_ms:.2f}" if latency else manifest.verification,
+                f"{latency.over_fp32.ratio:.2f}" if latency and latency.over_fp32 else "-",
             ]
         )
     rows += [[target, sentence] for target, sentence in missing.items()]
@@ -339,6 +357,10 @@ def summary(package: Package, latency: Latency | None) -> list[tuple[str, str]]:
     plural = "s" if latency.threads > 1 else ""
     per = f"{latency.runs} runs, {latency.threads} thread{plural}"
     rows.append(("latency", f"p50 {latency.p50_ms:.2f} ms ({per}, this machine)"))
+    if (over := latency.over_fp32) is not None:
+        much = f"{over.ratio:.2f} times as fast (p10 {over.p10:.2f}, p90 {over.p90:.2f})"
+        slower = "; int8 is SLOWER here, export with --precision fp32" if over.ratio < 1 else ""
+        rows.append(("over fp32", f"{much}{slower}"))
     return rows
 
 

@@ -177,7 +177,7 @@ def _again() -> str:
 
 
 def _print(profiles: Sequence[Profile], budgets: Sequence[BudgetLine], device: Device) -> None:
-    from .profiling.measuring import title_of
+    from .profiling.measuring import slower_than_fp32, title_of
 
     for profile in profiles:
         print_table(f"{profile.device.name}: {title_of(profile)}", summary(profile))
@@ -187,6 +187,8 @@ def _print(profiles: Sequence[Profile], budgets: Sequence[BudgetLine], device: D
             for b in budgets
         ]
         print_columns(["budgets", "", "measured", "limit", ""], rows)
+    for sentence in slower_than_fp32(profiles):
+        console.print(sentence, style="bold")
     for note in device.notes:
         console.print(f"note: {note}", style="dim")
 

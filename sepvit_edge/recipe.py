@@ -85,6 +85,8 @@ class Recipe(Strict):
         For int8.
     placement : PlacementBudget
         What the export must reach.
+    parity_images : int or None
+        So many images are compared unless the user says how many; for slow emulations.
     """
 
     target: str
@@ -94,6 +96,7 @@ class Recipe(Strict):
     options: dict[str, str | int | float | bool] = {}
     quantization: QuantizationOptions = QuantizationOptions()
     placement: PlacementBudget = PlacementBudget()
+    parity_images: int | None = Field(default=None, ge=1)
 
     def options_as(self, kind: type[OptionsT]) -> OptionsT:
         """Check the options against a backend's own model of them.

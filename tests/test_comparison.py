@@ -72,16 +72,14 @@ def test_shipped_int8_weights_are_as_good_as_float_ones() -> None:
 
 
 def test_one_int8_checkpoint_gives_the_same_classes_everywhere() -> None:
-    from sepvit_edge.backends import BACKENDS
-
-    for target in BACKENDS:
+    for target in host_targets():
         pytest.importorskip("coremltools" if target == "coreml" else target)
     model = load_checkpoint("lite-glyphs-qat")
     result = compare_everything([("lite", model)], Glyphs("test", 310))
     (own,) = (r.sqnr_db for r in result.rows if (r.runtime, r.precision) == ("torch", "int8"))
     assert own is not None
     runtimes = [row.runtime for row in result.rows if row.precision == "int8"]
-    assert runtimes == ["torch", *sorted(BACKENDS)]
+    assert runtimes == ["torch", *host_targets()]
     for row in result.rows[2:]:
         # One activation rounded the other way moves those behind it, so that two runtimes end as
         # far apart as quantisation is from float, and with independent errors 3 dB more at most.

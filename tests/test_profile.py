@@ -25,7 +25,7 @@ from sepvit_edge.profiling import runner
 from sepvit_edge.profiling.compare import compare
 from sepvit_edge.profiling.devices import Budgets, devices, load_device
 from sepvit_edge.profiling.document import Operation, Operations, Profile
-from sepvit_edge.profiling.measuring import check_budgets, seconds_of
+from sepvit_edge.profiling.measuring import check_budgets, seconds_of, slower_than_fp32
 from sepvit_edge.profiling.results import load, markdown_table, name_of, save
 
 RUNNER = Path(runner.__file__)
@@ -279,6 +279,16 @@ def test_a_broken_budget_is_status_1(run_command: Runner, package_path: Path, qu
     done = run_command("profile", package_path, "--device", quick, "--no-operations")
     assert done.status == 1
     assert "model on disk" in done.err and "p90" not in done.err
+
+
+def test_an_int8_package_that_is_slower_than_fp32_is_named() -> None:
+    int8 = {"package__precision": "int8"}
+    floats = made([2, 2, 2], package__precision="fp32")
+    (sentence,) = slower_than_fp32([floats, made([3, 3, 3], **int8)])
+    assert "int8 is slower than fp32" in sentence and "3.00 against 2.00 ms" in sentence
+    assert slower_than_fp32([floats, made([1, 1, 1], **int8)]) == []
+    # Another number of threads is another measurement.
+    assert slower_than_fp32([floats, made([3, 3, 3], runtime__threads=7, **int8)]) == []
 
 
 def test_an_emulated_time_is_marked_and_enters_no_table(

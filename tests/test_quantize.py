@@ -16,7 +16,9 @@ from sepvit_edge.data import preprocess
 from sepvit_edge.data.datasets import Digits
 from sepvit_edge.edge import EdgeModel, EdgeOptions, reference_key, unfold
 from sepvit_edge.errors import CheckFailed, SepViTError
+from sepvit_edge.export import summary
 from sepvit_edge.package import Package, PackageSession, open_package
+from sepvit_edge.profiling.latency import Latency, Speedup
 from sepvit_edge.quantize import Quantization, apply_quantization, calibrate
 from sepvit_edge.quantize.calibration import Histogram
 from sepvit_edge.quantize.scheme import (
@@ -292,7 +294,9 @@ def test_exports_of_a_quantisation_aware_checkpoint_are_int8(
     arguments = ("--weights", tmp_path / "q.safetensors", "--images", 16, "--json")
     made = run_command("export", *arguments, "--output", tmp_path / "p", "--keep-float", "head")
     assert made.status == 0, made.err
-    manifest = json.loads(made.out)["manifest"]
+    document = json.loads(made.out)
+    assert document["latency"]["over_fp32"]["ratio"] > 0
+    manifest = document["manifest"]
     assert manifest["precision"] == "int8" and manifest["quantization"]["trained"]
     assert manifest["quantization"]["float_layers"] == [
         {"name": CLASSIFIER, "reason": "asked for: head"}
@@ -302,6 +306,14 @@ def test_exports_of_a_quantisation_aware_checkpoint_are_int8(
     assert again.status == 0, again.err
     useless = run_command("export", *weights, "--calibration", "digits", "--output", tmp_path / "x")
     assert useless.status == 2 and "quantisation-aware" in useless.err
+
+
+def test_export_says_where_int8_is_slower_than_fp32(packages) -> None:
+    package = next(iter(packages.values()))
+    for ratio, slower in ((0.8, True), (1.2, False)):
+        latency = Latency(5.0, 50, 2, Speedup(ratio, ratio - 0.1, ratio + 0.1))
+        over = dict(summary(package, latency))["over fp32"]
+        assert ("SLOWER" in over) == slower and f"{ratio:.2f} times" in over
 
 
 def test_calibration_and_evaluation_images_are_disjoint(digits_model, tmp_path) -> None:

@@ -39,14 +39,23 @@ class Runtime:
         Its name on the package index.
     minimum, below : str
         The supported range, ``minimum <= version < below``.
+    extra : str
+        Extras of SepViT-Edge that bring it; the target's name unless given.
+    tools : tuple of str
+        Other distributions that the packages' bytes depend on.
+    npu : bool
+        Whether it is for a unit that PCs lack: exported when it is named, not with all the others.
     """
 
     distribution: str
     minimum: str
     below: str
+    extra: str = ""
+    tools: tuple[str, ...] = ()
+    npu: bool = False
 
 
-# By target, which is also the name of the extra and, with "_" for "-", of the backend's file.
+# By target, which is also the name of the backend's file, with "_" for "-".
 BACKENDS = {
     "coreml": Runtime("coremltools", "9.0", "9.1"),
     "executorch": Runtime("executorch", "1.4.1", "1.5"),
@@ -138,7 +147,13 @@ class MissingRuntime(SepViTError):
     """A runtime that is not installed; the sentence names the extra that brings it."""
 
     def __init__(self, library: str, target: str) -> None:
-        super().__init__(f"{library} is not installed; run: pip install 'sepvit-edge[{target}]'")
+        extra = BACKENDS[target].extra or target
+        super().__init__(f"{library} is not installed; run: pip install 'sepvit-edge[{extra}]'")
+
+
+def host_targets() -> list[str]:
+    """Targets whose packages a PC runs or evaluates; the others are for NPUs."""
+    return [target for target, runtime in BACKENDS.items() if not runtime.npu]
 
 
 def get_backend(target: str) -> Backend:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import statistics
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..package import PackageSession
 
-_WARM_UP, _RUNS = 5, 50
+_WARM_UP, _RUNS, _PAIRS = 5, 50, 30
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,31 @@ class Latency:
         How many calls were timed.
     threads : int
         Of the runtime.
+    over_fp32 : Speedup or None
+        Of an int8 package, over the same model in fp32 on the same runtime.
     """
 
     p50_ms: float
     runs: int
     threads: int
+    over_fp32: Speedup | None = None
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """How much faster one package is than another, timed in turn.
+
+    Attributes
+    ----------
+    ratio : float
+        Median of the pairs' ratios; below 1 it is slower.
+    p10, p90 : float
+        Of the same ratios.
+    """
+
+    ratio: float
+    p10: float
+    p90: float
 
 
 def available_threads() -> int:
@@ -50,11 +71,43 @@ def measure_latency(session: PackageSession, threads: int) -> Latency:
     threads : int
         For the record.
     """
-    batch = session.package.manifest.input.shape[0]
-    pixels = np.resize(golden := session.package.golden()["pixels"], (batch, *golden.shape[1:]))
+    pixels = _pixels(session)
     times = []
     for _ in range(_WARM_UP + _RUNS):
         start = time.perf_counter()
         session.run_pixels(pixels)
         times.append(time.perf_counter() - start)
     return Latency(round(statistics.median(times[_WARM_UP:]) * 1e3, 2), _RUNS, threads)
+
+
+def measure_speedup(session: PackageSession, over: PackageSession) -> Speedup:
+    """Time a loaded package and another one of the same input in turn."""
+    pixels = _pixels(session)
+    times = time_in_turn(
+        {"this": lambda: session.run_pixels(pixels), "other": lambda: over.run_pixels(pixels)},
+        _PAIRS,
+    )
+    ratios = [b / a for a, b in zip(times["this"], times["other"], strict=True)]
+    low, *_, high = statistics.quantiles(ratios, n=10)
+    return Speedup(*(round(value, 2) for value in (statistics.median(ratios), low, high)))
+
+
+def time_in_turn(calls: Mapping[str, Callable[[], object]], runs: int) -> dict[str, list[float]]:
+    """Times of each call in seconds, taken in turn: what disturbs one disturbs the others."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(_WARM_UP):
+        for call in calls.values():
+            call()
+    for _ in range(runs):
+        for name, call in calls.items():
+            call()  # the threads of the one before still spin
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
+def _pixels(session: PackageSession) -> np.ndarray:
+    batch = session.package.manifest.input.shape[0]
+    golden = session.package.golden()["pixels"]
+    return np.resize(golden, (batch, *golden.shape[1:]))

@@ -233,6 +233,24 @@ def check_budgets(profiles: Sequence[Profile], budgets: Budgets) -> list[BudgetL
     return lines
 
 
+def slower_than_fp32(profiles: Sequence[Profile]) -> list[str]:
+    """Name int8 measurements whose median is above that of the same model in fp32 beside them."""
+
+    def key(profile: Profile) -> tuple[object, ...]:
+        package, runtime = profile.package, profile.runtime
+        shape = (package.variant, package.image_size, package.batch, package.target)
+        return (*shape, profile.device.name, runtime.threads)
+
+    timed = [(p, p.latency.p50_ms) for p in profiles if p.latency is not None and not p.emulated]
+    floats = {key(p): p50 for p, p50 in timed if p.package.precision == "fp32"}
+    return [
+        f"{title_of(p)}: int8 is slower than fp32 on {p.device.name} "
+        f"({p50:.2f} against {floats[key(p)]:.2f} ms); use the fp32 package there"
+        for p, p50 in timed
+        if p.package.precision == "int8" and p50 > floats.get(key(p), float("inf"))
+    ]
+
+
 def title_of(profile: Profile) -> str:
     """Name a measurement within one device: ``lite 224 openvino fp32, 2 threads``."""
     package, threads = profile.package, profile.runtime.threads
