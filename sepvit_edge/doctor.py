@@ -60,9 +60,10 @@ class TargetHealth:
 
 
 def target_health() -> list[TargetHealth]:
-    """Look at every target's runtime without loading it."""
-    from .backends import BACKENDS
+    """Look at every target's runtime; without loading it, but for NPUs."""
+    from .backends import BACKENDS, get_backend
     from .errors import SepViTError
+    from .export import VERIFICATIONS
     from .package import check_runtime
 
     found = []
@@ -80,6 +81,11 @@ def target_health() -> list[TargetHealth]:
         runs = "yes" if good else "no"
         if good and target == "coreml" and platform.system() != "Darwin":
             runs = "evaluated op by op"  # Core ML itself is part of Apple's systems
+        if good and runtime.npu:
+            try:
+                runs = VERIFICATIONS[get_backend(target).verification()]
+            except SepViTError as error:  # a part of its tool chain is missing
+                good, advice, runs = False, str(error), "no"
         supported = f"{runtime.minimum} to below {runtime.below}"
         found.append(
             TargetHealth(target, runtime.distribution, installed, supported, good, runs, advice)

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 @command
 def main(
-    target: Annotated[str, typer.Option(help="The runtime, for example openvino; or all.")] = "",
+    target: Annotated[
+        str,
+        typer.Option(help="The runtime, for example openvino; all: each but those for NPUs."),
+    ] = "",
     recipe: Annotated[str, typer.Option(help="A recipe's name in export/, or a TOML file.")] = "",
     variant: Annotated[str, typer.Option(help="lite, t, s or b.")] = "",
     weights: Annotated[
@@ -153,11 +156,10 @@ def export_one(
 def _export_all(
     wanted: Wanted, recipe: str, precision: str, output: Path | None, json: bool
 ) -> None:
-    from .backends import MissingRuntime, get_backend
+    from .backends import MissingRuntime, get_backend, host_targets
     from .build import default_output
     from .errors import SepViTError
     from .package import check_destination
-    from .recipe import targets
 
     if recipe:
         raise SepViTError("--recipe names one target; leave it out with --target all")
@@ -167,7 +169,8 @@ def _export_all(
         step("loading the weights")
         model = choose_model(wanted.weights, wanted.variant, wanted.labels, wanted.image_size)
         recipes = [
-            choose_recipe("", target, precision, model, wanted.keep_float) for target in targets()
+            choose_recipe("", target, precision, model, wanted.keep_float)
+            for target in host_targets()
         ]
         folders = [default_output(model, chosen) for chosen in recipes]
         if output is not None:

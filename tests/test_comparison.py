@@ -10,6 +10,7 @@ import pytest
 from conftest import Runner
 
 from sepvit_edge import parity
+from sepvit_edge.backends import host_targets
 from sepvit_edge.comparison import compare_everything
 from sepvit_edge.data import preprocess
 from sepvit_edge.data.datasets import Digits
