@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import json
-import logging
 import re
 import tempfile
-import warnings
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import onnxruntime as ort
-import torch
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 from onnxscript import rewriter
 
@@ -28,6 +20,7 @@ from ..graph import macs_by_operation, part_of
 from ..package import Manifest, PlacedOps, Placement, Verification
 from ..recipe import Strict
 from . import Lowering, OpTiming
+from .onnx_file import export_onnx, write_onnx
 
 MODEL = "model.onnx"
 # The runtime's exceptions have no base class.
@@ -68,25 +61,14 @@ class ONNXRuntimeBackend:
     def lower(self, job: Lowering, folder: Path) -> Placement:
         """Export, put the names and the fused attention in, and check."""
         options = job.recipe.options_as(Options)
-        with warnings.catch_warnings(), _no_notices():
-            # torch 2.13 copies its own deprecated tree specs.
-            warnings.simplefilter("ignore", FutureWarning)
-            exported = torch.onnx.export(
-                job.program, dynamo=True, verbose=False, opset_version=options.opset
-            )
-        assert exported is not None
-        model = exported.model
-        _name_nodes(model)
+        model = export_onnx(job, options.opset)
         if job.recipe.precision == "int8":
             _shift_activations(model)
         if options.opset >= 23:
             rewriter.rewrite(model, [rewriter.RewriteRule(_products, _attention)])
         if job.recipe.precision == "fp16":
             _store_half(model)
-        _state_facts(model, job)
-        proto = ir.to_proto(model)
-        onnx.checker.check_model(proto, full_check=True)
-        (folder / MODEL).write_bytes(proto.SerializeToString(deterministic=True))
+        write_onnx(model, job, folder / MODEL)
         return _placement(folder, job)
 
     def open(self, folder: Path, manifest: Manifest, threads: int | None) -> ONNXRuntimeSession:
@@ -96,39 +78,6 @@ class ONNXRuntimeBackend:
     def verification(self) -> Verification:
         """The CPU execution provider is part of every wheel."""
         return "run"
-
-
-@contextmanager
-def _no_notices() -> Iterator[None]:
-    """Keep the exporter from telling that torchvision, which it does not need, is missing."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    disabled, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = disabled
-
-
-def _name_nodes(model: ir.Model) -> None:
-    """Give nodes the names that `sepvit_edge.graph` gave the traced program.
-
-    The exporter traces again and numbers the nodes anew, but notes each one's module and operation.
-    """
-    names: dict[str, str] = {}
-    used: Counter[str] = Counter()
-    for node in model.graph:
-        *_, module, traced = ast.literal_eval(node.metadata_props["pkg.torch.onnx.name_scopes"])
-        classes = ast.literal_eval(node.metadata_props["pkg.torch.onnx.class_hierarchy"])
-        if traced in names:  # one traced operation can become several
-            name = f"{names[traced]}/{node.op_type}"
-        else:
-            operation = classes[-1].split(".")[1].strip("_")
-            name = re.sub(r"\W", "_", f"{module}__{operation}")
-            used[name] += 1
-            name = names[traced] = f"{name}_{used[name] - 1}" if used[name] > 1 else name
-        node.name = name
-        for i, value in enumerate(node.outputs):
-            value.name = f"{name}.{i}" if i else name
 
 
 def _shift_activations(model: ir.Model) -> None:
@@ -196,31 +145,6 @@ def _store_half(model: ir.Model) -> None:
         model.graph.insert_before(first, cast)
         value.const_value = ir.tensor(weight.astype(np.float16), name=value.name)
         value.type = ir.TensorType(ir.DataType.FLOAT16)
-
-
-def _state_facts(model: ir.Model, job: Lowering) -> None:
-    """Name inputs, outputs and nodes, state what the manifest says, drop the exporter's notes.
-
-    The notes are stack traces, with the paths of the machine that exported.
-    """
-    graph = model.graph
-    for node in graph:
-        node.name = node.outputs[0].name
-    graph.inputs[0].name = job.input.name
-    for value, name in zip(graph.outputs, job.outputs, strict=True):
-        value.name = name
-    noted: list[Any] = [model, graph, *graph.inputs, *graph.initializers.values(), *graph]
-    for thing in [*noted, *(value for node in graph for value in node.outputs)]:
-        thing.metadata_props.clear()
-        thing.doc_string = None
-    opset = onnx.helper.make_opsetid("", graph.opset_imports[""])
-    model.ir_version = onnx.helper.find_min_ir_version_for([opset])
-    model.producer_name, model.producer_version = "sepvit-edge", version("sepvit-edge")
-    graph.name = job.model.name
-    for kind, facts in (("model", job.model), ("input", job.input)):
-        for name, fact in facts.model_dump(mode="json").items():
-            text = fact if isinstance(fact, str) else json.dumps(fact)
-            model.metadata_props[f"{kind}.{name}"] = text
 
 
 def _load(folder: Path, threads: int | None, profile: Path | None = None) -> ort.InferenceSession:

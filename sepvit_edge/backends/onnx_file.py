@@ -1,0 +1,111 @@
+"""ONNX files: what the backends whose runtimes or compilers read them have in common."""
+
+from __future__ import annotations
+
+import ast
+import json
+import logging
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import torch
+
+from . import Lowering
+
+
+def export_onnx(job: Lowering, opset: int) -> ir.Model:
+    """Export a job's program, its nodes named as there.
+
+    Parameters
+    ----------
+    job : Lowering
+        What to lower.
+    opset : int
+        Of ONNX; 20 is the first with ``Gelu``, 23 with ``Attention``.
+
+    Returns
+    -------
+    onnx_ir.Model
+        For the backend to rewrite, and then for `write_onnx`.
+    """
+    with warnings.catch_warnings(), _no_notices():
+        # torch 2.13 copies its own deprecated tree specs.
+        warnings.simplefilter("ignore", FutureWarning)
+        exported = torch.onnx.export(job.program, dynamo=True, verbose=False, opset_version=opset)
+    assert exported is not None
+    _name_nodes(exported.model)
+    return exported.model
+
+
+def write_onnx(model: ir.Model, job: Lowering, path: Path) -> None:
+    """State the facts in a model, check it and write it; the same job gives the same bytes."""
+    _state_facts(model, job)
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+@contextmanager
+def _no_notices() -> Iterator[None]:
+    """Keep the exporter from telling that torchvision, which it does not need, is missing."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = disabled
+
+
+def _name_nodes(model: ir.Model) -> None:
+    """Give nodes the names that `sepvit_edge.graph` gave the traced program.
+
+    The exporter traces again and numbers the nodes anew, but notes each one's module and operation.
+    """
+    names: dict[str, str] = {}
+    used: Counter[str] = Counter()
+    for node in model.graph:
+        *_, module, traced = ast.literal_eval(node.metadata_props["pkg.torch.onnx.name_scopes"])
+        classes = ast.literal_eval(node.metadata_props["pkg.torch.onnx.class_hierarchy"])
+        if traced in names:  # one traced operation can become several
+            name = f"{names[traced]}/{node.op_type}"
+        else:
+            operation = classes[-1].split(".")[1].strip("_")
+            name = re.sub(r"\W", "_", f"{module}__{operation}")
+            used[name] += 1
+            name = names[traced] = f"{name}_{used[name] - 1}" if used[name] > 1 else name
+        node.name = name
+        for i, value in enumerate(node.outputs):
+            value.name = f"{name}.{i}" if i else name
+
+
+def _state_facts(model: ir.Model, job: Lowering) -> None:
+    """Name inputs, outputs and nodes, state what the manifest says, drop the exporter's notes.
+
+    The notes are stack traces, with the paths of the machine that exported.
+    """
+    graph = model.graph
+    for node in graph:
+        node.name = node.outputs[0].name
+    graph.inputs[0].name = job.input.name
+    for value, name in zip(graph.outputs, job.outputs, strict=True):
+        value.name = name
+    noted: list[Any] = [model, graph, *graph.inputs, *graph.initializers.values(), *graph]
+    for thing in [*noted, *(value for node in graph for value in node.outputs)]:
+        thing.metadata_props.clear()
+        thing.doc_string = None
+    opset = onnx.helper.make_opsetid("", graph.opset_imports[""])
+    model.ir_version = onnx.helper.find_min_ir_version_for([opset])
+    model.producer_name, model.producer_version = "sepvit-edge", version("sepvit-edge")
+    graph.name = job.model.name
+    for kind, facts in (("model", job.model), ("input", job.input)):
+        for name, fact in facts.model_dump(mode="json").items():
+            text = fact if isinstance(fact, str) else json.dumps(fact)
+            model.metadata_props[f"{kind}.{name}"] = text
