@@ -151,6 +151,13 @@ class MissingRuntime(SepViTError):
         super().__init__(f"{library} is not installed; run: pip install 'sepvit-edge[{extra}]'")
 
 
+def runs_on_device_only(target: str) -> SepViTError:
+    """Say that nothing here computes a package."""
+    return SepViTError(
+        f"a package for {target} runs on its device only; nothing on this system computes it"
+    )
+
+
 def host_targets() -> list[str]:
     """Targets whose packages a PC runs or evaluates; the others are for NPUs."""
     return [target for target, runtime in BACKENDS.items() if not runtime.npu]
