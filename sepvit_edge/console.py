@@ -116,6 +116,9 @@ def parity_rows(parity: Parity) -> list[tuple[str, str]]:
     if parity.sqnr_quantized_db is not None:
         rounding = f"{parity.sqnr_quantized_db:.1f} dB against torch's int8"
         rows.insert(3, ("SQNR of rounding", rounding))
+    if parity.sqnr_cpu_db is not None:
+        own = f"{parity.sqnr_cpu_db:.1f} dB against the same on a CPU"
+        rows.insert(-1, ("SQNR of the NPU", own))
     if parity.top1_reference is not None and parity.top1_package is not None:
         rows.append(("top-1 reference", f"{parity.top1_reference:.2%}"))
         rows.append(("top-1 package", f"{parity.top1_package:.2%}"))

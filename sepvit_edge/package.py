@@ -33,7 +33,7 @@ from .recipe import Precision, Recipe, Strict, first_fault
 from .variants import Preprocessing, Source
 
 if TYPE_CHECKING:
-    from .backends import OpTiming, Runtime
+    from .backends import OpTiming, Runtime, Session
 
 SCHEMA_VERSION = 1
 MANIFEST, LABELS, GOLDEN = "manifest.json", "labels.txt", "golden.safetensors"
@@ -261,6 +261,9 @@ class Parity(Strict):
     sqnr_quantized_db : float or None
         Of an int8 package: the same ratio against the quantised edge form as torch computes it,
         which leaves the runtime's own rounding.
+    sqnr_cpu_db : float or None
+        Of a package for an NPU whose model file a CPU runs too: the same ratio against that, which
+        leaves the NPU's own arithmetic.
     """
 
     data: str
@@ -276,6 +279,7 @@ class Parity(Strict):
     top1_difference_interval: tuple[float, float] | None = None
     mcnemar_p: float | None = None
     sqnr_quantized_db: float | None = None
+    sqnr_cpu_db: float | None = None
 
 
 class PackageFile(Strict):
@@ -530,6 +534,14 @@ class PackageSession:
 
         A package has a fixed batch: the last one is filled up with black images.
         """
+        return self._run_batches(self._session, pixels)
+
+    def run_on_cpu(self, pixels: np.ndarray) -> list[np.ndarray] | None:
+        """Run the model file of a package for an NPU on the CPU; None where that cannot be done."""
+        session = getattr(self._session, "on_cpu", None)
+        return None if session is None else self._run_batches(session, pixels)
+
+    def _run_batches(self, session: Session, pixels: np.ndarray) -> list[np.ndarray]:
         batch = self.package.manifest.input.shape[0]
         pieces: list[list[np.ndarray]] = []
         for start in range(0, len(pixels), batch):
@@ -538,7 +550,7 @@ class PackageSession:
                 piece = np.concatenate(
                     [piece, np.zeros_like(piece[:1]).repeat(batch - len(piece), 0)]
                 )
-            pieces.append(self._session.run(self._as_input(piece)))
+            pieces.append(session.run(self._as_input(piece)))
         if len(pieces) == 1 and batch == 1:
             return pieces[0]  # a tapped twin's other outputs have no axis of images
         return [np.concatenate(parts)[: len(pixels)] for parts in zip(*pieces, strict=True)]

@@ -136,7 +136,7 @@ def measure(
     refuse_seen(data, session.package.manifest.source.trained_on)
     count = min(len(data), limit or len(data))
     config = model.config
-    references, measured, quantized, labels = [], [], [], []
+    references, measured, quantized, on_cpu, labels = [], [], [], [], []
     digest = hashlib.sha256()
     for start in range(0, count, _BATCH):
         samples = [data[i] for i in range(start, min(start + _BATCH, count))]
@@ -146,16 +146,19 @@ def measure(
         digest.update(pixels.data)
         references.append(reference_logits(model, pixels))
         measured.append(session.run_pixels(pixels)[0])
+        if (outputs := session.run_on_cpu(pixels)) is not None:
+            on_cpu.append(outputs[0])
         if quantization is not None:
             quantized.append(quantized_logits(model, quantization, pixels))
         labels += [s.label for s in samples]
         advance(len(samples))
     logits = np.concatenate(measured)
     figures = compare(np.concatenate(references), logits, labels, data.name, digest.hexdigest())
-    if not quantized:
-        return figures
-    noise = min(sqnr_db(np.concatenate(quantized), logits), 200.0)
-    return figures.model_copy(update={"sqnr_quantized_db": round(noise, 1)})
+    further = {}
+    for name, others in (("sqnr_quantized_db", quantized), ("sqnr_cpu_db", on_cpu)):
+        if others:
+            further[name] = round(min(sqnr_db(np.concatenate(others), logits), 200.0), 1)
+    return figures.model_copy(update=further)
 
 
 def compare(
