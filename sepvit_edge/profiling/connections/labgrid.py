@@ -8,7 +8,6 @@ block, works in a thread.
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from ...errors import SepViTError
 from ..devices import LabgridConnection
 from . import missing_library
 from .local import LocalProcess
-from .remote import Environment, disk_full, files_to_copy
+from .remote import COPY_S, Environment, disk_full, place
 
 try:
     import labgrid
@@ -31,7 +30,6 @@ try:
 except ModuleNotFoundError:
     raise missing_library("labgrid") from None
 
-_LOOK_S, _COPY_S = 120, 1200
 _T = TypeVar("_T")
 
 
@@ -134,27 +132,21 @@ class LabgridHost:
 
     async def place(self, files: Mapping[str, Path], name: str) -> str:
         """Copy what the device lacks; the hashes of all files are compared."""
-        look = self._environment.look(name)
-        what = f"run {self._facts.python}, which has to be Python 3.9 or later"
-        there = json.loads(await self._run(look, what, _LOOK_S))
-        folder = str(there["folder"])
-        needed = files_to_copy(files, there["sha256"], there["free"], self._name)
-        for file in needed:
-            try:
-                copy = self._thread(self._ssh.put, str(files[file]), f"{folder}/{file}")
-                await asyncio.wait_for(copy, _COPY_S)
-            except ExecutionError as error:
-                raise disk_full(self._name, _first_line(error)) from None
-        if needed:
-            there = json.loads(await self._run(look, what, _LOOK_S))
-            if damaged := files_to_copy(files, there["sha256"], 1 << 62, self._name):
-                raise SepViTError(f"{damaged[0]} arrived damaged on {self._name}; run it again")
-        return folder
+
+        async def copy(needed: Mapping[str, Path]) -> None:
+            for target, source in needed.items():
+                try:
+                    put = self._thread(self._ssh.put, str(source), target)
+                    await asyncio.wait_for(put, COPY_S)
+                except ExecutionError as error:
+                    raise disk_full(self._name, _first_line(error)) from None
+
+        return await place(files, name, self._name, self._environment, self._run, copy)
 
     async def bootstrap(self, name: str, requirements: list[str]) -> None:
         """Make a virtual environment with the runtime."""
         command = self._environment.bootstrap(name, requirements)
-        await self._run(command, f"install {requirements[0]}", _COPY_S)
+        await self._run(command, f"install {requirements[0]}", COPY_S)
 
     async def start(self, name: str, arguments: list[str]) -> LocalProcess:
         """Start the runner over the driver's connection, with pipes instead of a terminal."""

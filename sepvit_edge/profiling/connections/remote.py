@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...errors import SepViTError
 from ...files import file_sha256
+
+_LOOK_S = 120
+COPY_S = 1200  # what the copying of one file may take
+# Runs a command to its end (command, what it does, seconds that it may take), gives its output.
+Run = Callable[[str, str, float], Awaitable[str]]
+# Copies files to paths on the device.
+Copy = Callable[[Mapping[str, Path]], Awaitable[None]]
 
 # Python on the device: makes a folder in the home folder, and tells what is in it and what fits.
 _LOOK = """
@@ -67,6 +76,51 @@ class Environment:
             f"P={shlex.quote(self.python)}; test -e {venv}/.complete && P={venv}/bin/python; "
             f'exec "$P" {shlex.join(arguments)}'
         )
+
+
+async def place(
+    files: Mapping[str, Path], name: str, host: str, environment: Environment, run: Run, copy: Copy
+) -> str:
+    """Have files in one folder on a device: look, copy what it lacks, look again.
+
+    Parameters
+    ----------
+    files : mapping
+        Files by the names that they have there.
+    name : str
+        Of the folder.
+    host : str
+        The device, for people.
+    environment : Environment
+        Where things are there.
+    run, copy : callable
+        How commands and files get there.
+
+    Returns
+    -------
+    str
+        The folder's path on the device.
+
+    Raises
+    ------
+    SepViTError
+        If the files do not fit, or arrive damaged.
+    """
+
+    async def look() -> dict[str, Any]:
+        what = f"run {environment.python}, which has to be Python 3.9 or later"
+        found: dict[str, Any] = json.loads(await run(environment.look(name), what, _LOOK_S))
+        return found
+
+    there = await look()
+    folder = str(there["folder"])
+    needed = files_to_copy(files, there["sha256"], there["free"], host)
+    if needed:
+        await copy({f"{folder}/{file}": files[file] for file in needed})
+        there = await look()
+        if damaged := files_to_copy(files, there["sha256"], 1 << 62, host):
+            raise SepViTError(f"{damaged[0]} arrived damaged on {host}; run it again")
+    return folder
 
 
 def files_to_copy(

@@ -8,7 +8,6 @@ unreachable host from a wrong key and from a host key that changed.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,14 +16,14 @@ from typing import Any
 from ...errors import SepViTError
 from ..devices import SSHConnection
 from . import ConnectionLost, missing_library
-from .remote import Environment, disk_full, files_to_copy
+from .remote import COPY_S, Environment, disk_full, place
 
 try:
     import asyncssh
 except ModuleNotFoundError:
     raise missing_library("asyncssh") from None
 
-_LOOK_S, _COPY_S, _LEAVING_S = 120, 1200, 20
+_LEAVING_S = 20
 _ALIVE_S, _ALIVE_COUNT = 5, 3
 
 
@@ -93,28 +92,21 @@ class SSHHost:
 
     async def place(self, files: Mapping[str, Path], name: str) -> str:
         """Copy what the device lacks by SFTP; the hashes of all files are compared."""
-        look = self._environment.look(name)
-        what = f"run {self._facts.python}, which has to be Python 3.9 or later"
-        there = json.loads(await self._run(look, what, _LOOK_S))
-        folder = str(there["folder"])
-        needed = files_to_copy(files, there["sha256"], there["free"], self._name)
-        if not needed:
-            return folder
-        with _sentences(self._name):
-            async with self._connection.start_sftp_client() as sftp:
-                for file in needed:
-                    partial = f"{folder}/{file}.part"
-                    await asyncio.wait_for(sftp.put(str(files[file]), partial), _COPY_S)
-                    await sftp.posix_rename(partial, f"{folder}/{file}")
-        there = json.loads(await self._run(look, what, _LOOK_S))
-        if damaged := files_to_copy(files, there["sha256"], 1 << 62, self._name):
-            raise SepViTError(f"{damaged[0]} arrived damaged on {self._name}; run it again")
-        return folder
+
+        async def copy(needed: Mapping[str, Path]) -> None:
+            with _sentences(self._name):
+                async with self._connection.start_sftp_client() as sftp:
+                    for target, source in needed.items():
+                        put = sftp.put(str(source), f"{target}.part")
+                        await asyncio.wait_for(put, COPY_S)
+                        await sftp.posix_rename(f"{target}.part", target)
+
+        return await place(files, name, self._name, self._environment, self._run, copy)
 
     async def bootstrap(self, name: str, requirements: list[str]) -> None:
         """Make a virtual environment with the runtime."""
         command = self._environment.bootstrap(name, requirements)
-        await self._run(command, f"install {requirements[0]}", _COPY_S)
+        await self._run(command, f"install {requirements[0]}", COPY_S)
 
     async def start(self, name: str, arguments: list[str]) -> SSHProcess:
         """Start the runner; without a terminal, so that a broken connection ends its input."""
