@@ -42,6 +42,7 @@ from sepvit_edge.package import (
     list_files,
     write_manifest,
 )
+from sepvit_edge.profiling.runner import MINIMUM_SQNR_DB
 from sepvit_edge.recipe import Recipe
 from sepvit_edge.variants import Preprocessing
 
@@ -543,6 +544,23 @@ def self_check_cases(folder: Path) -> list[dict[str, Any]]:
             "sqnr_db": sqnr(2**-17),
         },
         {
+            "name": "logits differ by a little less than the limit",
+            "edit": logit("package_logits", 2**-12),
+            "passed": True,
+            "fails_at": None,
+            "max_difference": 2**-12,
+            "sqnr_db": sqnr(2**-12),
+        },
+        {
+            "name": "logits differ by a little more than the limit",
+            "edit": logit("package_logits", 2**-11),
+            "passed": False,
+            "fails_at": "logits",
+            "image": 1,
+            "max_difference": 2**-11,
+            "sqnr_db": sqnr(2**-11),
+        },
+        {
             "name": "the reference differs, which is what its parity states",
             "edit": logit("reference_logits", 2.5),
             "passed": True,
@@ -550,6 +568,11 @@ def self_check_cases(folder: Path) -> list[dict[str, Any]]:
             "reference_sqnr_db": sqnr(2.5),
         },
     ]
+
+
+def minimum_sqnr_cases() -> list[dict[str, Any]]:
+    """How near to the golden logits another device must come, by precision."""
+    return [{"precision": name, "minimum_sqnr_db": db} for name, db in MINIMUM_SQNR_DB.items()]
 
 
 def safetensors_cases() -> list[dict[str, Any]]:
@@ -709,6 +732,7 @@ def make_vectors(folder: Path) -> None:
         "sessions": session_cases(),
         "versions": version_cases(),
         "self_check": self_check_cases(package),
+        "minimum_sqnr": minimum_sqnr_cases(),
         "safetensors": safetensors_cases(),
         "top_k": top_k_cases(),
         "statistics": statistics_cases(),

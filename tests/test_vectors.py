@@ -22,6 +22,7 @@ from sepvit_edge.data.preprocess import _check_size, preprocess, resized_size, t
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.package import GOLDEN, Package, _check_range, open_package
 from sepvit_edge.parity import sqnr_db
+from sepvit_edge.profiling.runner import MINIMUM_SQNR_DB
 from sepvit_edge.variants import Preprocessing
 
 # How each kind of refusal reads in Python, {} being what the case mentions.
@@ -171,7 +172,7 @@ def test_self_check(case: dict[str, Any], package: Path) -> None:
     logits = session.run_pixels(golden["pixels"])[0]
     off = np.abs(logits - golden["package_logits"])
     noise_db = min(sqnr_db(golden["package_logits"], logits), 200.0)
-    fails_at = "pixels" if apart.any() else "logits" if noise_db < 80 else None
+    fails_at = "pixels" if apart.any() else "logits" if noise_db < MINIMUM_SQNR_DB["fp32"] else None
     assert (fails_at, fails_at is None) == (case["fails_at"], case["passed"])
     if fails_at == "pixels":
         assert int(apart.any(1).argmax()) == case["image"]

@@ -7,7 +7,7 @@ import { sha256 } from "../src/core/hash";
 import { GOLDEN, manifestDigest } from "../src/core/manifest";
 import { Package } from "../src/core/package";
 import { readSafetensors } from "../src/core/safetensors";
-import { selfCheck } from "../src/core/selfcheck";
+import { MINIMUM_SQNR_DB, selfCheck } from "../src/core/selfcheck";
 import { MemoryFolder, vectorCases } from "./vectors";
 
 /** The tiny package's model, which tells a mean colour, in TypeScript. */
@@ -92,6 +92,12 @@ test.each(vectorCases<SelfCheckCase>("self_check"))("self-check: $name", async (
   if (c.reference_sqnr_db !== undefined) {
     expect(found.referenceSqnrDb).toBeCloseTo(c.reference_sqnr_db, 6);
   }
+});
+
+test("as near as every other language asks for", () => {
+  const cases = vectorCases<{ precision: string; minimum_sqnr_db: number }>("minimum_sqnr");
+  const stated = Object.fromEntries(cases.map((c) => [c.precision, c.minimum_sqnr_db]));
+  expect(MINIMUM_SQNR_DB).toEqual(stated);
 });
 
 const options: BenchmarkOptions = { warmUp: 40, runs: 20, sustainedS: 2.2 };

@@ -7,11 +7,8 @@ import type { Pixels } from "./pixels";
 import { preprocess, toInput } from "./preprocess";
 import type { Tensor } from "./safetensors";
 
-/**
- * What rounding alone explains, in dB (tests/vectors/README.md): another runtime or another
- * processor sums in another order, and in int8 that flips last bits.
- */
-export const MINIMUM_SQNR_DB: Record<Precision, number> = { fp32: 80, fp16: 35, int8: 25 };
+/** What rounding explains on another device, with room: tests/vectors/minimum_sqnr.json. */
+export const MINIMUM_SQNR_DB: Record<Precision, number> = { fp32: 80, fp16: 40, int8: 20 };
 
 export interface PixelDifference {
   /** Number of the golden image. */

@@ -57,6 +57,19 @@ private struct SelfCheckCase: Decodable {
     }
 }
 
+private struct MinimumCase: Decodable {
+    let precision: Manifest.Precision
+    let minimumSqnrDb: Double
+}
+
+@Test func asNearAsEveryOtherLanguageAsksFor() throws {
+    let cases = try Vectors.cases("minimum_sqnr", of: MinimumCase.self)
+    #expect(cases.count == 3)
+    for c in cases {
+        #expect(minimumSqnrDb(c.precision) == c.minimumSqnrDb, "\(c.precision)")
+    }
+}
+
 extension Tensor {
     fileprivate func edited(from offset: Int, _ new: [Double]) -> Tensor {
         switch values {

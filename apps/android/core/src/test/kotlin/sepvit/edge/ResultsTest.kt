@@ -47,6 +47,11 @@ data class SelfCheckCase(
     data class Edit(val tensor: String, val offset: Int, val values: List<Double>)
 }
 
+@Serializable
+data class MinimumCase(
+    val precision: Precision, @SerialName("minimum_sqnr_db") val minimumSqnrDb: Double,
+)
+
 class ResultsTest {
     private val tiny = EdgePackage(Vectors.tinyPackage)
 
@@ -89,6 +94,13 @@ class ResultsTest {
                 case.referenceSqnrDb?.let { assertClose(it, found.referenceSqnrDb!!, 1e-9) }
             }
         }
+
+    @Test
+    fun `as near as every other language asks for`() {
+        val cases = Vectors.cases<MinimumCase>("minimum_sqnr")
+        assertEquals(Precision.entries.map(::minimumSqnrDb), cases.map { it.minimumSqnrDb })
+        assertEquals(Precision.entries.toList(), cases.map { it.precision })
+    }
 
     private fun edited(tensor: Tensor, edit: SelfCheckCase.Edit): Tensor {
         val shape = tensor.shape.toIntArray()
