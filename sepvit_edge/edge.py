@@ -340,7 +340,8 @@ class Head(nn.Module):
         if self.linear:  # XNNPACK averages over the last two of four axes only
             x = x.reshape(self.batch, self.side, self.side, C).permute(0, 3, 1, 2)
             return self.classifier(x.mean((2, 3), keepdim=True).reshape(self.batch, C))
-        return self.classifier(x.reshape(self.batch, self.side**2, C).mean(1))
+        x = x.reshape(self.batch, self.side**2, C).mean(1, keepdim=True)  # or Vulkan takes no mean
+        return self.classifier(x.reshape(self.batch, C))
 
 
 class EdgeModel(nn.Module):

@@ -103,7 +103,7 @@ def evaluated(tmp_path, body, x, half=False, target=ct.target.iOS16):
     def program(x):
         return body(x)
 
-    with coreml._quiet():
+    with coreml.quiet():
         pipeline = ct.PassPipeline.EMPTY
         pipeline.append_pass("common::add_fp16_cast")
         precision = ct.precision.FLOAT16 if half else ct.precision.FLOAT32
@@ -401,7 +401,7 @@ def test_the_classifier_is_written_as_coremltools_writes_one(packages, tmp_path)
         return mb.softmax(x=x, axis=-1, name="probabilities")
 
     names = ["crane (0)", "dog", "crane (2)", *LABELS[3:]]
-    with coreml._quiet():
+    with coreml.quiet():
         theirs = ct.convert(
             program,
             classifier_config=ct.ClassifierConfig(names),
@@ -495,7 +495,7 @@ export_package(small_model(), "coreml", "fp16", {str(tmp_path / "package")!r}, i
 
 
 def test_coremltools_itself_opens_the_package(packages):
-    with coreml._quiet():
+    with coreml.quiet():
         opened = ct.models.MLModel(
             str(packages["fp16"].folder / coreml.MODEL), skip_model_load=True
         )

@@ -59,8 +59,16 @@ class Runtime:
 BACKENDS = {
     "coreml": Runtime("coremltools", "9.0", "9.1"),
     "executorch": Runtime("executorch", "1.4.1", "1.5"),
+    "executorch-coreml": Runtime(
+        "executorch", "1.4.1", "1.5", extra="executorch,coreml", tools=("coremltools",), npu=True
+    ),
+    "executorch-vulkan": Runtime("executorch", "1.4.1", "1.5", extra="executorch", npu=True),
     "onnxruntime": Runtime("onnxruntime", "1.23", "1.32"),
     "openvino": Runtime("openvino", "2026.4", "2026.5"),
+    "openvino-npu": Runtime("openvino", "2026.4", "2026.5", extra="openvino", npu=True),
+    "qualcomm-htp": Runtime(
+        "onnxruntime-qnn", "2.7", "2.8", extra="qualcomm", tools=("onnxruntime",), npu=True
+    ),
 }
 
 

@@ -27,7 +27,7 @@ from . import Lowering, OpTiming, Session
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hide that coremltools was not tested with this torch and lacks what only macOS has."""
     loggers = [logging.getLogger(name) for name in ("coremltools", "torch.utils._pytree")]
     levels = [logger.level for logger in loggers]
@@ -43,7 +43,7 @@ def _quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-with _quiet():
+with quiet():
     import coremltools as ct
     from coremltools.converters.mil.backend.mil import helper as mil
     from coremltools.converters.mil.mil import Builder as mb
@@ -58,7 +58,7 @@ with _quiet():
 MODEL = "model.mlpackage"
 _MAC = sys.platform == "darwin"
 LABEL, PROBABILITIES = "classLabel", "classLabel_probs"  # the names that coremltools gives
-_UNITS = {
+UNITS = {
     "all": ct.ComputeUnit.ALL,
     "cpu_and_ne": ct.ComputeUnit.CPU_AND_NE,
     "cpu_and_gpu": ct.ComputeUnit.CPU_AND_GPU,
@@ -78,7 +78,7 @@ _DEVICES = {
 }
 _PRECISIONS = {MIL_pb2.FLOAT16: "fp16", MIL_pb2.INT8: "int8"}
 # What coremltools writes too, which draws new identifiers every time.
-_MANIFEST = {
+MANIFEST = {
     "fileFormatVersion": "1.0.0",
     "itemInfoEntries": {
         "5c1d2f0e-8a0b-5d5e-9f3c-2b6a7e4d1c01": {
@@ -96,6 +96,14 @@ _MANIFEST = {
     },
     "rootModelIdentifier": "5c1d2f0e-8a0b-5d5e-9f3c-2b6a7e4d1c01",
 }
+
+
+@contextmanager
+def converting() -> Iterator[None]:
+    """Keep coremltools off the terminal; no option of it turns its progress bars off."""
+    silent = partialmethod(tqdm.__init__, disable=True)
+    with quiet(), patch.object(tqdm, "__init__", silent):
+        yield
 
 
 class Options(Strict):
@@ -171,6 +179,15 @@ class keep_weights_normal(AbstractGraphPass):
         block.remove_ops([conv])
 
 
+def pipeline(half: bool) -> ct.PassPipeline:
+    """Return coremltools' passes with the two above; `half` where float16 is computed with."""
+    passes = ct.PassPipeline.DEFAULT
+    passes.insert_pass(0, "sepvit_edge::name_operations")
+    if half:
+        passes.insert_pass(1, "sepvit_edge::keep_weights_normal")
+    return passes
+
+
 class CoreMLBackend:
     """The backend; see `sepvit_edge.backends.Backend`."""
 
@@ -187,20 +204,14 @@ class CoreMLBackend:
         else:
             source = ct.TensorType(job.input.name, shape, np.float32)
         half = job.recipe.precision in ("fp16", "int8")  # of int8: what is between its layers
-        pipeline = ct.PassPipeline.DEFAULT
-        pipeline.insert_pass(0, "sepvit_edge::name_operations")
-        if half:
-            pipeline.insert_pass(1, "sepvit_edge::keep_weights_normal")
-        # No option of coremltools turns its progress bars off.
-        silent = partialmethod(tqdm.__init__, disable=True)
-        with _quiet(), patch.object(tqdm, "__init__", silent):
+        with converting():
             model = ct.convert(
                 job.program,
                 inputs=[source],
                 outputs=[ct.TensorType(_valid(name), dtype=np.float32) for name in job.outputs],
                 minimum_deployment_target=ct.target[options.deployment_target],
                 compute_precision=ct.precision.FLOAT16 if half else ct.precision.FLOAT32,
-                pass_pipeline=pipeline,
+                pass_pipeline=pipeline(half),
                 skip_model_load=True,
             )
             specification = model.get_spec()
@@ -211,7 +222,7 @@ class CoreMLBackend:
         (package / WEIGHTS).parent.mkdir(parents=True)
         (package / SPECIFICATION).write_bytes(specification.SerializeToString(deterministic=True))
         shutil.copyfile(Path(model.weights_dir, WEIGHTS.name), package / WEIGHTS)
-        (package / "Manifest.json").write_text(json.dumps(_MANIFEST, indent=4) + "\n")
+        (package / "Manifest.json").write_text(json.dumps(MANIFEST, indent=4) + "\n")
         return _placement(specification, job, package, options)
 
     def open(self, folder: Path, manifest: Manifest, threads: int | None) -> Session:
@@ -384,7 +395,7 @@ def _plan(package: Path, options: Options) -> dict[str, tuple[str, list[str]]]:
         Name of the operation's first output -> preferred device, supported devices.
     """
     compiled = ct.models.utils.compile_model(str(package))
-    plan = MLComputePlan.load_from_path(compiled, _UNITS[options.compute_units])
+    plan = MLComputePlan.load_from_path(compiled, UNITS[options.compute_units])
     devices = {}
     for operation in plan.model_structure.program.functions["main"].block.operations:
         usage = plan.get_compute_device_usage_for_mlprogram_operation(operation)
@@ -399,9 +410,9 @@ class CoreMLSession:
     """A package in Core ML, on macOS; see `sepvit_edge.backends.Session`."""
 
     def __init__(self, package: Path, options: Options) -> None:
-        self._image, units = options.image_input, _UNITS[options.compute_units]
+        self._image, units = options.image_input, UNITS[options.compute_units]
         try:
-            with _quiet():
+            with quiet():
                 self._model = ct.models.MLModel(str(package), compute_units=units)
             description = self._model.get_spec().description
         except Exception as error:  # Core ML's errors and protobuf's have no class in common

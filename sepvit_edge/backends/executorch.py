@@ -10,7 +10,7 @@ import time
 import warnings
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
 from functools import cache
 from pathlib import Path
@@ -59,17 +59,9 @@ class ExecuTorchBackend:
         for key in job.recipe.options:
             raise SepViTError(f"the recipe's options: {key} is not a known key")
         weights = _half_weights if job.recipe.precision == "fp16" else nullcontext
-        with _quiet(), _few_passes(), weights(), _refusals() as refusals:
-            from executorch.exir import EdgeCompileConfig, to_edge
-
-            config = EdgeCompileConfig(
-                preserve_ops=[torch.ops.aten.linear.default], _check_ir_validity=False
-            )
-            edge = to_edge(job.program, compile_config=config)
-            program = edge.to_backend(_partitioner()).to_executorch()
-            with (folder / MODEL).open("wb") as file:
-                program.write_to_file(file)
-        return _placement(program.exported_program(), job, refusals)
+        with quiet(), _few_passes(), weights(), _refusals() as refusals:
+            program = write_program(job, partitioner(), folder)
+        return delegation(program, job, "XNNPACK", "CPU", refusals)
 
     def open(self, folder: Path, manifest: Manifest, threads: int | None) -> ExecuTorchSession:
         """Load for the CPU."""
@@ -80,7 +72,27 @@ class ExecuTorchBackend:
         return "run"
 
 
-def _partitioner() -> Any:
+def write_program(job: Lowering, partitioner: Any, folder: Path) -> ExportedProgram:
+    """Lower a job to the delegate of a partitioner, what it refuses to portable kernels; write it.
+
+    Returns
+    -------
+    torch.export.ExportedProgram
+        The lowered program, for `delegation`.
+    """
+    from executorch.exir import EdgeCompileConfig, to_edge
+
+    config = EdgeCompileConfig(
+        preserve_ops=[torch.ops.aten.linear.default], _check_ir_validity=False
+    )
+    edge = to_edge(job.program, compile_config=config)
+    program = edge.to_backend(partitioner).to_executorch()
+    with (folder / MODEL).open("wb") as file:
+        program.write_to_file(file)
+    return program.exported_program()
+
+
+def partitioner() -> Any:
     """XNNPACK's partitioner, with all that it takes in as few delegates as the graph allows.
 
     Its own grouping starts another delegate at every GELU between two quantised layers.
@@ -99,7 +111,7 @@ def _partitioner() -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the tool chain's notices about its own code off the terminal."""
     root, placeholder = logging.getLogger(), logging.NullHandler()
     pytree = logging.getLogger("torch.utils._pytree")
@@ -191,10 +203,29 @@ def _refusals() -> Iterator[list[tuple[Node, str]]]:
         logger.propagate = propagate
 
 
-def _placement(
-    program: ExportedProgram, job: Lowering, refusals: list[tuple[Node, str]]
+def delegation(
+    program: ExportedProgram,
+    job: Lowering,
+    delegate: str,
+    device: str,
+    refusals: Sequence[tuple[Node, str]] = (),
+    half: bool = False,
 ) -> Placement:
-    """Read the lowered program back; its nodes remember which node of the job they came from."""
+    """Read a lowered program back; its nodes remember which node of the job they came from.
+
+    Parameters
+    ----------
+    program : torch.export.ExportedProgram
+        What `write_program` gave.
+    job : Lowering
+        What was lowered.
+    delegate, device : str
+        What people call the delegate, and what it runs on.
+    refusals : sequence of (Node, str)
+        Nodes that the partitioner refused, with its reasons.
+    half : bool
+        Whether the delegate computes in float16 what is float32 in the graph.
+    """
     names = {node.name for node in job.program.graph.nodes if node.op == "call_function"}
     reasons = {_origin(node, names): reason for node, reason in refusals}
     delegates = [
@@ -203,13 +234,14 @@ def _placement(
     inside = [node for delegate in delegates for node in _operations(delegate.original_module)]
     outside = _operations(program)
     one = len(delegates) == 1
-    where = "XNNPACK delegate" if one else f"{len(delegates)} XNNPACK delegates"
+    where = f"{delegate} delegate" if one else f"{len(delegates)} {delegate} delegates"
     macs = macs_by_operation(job.program)
     total = sum(macs.values())
     placed = []
     for place, nodes in ((where, inside), ("portable kernels", outside)):
-        for precision in sorted({_precision(node) for node in nodes}):
-            group = [node for node in nodes if _precision(node) == precision]
+        for stated in sorted({_precision(node) for node in nodes}):
+            group = [node for node in nodes if _precision(node) == stated]
+            precision = "fp16" if half and nodes is inside and stated == "fp32" else stated
             share = sum(macs.pop(_origin(node, names), 0) for node in group) / total
             placed.append(
                 PlacedOps(
@@ -222,9 +254,9 @@ def _placement(
                 )
             )
     return Placement(
-        device="CPU",
+        device=device,
         placed=placed,
-        outside=tuple(_outside(node, _origin(node, names), reasons) for node in outside),
+        outside=tuple(_outside(node, _origin(node, names), reasons, delegate) for node in outside),
         macs_unattributed=round(sum(macs.values()) / total, 4),
     )
 
@@ -257,11 +289,14 @@ def _origin(node: Node, names: set[str]) -> str:
     return node.name
 
 
-def _outside(node: Node, name: str, reasons: dict[str, str]) -> OutsideOp:
+def _outside(node: Node, name: str, reasons: dict[str, str], delegate: str) -> OutsideOp:
     kind = _kind(node)
     said = reasons.get(name)
-    reason = f"XNNPACK's partitioner says: {said}" if said else f"XNNPACK has no {kind.strip('_')}"
-    reason = _REASONS.get(said or kind, reason)
+    reason = f"{delegate} has no {kind.strip('_')}"
+    if said:
+        reason = f"{delegate}'s partitioner says: {said}"
+    if delegate == "XNNPACK":
+        reason = _REASONS.get(said or kind, reason)
     return OutsideOp(name=name, kind=kind, part=part_of(name), reason=reason)
 
 
@@ -313,7 +348,7 @@ class ExecuTorchSession:
     """A loaded program; see `sepvit_edge.backends.Session`."""
 
     def __init__(self, folder: Path, shape: list[int], threads: int | None) -> None:
-        with _quiet():
+        with quiet():
             from executorch.runtime import Runtime
         self._shape = tuple(shape)
         log: list[str] = []

@@ -46,36 +46,43 @@ class OpenVINOBackend:
     target = "openvino"
 
     def lower(self, job: Lowering, folder: Path) -> Placement:
-        """Convert through the FX decoder: of the routes into OpenVINO the one that never crashed.
-
-        `convert_model(program)` would decompose again and lose the nodes' names, so the decoder
-        gets the decomposed graph as it is.
-        """
+        """Convert, save, and see what the CPU's plugin makes of it."""
         options = job.recipe.options_as(Options)
-        module = job.program.module(check_guards=False)
-        _unfold_weights(module)
-        model = ov.convert_model(TorchFXPythonDecoder(module))
-        model.inputs[0].get_tensor().set_names({job.input.name})
-        for port, name in zip(model.outputs, job.outputs, strict=True):
-            port.get_tensor().set_names({name})
-        # What has no name of ours is numbered through the whole process: the same bytes need names.
-        model.set_friendly_name(job.model.name)
-        for index, node in enumerate(model.get_ordered_ops()):
-            name = node.get_friendly_name()
-            if "/" not in name:
-                node.set_friendly_name(f"{node.get_type_name()}.{index}")
-            elif _NUMBERED.match(name):
-                node.set_friendly_name(f"{_NUMBERED.sub('', name)}.{index}")
-        ov.save_model(model, folder / MODEL, compress_to_fp16=job.recipe.precision == "fp16")
-        return _placement(_compile(folder, options, None), job)
+        write_ir(job, folder)
+        return _placement(compile_ir(folder, "CPU", _settings(options, None)), job)
 
     def open(self, folder: Path, manifest: Manifest, threads: int | None) -> OpenVINOSession:
         """Compile for the CPU."""
-        return OpenVINOSession(folder, manifest.recipe.options_as(Options), threads)
+        options = manifest.recipe.options_as(Options)
+        return OpenVINOSession(folder, "CPU", _settings(options, threads))
 
     def verification(self) -> Verification:
         """The CPU plugin is part of every wheel."""
         return "run"
+
+
+def write_ir(job: Lowering, folder: Path) -> ov.Model:
+    """Convert through the FX decoder: of the routes into OpenVINO the one that never crashed.
+
+    `convert_model(program)` would decompose again and lose the nodes' names, so the decoder gets
+    the decomposed graph as it is.
+    """
+    module = job.program.module(check_guards=False)
+    _unfold_weights(module)
+    model = ov.convert_model(TorchFXPythonDecoder(module))
+    model.inputs[0].get_tensor().set_names({job.input.name})
+    for port, name in zip(model.outputs, job.outputs, strict=True):
+        port.get_tensor().set_names({name})
+    # What has no name of ours is numbered through the whole process: the same bytes need names.
+    model.set_friendly_name(job.model.name)
+    for index, node in enumerate(model.get_ordered_ops()):
+        name = node.get_friendly_name()
+        if "/" not in name:
+            node.set_friendly_name(f"{node.get_type_name()}.{index}")
+        elif _NUMBERED.match(name):
+            node.set_friendly_name(f"{_NUMBERED.sub('', name)}.{index}")
+    ov.save_model(model, folder / MODEL, compress_to_fp16=job.recipe.precision == "fp16")
+    return model
 
 
 def _unfold_weights(module: torch.fx.GraphModule) -> None:
@@ -147,16 +154,26 @@ def _origins(info: dict[str, str]) -> list[str]:
     return [name.split("/")[0] for name in info["originalLayersNames"].split(",")]
 
 
-def _compile(
-    folder: Path, options: Options, threads: int | None, counters: bool = False
-) -> ov.CompiledModel:
-    settings: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY", "PERF_COUNT": counters}
+def _settings(options: Options, threads: int | None) -> dict[str, object]:
+    settings: dict[str, object] = {}
     if options.inference_precision != "device":
         settings["INFERENCE_PRECISION_HINT"] = options.inference_precision
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
+    return settings
+
+
+def compile_ir(folder: Path, device: str, settings: dict[str, object]) -> ov.CompiledModel:
+    """Compile a package's model for a device of OpenVINO's.
+
+    Raises
+    ------
+    SepViTError
+        If OpenVINO refuses it, with its reason.
+    """
+    settings = {"PERFORMANCE_HINT": "LATENCY", **settings}
     try:
-        return ov.Core().compile_model(folder / MODEL, "CPU", settings)
+        return ov.Core().compile_model(folder / MODEL, device, settings)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise SepViTError(f"OpenVINO cannot load {folder / MODEL}: {reason}") from None
@@ -165,9 +182,9 @@ def _compile(
 class OpenVINOSession:
     """A compiled model; see `sepvit_edge.backends.Session`."""
 
-    def __init__(self, folder: Path, options: Options, threads: int | None) -> None:
-        self._arguments = (folder, options, threads)
-        self._compiled = _compile(*self._arguments)
+    def __init__(self, folder: Path, device: str, settings: dict[str, object]) -> None:
+        self._arguments = folder, device, settings
+        self._compiled = compile_ir(*self._arguments)
         self._request = self._compiled.create_infer_request()
 
     def run(self, pixels: np.ndarray) -> list[np.ndarray]:
@@ -177,7 +194,9 @@ class OpenVINOSession:
 
     def profile(self, pixels: np.ndarray, runs: int) -> list[OpTiming]:
         """Time every node; in a compilation of its own, since counters cost time in each run."""
-        request = _compile(*self._arguments, counters=True).create_infer_request()
+        folder, device, settings = self._arguments
+        counted = compile_ir(folder, device, {**settings, "PERF_COUNT": True})
+        request = counted.create_infer_request()
         request.infer([pixels])
         totals: dict[tuple[str, str, str], float] = {}
         for _ in range(runs):

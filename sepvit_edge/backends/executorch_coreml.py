@@ -1,0 +1,116 @@
+"""ExecuTorch with its Core ML delegate, for the Neural Engine of iPhones: model.pte.
+
+The delegate holds an ML program. Where there is no Core ML it is taken out of the file and
+evaluated as `coreml` does it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Literal
+from unittest.mock import patch
+
+from ..errors import SepViTError
+from ..package import Manifest, Placement, Verification
+from ..recipe import Strict
+from . import Lowering, Session
+from .coreml import MANIFEST, UNITS, converting, ct, pipeline
+from .coreml_evaluator import SPECIFICATION, WEIGHTS, EvaluatorSession
+from .executorch import MODEL, delegation, quiet, write_program
+
+
+class Options(Strict):
+    """Options of a recipe for the Core ML delegate.
+
+    Attributes
+    ----------
+    deployment_target : str
+        The oldest system that runs the package.
+    compute_units : str
+        What Core ML may use.
+    """
+
+    deployment_target: Literal["iOS16", "iOS17", "iOS18"] = "iOS17"
+    compute_units: Literal["all", "cpu_and_ne", "cpu_and_gpu", "cpu_only"] = "all"
+
+
+class ExecuTorchCoreMLBackend:
+    """The backend; see `sepvit_edge.backends.Backend`."""
+
+    target = "executorch-coreml"
+
+    def lower(self, job: Lowering, folder: Path) -> Placement:
+        """Lower to Core ML."""
+        options = job.recipe.options_as(Options)
+        half = job.recipe.precision != "fp32"
+        with quiet(), converting(), _same_bytes():
+            from executorch.backends.apple.coreml.compiler import CoreMLBackend
+            from executorch.backends.apple.coreml.partition import CoreMLPartitioner
+
+            specs = CoreMLBackend.generate_compile_specs(
+                compute_unit=UNITS[options.compute_units],
+                minimum_deployment_target=ct.target[options.deployment_target],
+                compute_precision=ct.precision.FLOAT16 if half else ct.precision.FLOAT32,
+                pass_names=pipeline(half).passes,
+            )
+            program = write_program(job, CoreMLPartitioner(compile_specs=specs), folder)
+        return delegation(program, job, "Core ML", f"Core ML, {options.compute_units}", half=half)
+
+    def open(self, folder: Path, manifest: Manifest, threads: int | None) -> Session:
+        """Take the ML program out of its one delegate, for the evaluator."""
+        with quiet():
+            from executorch.backends.apple.coreml import executorchcoreml
+            from executorch.exir._serialize._program import _extract_delegate_payload
+
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                payload = _extract_delegate_payload((folder / MODEL).read_bytes(), "CoreML")
+                executorchcoreml.unflatten_directory_contents(payload, scratch)
+            except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+                raise SepViTError(
+                    f"{folder / MODEL} has no Core ML delegate that can be read, export again: "
+                    f"{error}"
+                ) from None
+            return EvaluatorSession(Path(scratch) / "lowered_module" / "model.mlpackage", threads)
+
+    def verification(self) -> Verification:
+        """The wheel's runtime has no Core ML, on no system."""
+        return "evaluated"
+
+
+@contextmanager
+def _same_bytes() -> Iterator[None]:
+    """Write the same bytes every time: without coremltools' new identifiers and its date."""
+    from executorch.backends.apple.coreml.compiler import coreml_preprocess
+
+    real = coreml_preprocess.executorchcoreml
+
+    def flatten(path: str) -> bytes:
+        package = Path(path) / "model.mlpackage"
+        specification = ct.proto.Model_pb2.Model.FromString((package / SPECIFICATION).read_bytes())
+        specification.description.metadata.Clear()
+        (package / SPECIFICATION).write_bytes(specification.SerializeToString(deterministic=True))
+        (package / "Manifest.json").write_text(json.dumps(MANIFEST, indent=4) + "\n")
+        # The runtime keeps compiled programs by their identifier: another one for another program.
+        content = hashlib.sha256()
+        for file in (package / SPECIFICATION, package / WEIGHTS):
+            content.update(file.read_bytes())
+        metadata = Path(path) / "metadata.json"
+        facts = json.loads(metadata.read_text())
+        facts["identifier"] = f"executorch_{content.hexdigest()[:32]}"
+        metadata.write_text(json.dumps(facts))
+        data: bytes = real.flatten_directory_contents(path)
+        return data
+
+    shim = SimpleNamespace(flatten_directory_contents=flatten)
+    with patch.object(coreml_preprocess, "executorchcoreml", shim):
+        yield
+
+
+backend = ExecuTorchCoreMLBackend()

@@ -1,0 +1,60 @@
+"""ExecuTorch with its Vulkan delegate, for the GPUs of Android phones: model.pte."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..package import Manifest, Placement, Verification
+from ..recipe import Strict
+from . import Lowering, Session, runs_on_device_only
+from .executorch import delegation, quiet, write_program
+
+
+class Options(Strict):
+    """Options of a Vulkan recipe: none."""
+
+
+class ExecuTorchVulkanBackend:
+    """The backend; see `sepvit_edge.backends.Backend`."""
+
+    target = "executorch-vulkan"
+
+    def lower(self, job: Lowering, folder: Path) -> Placement:
+        """Lower to Vulkan; in fp16 it stores and computes so, and float32 goes in and out."""
+        job.recipe.options_as(Options)
+        half = job.recipe.precision == "fp16"
+        with quiet(), _unconfigured_root():
+            program = write_program(job, _partitioner(half), folder)
+        return delegation(program, job, "Vulkan", "GPU", half=half)
+
+    def open(self, folder: Path, manifest: Manifest, threads: int | None) -> Session:
+        """Refuse: the wheel's runtime has no Vulkan."""
+        raise runs_on_device_only(self.target)
+
+    def verification(self) -> Verification:
+        """Nothing here runs it."""
+        return "compiled"
+
+
+def _partitioner(half: bool) -> Any:
+    from executorch.backends.vulkan.partitioner.vulkan_partitioner import VulkanPartitioner
+
+    return VulkanPartitioner({"force_fp16": half})
+
+
+@contextmanager
+def _unconfigured_root() -> Iterator[None]:
+    """Keep the root logger as it is: importing the partitioner makes it tell everything."""
+    root = logging.getLogger()
+    level = root.level
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+
+
+backend = ExecuTorchVulkanBackend()

@@ -1,0 +1,304 @@
+"""Qualcomm's HTP (the NPU of Snapdragon) by ONNX Runtime's QNN execution provider.
+
+A package holds model.onnx, which the provider compiles on the device when it is loaded, and for
+each SoC of the recipe what it would compile there: an ONNX file around a QNN context binary. On
+x86-64 Linux the provider's wheel has the compiler and an emulation of the HTP, which computes what
+the device computes and says nothing about its speed. Nothing of the wheel is in a package.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from pydantic import field_validator
+
+from ..errors import CheckFailed, SepViTError
+from ..files import file_sha256
+from ..graph import macs_by_operation, part_of
+from ..package import Manifest, OutsideOp, PlacedOps, Placement, Verification, versions_used
+from ..recipe import Strict
+from . import Lowering, OpTiming
+from .cache import cached, cached_arrays
+from .onnx_file import export_onnx, write_onnx
+from .onnxruntime import MODEL, ONNXRuntimeSession
+from .qualcomm_worker import TRACE, Worker, WorkerError
+
+if importlib.util.find_spec("onnxruntime_qnn") is None:  # used by the worker only
+    raise ModuleNotFoundError("No module named 'onnxruntime_qnn'", name="onnxruntime-qnn")
+
+# Distributions whose versions the compiled programs and their results depend on.
+_TOOLS = ("onnxruntime", "onnxruntime-qnn")
+# What ONNX Runtime appends to the name of a node that it copied.
+_COPY = re.compile(r"(/duplicated)?(_token_\d+)?$")
+
+
+@dataclass(frozen=True)
+class SoC:
+    """A system on a chip, as QNN numbers it.
+
+    Attributes
+    ----------
+    name : str
+        What its users call it.
+    model : int
+        QNN's ``soc_model``. Without it ONNX Runtime falls back to the CPU without a word.
+    arch : int
+        Version of the Hexagon processor (``htp_arch``).
+    vtcm_mb : int
+        Its tightly coupled memory.
+    """
+
+    name: str
+    model: int
+    arch: int
+    vtcm_mb: int
+
+
+# "Supported Snapdragon devices" in the overview of Qualcomm AI Engine Direct. Architectures before
+# v69 have no float16, which is between the int8 layers of every package.
+SOCS = {
+    "SM8450": SoC("Snapdragon 8 Gen 1", 36, 69, 8),
+    "SM8475": SoC("Snapdragon 8+ Gen 1", 42, 69, 8),
+    "SM8550": SoC("Snapdragon 8 Gen 2", 43, 73, 8),
+    "SM8650": SoC("Snapdragon 8 Gen 3", 57, 75, 8),
+    "SM8750": SoC("Snapdragon 8 Elite", 69, 79, 8),
+    "SM8850": SoC("Snapdragon 8 Elite Gen 5", 87, 81, 8),
+    "SC8380XP": SoC("Snapdragon X Elite", 60, 73, 8),
+    "QCS9100": SoC("Dragonwing IQ-9", 77, 73, 8),
+}
+
+
+class Options(Strict):
+    """Options of a recipe for the HTP.
+
+    Attributes
+    ----------
+    socs : str
+        Names of `SOCS`, separated by commas: a context binary is made for each. The first one is
+        emulated.
+    """
+
+    socs: str = "SM8650"
+
+    @field_validator("socs")
+    @classmethod
+    def _known(cls, text: str) -> str:
+        names = _names(text)
+        unknown = [name for name in names if name not in SOCS]
+        if unknown or not names:
+            raise ValueError(f"there is no SoC {unknown or text!r} (there are: {', '.join(SOCS)})")
+        return text
+
+    @property
+    def names(self) -> list[str]:
+        """The SoCs asked for."""
+        return _names(self.socs)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+class QualcommHTPBackend:
+    """The backend; see `sepvit_edge.backends.Backend`."""
+
+    target = "qualcomm-htp"
+
+    def lower(self, job: Lowering, folder: Path) -> Placement:
+        """Export opset 20 (QNN knows no ``Attention``), and compile it for each SoC."""
+        if job.input.layout != "NCHW":
+            raise SepViTError(
+                "QNN computes something else from bytes of pixels (2.51: -3 dB); set "
+                'input = "float32-nchw" in [edge]'
+            )
+        names = job.recipe.options_as(Options).names
+        model = export_onnx(job, 20)
+        if job.recipe.precision == "fp16":
+            _keep_weights_normal(model)
+        write_onnx(model, job, folder / MODEL)
+        for name in names:
+            trace = _compile(folder, name)
+            placement = _placement(trace, job, names)
+            if placement.outside:  # nothing was compiled; the recipe's budget says so
+                break
+        return placement
+
+    def open(self, folder: Path, manifest: Manifest, threads: int | None) -> QualcommHTPSession:
+        """Load the program of the recipe's first SoC into the emulation."""
+        name = manifest.recipe.options_as(Options).names[0]
+        return QualcommHTPSession(folder, name, threads)
+
+    def verification(self) -> Verification:
+        """The wheel emulates; it runs on the HTP on a device only, where `runner.py` does that."""
+        return "emulated"
+
+
+def _keep_weights_normal(model: ir.Model) -> None:
+    """Move a factor of 2**8 from the first convolution's weights to its input; exact.
+
+    1 / (255 std) is folded into them, so that float16 can write some as subnormal numbers only,
+    which a unit may take for zero (as for Core ML: `coreml.keep_weights_normal`). The emulation
+    does not.
+    """
+    conv = next(node for node in model.graph if node.op_type == "Conv")
+    pixels, weight = conv.inputs[0], conv.inputs[1]
+    assert pixels is not None and weight is not None and weight.const_value is not None
+    scaled_up = weight.const_value.numpy() * np.float32(2**8)
+    weight.const_value = ir.tensor(scaled_up, name=weight.name)
+    down = ir.tensor(np.array(2**-8, np.float32), name="input.scale")
+    factor = ir.Value(name="input.scale", const_value=down)
+    factor.type, factor.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
+    model.graph.register_initializer(factor)
+    product = ir.node("Mul", [pixels, factor])
+    product.outputs[0].name = "input__mul"
+    product.outputs[0].type, product.outputs[0].shape = pixels.type, pixels.shape
+    model.graph.insert_before(conv, product)
+    conv.replace_input_with(0, product.outputs[0])
+
+
+def _provider_options(soc: SoC) -> dict[str, str]:
+    return {
+        "soc_model": str(soc.model),
+        "htp_arch": str(soc.arch),
+        "vtcm_mb": str(soc.vtcm_mb),
+        "htp_graph_finalization_optimization_mode": "3",  # the best program, however long it takes
+        "enable_htp_fp16_precision": "1",  # what is float32 in the file, float16 on the HTP
+        "offload_graph_io_quantization": "0",  # or the CPU would quantise
+    }
+
+
+def _compile(folder: Path, name: str) -> dict[str, Any]:
+    """Compile for an SoC, and return the provider's trace of what it did with each node.
+
+    The trace says which nodes it refuses; there is no program then.
+    """
+    options = _provider_options(SOCS[name])
+
+    def make(made: Path) -> None:
+        worker = Worker()
+        try:
+            worker.call("compile_context", str(folder / MODEL), options, str(made), name)
+        except WorkerError as error:
+            if (made / TRACE).exists() and _read(made / TRACE)["unsupported_nodes"]:
+                return
+            raise CheckFailed(
+                f"QNN cannot compile the model for {name}, and names no operation: {error}"
+            ) from None
+        finally:
+            worker.close()
+
+    versions = versions_used(_TOOLS)
+    cached(folder, make, {"qnn": versions, "name": name, **options, "model": folder / MODEL})
+    trace = _read(folder / TRACE)
+    (folder / TRACE).unlink()
+    return trace
+
+
+def _read(file: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return document
+
+
+def _placement(trace: dict[str, Any], job: Lowering, names: list[str]) -> Placement:
+    """Count QNN's operations by precision; each tells which nodes of the model it came from."""
+    macs = macs_by_operation(job.program)
+    total = sum(macs.values())
+    kinds: dict[str, Counter[str]] = {}
+    shares: Counter[str] = Counter()
+    for subgraph in trace["subgraph_traces"]:
+        for operation in subgraph["op_mappings"]:
+            sources = [s["name"] for s in operation["sources"] if s["type"] == "OP"]
+            kind = operation["dst_qnn_op_type"]
+            # QNN takes "dequantize, compute, quantize" together as one operation on integers.
+            integers = len(sources) > 1 and any(_dequantizes(source) for source in sources)
+            precision = "int8" if integers else "fp16"
+            kinds.setdefault(precision, Counter())[kind] += 1
+            shares[precision] += sum(macs.pop(_COPY.sub("", source), 0) for source in sources)
+    outside = []
+    for node in trace["unsupported_nodes"]:
+        name = _COPY.sub("", node["node_name"])
+        reason = f"QNN says: {node['reason']}"
+        outside.append(
+            OutsideOp(name=name, kind=node["op_type"], part=part_of(name), reason=reason)
+        )
+    return Placement(
+        device=f"Hexagon HTP: {', '.join(names)}",
+        placed=[
+            PlacedOps(
+                where="HTP",
+                precision=precision,
+                accelerated=True,
+                ops=sum(counts.values()),
+                macs_share=round(shares[precision] / total, 4),
+                kinds=dict(sorted(counts.items())),
+            )
+            for precision, counts in sorted(kinds.items())
+        ],
+        outside=tuple(outside),
+        macs_unattributed=round(sum(macs.values()) / total, 4),
+    )
+
+
+def _dequantizes(name: str) -> bool:
+    name = _COPY.sub("", name)
+    return "dequantize" in name.lower() or name.endswith("_dq")
+
+
+class QualcommHTPSession:
+    """The program of one SoC in the emulation; see `sepvit_edge.backends.Session`.
+
+    What was computed before is taken from the cache.
+    """
+
+    def __init__(self, folder: Path, name: str, threads: int | None) -> None:
+        self._folder, self._name, self._threads = folder, name, threads
+        self._options = _provider_options(SOCS[name])
+        self._key = {
+            "qnn": versions_used(_TOOLS),
+            **self._options,
+            "program": file_sha256(folder / f"{name}_qnn.bin"),
+        }
+
+    @cached_property
+    def _worker(self) -> Worker:
+        worker = Worker()
+        self._call(worker, "load", str(self._folder / f"{self._name}.onnx"), self._options)
+        return worker
+
+    def _call(self, worker: Worker, name: str, *arguments: Any) -> Any:
+        try:
+            return worker.call(name, *arguments)
+        except WorkerError as error:
+            raise SepViTError(
+                f"QNN cannot {name} {self._folder / self._name}.onnx, export again: {error}"
+            ) from None
+
+    @cached_property
+    def on_cpu(self) -> ONNXRuntimeSession:
+        """The same model file on ONNX Runtime's CPU."""
+        return ONNXRuntimeSession(self._folder, self._threads)
+
+    def run(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """Run one batch; about a second an image of 64 pixels, and several of 224."""
+        return cached_arrays(
+            lambda: self._call(self._worker, "run", pixels), {**self._key, "pixels": pixels}
+        )
+
+    def profile(self, pixels: np.ndarray, runs: int) -> list[OpTiming]:
+        """Refuse: the emulation's times are not the HTP's."""
+        raise SepViTError(
+            "the emulation of the HTP has no times that mean something; profile the package on "
+            "the device: python -m sepvit_edge.profile --help"
+        )
+
+
+backend = QualcommHTPBackend()
