@@ -47,7 +47,14 @@ from .package import (
     versions_used,
     write_manifest,
 )
-from .quantize import SCHEME, Quantization, apply_quantization, calibrate
+from .quantize import (
+    FullQuantization,
+    Quantization,
+    apply_quantization,
+    calibrate,
+    calibrate_full,
+)
+from .quantize.full_int8 import quantized_program
 from .quantize.scheme import choose_float
 from .recipe import Precision, Recipe, find_recipe
 from .reference import SepViT, count_macs, count_parameters
@@ -165,8 +172,10 @@ def default_precision(model: SepViT) -> Precision:
 
 def quantization_for(
     model: SepViT, recipe: Recipe, calibration: Dataset | None = None
-) -> Quantization:
+) -> Quantization | FullQuantization:
     """Return the int8 layers of a package: the model's own, or calibrated ones.
+
+    Where the recipe wants every operation in integers, calibrated grids of all tensors.
 
     Parameters
     ----------
@@ -184,9 +193,14 @@ def quantization_for(
     """
     options = recipe.quantization
     own = model.quantization
+    data, images = calibration or default_calibration(model), options.calibration_images
+    if options.scheme == "full":
+        if options.keep_float:
+            raise SepViTError("full int8 leaves no layer in float: leave --keep-float out")
+        with parity.torch_threads(1):
+            edge = EdgeOptions(**recipe.edge.model_dump())
+            return calibrate_full(model, data, edge, images=images)
     if own is None:
-        data = calibration or default_calibration(model)
-        images = options.calibration_images
         with parity.torch_threads(1):
             return calibrate(model, data, images=images, keep_float=options.keep_float)
     floats = choose_float([*own.layers, *own.float_layers], options.keep_float)
@@ -208,14 +222,20 @@ def _refuse_calibrated(data: Dataset, calibration: Dataset) -> None:
 
 
 def lowering(
-    model: SepViT, edge: EdgeModel, recipe: Recipe, quantization: Quantization | None = None
+    model: SepViT,
+    edge: EdgeModel,
+    recipe: Recipe,
+    quantization: Quantization | FullQuantization | None = None,
 ) -> Lowering:
     """Quantise and trace an edge model, and state the facts that go into files and manifest."""
     config = model.config
-    if quantization is not None:
-        apply_quantization(edge, quantization)
     interleaved = edge.options.input == "uint8-nhwc"
-    program = trace(edge)
+    if isinstance(quantization, FullQuantization):
+        program = quantized_program(edge, quantization)
+    else:
+        if quantization is not None:
+            apply_quantization(edge, quantization)
+        program = trace(edge)
     return Lowering(
         program=program,
         outputs=("logits", *edge.tap_names),
@@ -242,10 +262,10 @@ def lowering(
     )
 
 
-def _quantization_facts(quantization: Quantization) -> QuantizationFacts:
+def _quantization_facts(quantization: Quantization | FullQuantization) -> QuantizationFacts:
     calibration, floats = quantization.calibration, quantization.float_layers
     return QuantizationFacts(
-        scheme=SCHEME,
+        scheme=quantization.scheme,
         trained=quantization.trained,
         float_layers=[FloatLayer(name=name, reason=reason) for name, reason in floats.items()],
         calibration_data=calibration.data,

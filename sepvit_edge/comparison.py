@@ -32,7 +32,7 @@ class Row:
     runtime : str
         A target, or ``"torch"``.
     precision : str
-        ``"fp32"``, ``"fp16"`` or ``"int8"``.
+        ``"fp32"``, ``"fp16"`` or ``"int8"``; behind a target's name, where it has another scheme.
     megabytes : float or None
         Of the model files.
     top1 : float or None
@@ -177,6 +177,15 @@ def compare_everything(
         quantized = None
         named: dict[str, dict[str, np.ndarray]] = {}
         for target in only or host_targets():
+            int8 = recipes_of(target).get("int8")
+            if int8 is not None and int8.quantization.scheme == "full":
+                # What runs such a package takes seconds an image; it rounds as torch does.
+                step(f"{name}: torch, every operation in integers as for {target}")
+                grids = quantization_for(model, int8)
+                with parity.torch_threads(1):
+                    integers = parity.quantized_logits(model, grids, pixels)
+                add(name, "torch", f"{target} int8", integers, reference=reference)
+                continue
             try:
                 get_backend(target)
             except MissingRuntime as error:
@@ -200,8 +209,8 @@ def compare_everything(
                     pieces = np.split(pixels, range(_BATCH, count, _BATCH))
                     logits = np.concatenate([session.run_pixels(piece)[0] for piece in pieces])
                     del session
-                int8 = quantized if precision == "int8" else None
-                answers = add(name, target, precision, logits, size, reference, int8)
+                same = quantized if precision == "int8" else None
+                answers = add(name, target, precision, logits, size, reference, same)
                 named.setdefault(precision, {})[target] = answers
         for precision, answers_of in named.items():
             pairs = [float((a == b).mean()) for a, b in combinations(answers_of.values(), 2)]

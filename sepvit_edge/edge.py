@@ -23,6 +23,11 @@ measured by `python benchmarks/edge_form.py`; README has the table.
 7. The residual stays in window order through a block: two permutations a block, not four.
 8. LayerNorm is the runtime's own where it has one (`layer_norm="native"`). XNNPACK has none: there
    its means are products with a constant 1/C (`"linear"`), which keeps the model one delegate.
+   Softmax likewise (`softmax="linear"`): Ethos-U adds up a row in 32-bit passes over all of it, and
+   multiplies it by a column of ones on the way through its array.
+9. Where a permutation of C costs as much as a product (Ethos-U), heads are slices of the channels
+   (`heads="sliced"`): each head has products of its own and their results stand side by side again,
+   so that only k is transposed.
 """
 
 from __future__ import annotations
@@ -53,16 +58,20 @@ class EdgeOptions:
     input : str
         ``"uint8-nhwc"``: pixels as decoders give them. ``"float32-nchw"``: the same values 0-255
         for runtimes that convert no integers.
-    layer_norm : str
+    layer_norm, softmax : str
         ``"native"`` or ``"linear"`` (principle 8).
     classifier : str
         Weights of a quantised classifier, whose logits stay float: ``"int8"``, or ``"float"`` for
         XNNPACK, which has no int8 product with a float result.
+    heads : str
+        ``"permuted"`` in front of the windows, or ``"sliced"`` from the channels (principle 9).
     """
 
     input: Literal["uint8-nhwc", "float32-nchw"] = "uint8-nhwc"
     layer_norm: Literal["native", "linear"] = "native"
     classifier: Literal["int8", "float"] = "int8"
+    softmax: Literal["native", "linear"] = "native"
+    heads: Literal["permuted", "sliced"] = "permuted"
 
 
 def _frozen(values: Tensor | None) -> nn.Parameter:
@@ -103,6 +112,29 @@ class LayerNorm(nn.Module):
         centred = x - F.linear(x, self.average)
         x = centred * torch.rsqrt(F.linear(centred * centred, self.average, self.epsilon))
         return x if self.weight is None or self.bias is None else x * self.weight + self.bias
+
+
+def _ones(width: int, options: EdgeOptions) -> nn.Buffer | None:
+    """What `_softmax` multiplies rows of a width by, where it is written as products."""
+    return nn.Buffer(torch.ones(1, width)) if options.softmax == "linear" else None
+
+
+def _softmax(x: Tensor, ones: Tensor | None) -> Tensor:
+    """Softmax over the last axis (principle 8)."""
+    if ones is None:
+        return torch.softmax(x, -1)
+    x = torch.exp(x - x.amax(-1, keepdim=True))
+    return x * torch.reciprocal(F.linear(x, ones))
+
+
+def _pieces(x: Tensor, count: int, axis: int) -> list[Tensor]:
+    """Cut an axis into equal slices."""
+    width = x.shape[axis] // count
+    return [x.narrow(axis, i * width, width) for i in range(count)] if count > 1 else [x]
+
+
+def _joined(pieces: list[Tensor], axis: int) -> Tensor:
+    return torch.cat(pieces, axis) if len(pieces) > 1 else pieces[0]
 
 
 class Input(nn.Module):
@@ -184,6 +216,8 @@ class DSA(nn.Module):
         scale = HEAD_DIM**-0.5
         self.q = _linear(weights[0] * scale, biases[0] * scale)
         self.k, self.v = _linear(weights[1], biases[1]), _linear(weights[2], biases[2])
+        self.ones = _ones(self.tokens, options)
+        self.sliced = options.heads == "sliced"
         self.separable = block.separable
         if self.separable:
             token = block.norm1(block.win_tokens).detach()[0].repeat(batch, 1, 1)
@@ -195,11 +229,24 @@ class DSA(nn.Module):
         x = self.norm(x)
         if self.separable:
             x = torch.cat((self.window_tokens, x.reshape(n, T - 1, C)), 1).reshape(n * T, C)
+        if self.sliced:
+            return self._sliced(x) + x
         q = self.q(x).reshape(n, T, h, HEAD_DIM).permute(0, 2, 1, 3).reshape(n * h, T, HEAD_DIM)
         k = self.k(x).reshape(n, T, h, HEAD_DIM).permute(0, 2, 3, 1).reshape(n * h, HEAD_DIM, T)
         v = self.v(x).reshape(n, T, h, HEAD_DIM).permute(0, 2, 1, 3).reshape(n * h, T, HEAD_DIM)
-        y = torch.bmm(torch.softmax(torch.bmm(q, k), -1), v)
+        y = torch.bmm(_softmax(torch.bmm(q, k), self.ones), v)
         return y.reshape(n, h, T, HEAD_DIM).permute(0, 2, 1, 3).reshape(n * T, C) + x
+
+    def _sliced(self, x: Tensor) -> Tensor:
+        """Attention of (B n T, C), head by head (principle 9)."""
+        h, shape = self.heads, (self.count, self.tokens, x.shape[1])
+        queries = _pieces(self.q(x).reshape(shape), h, 2)
+        keys = [k.transpose(1, 2) for k in _pieces(self.k(x).reshape(shape), h, 2)]
+        values = _pieces(self.v(x).reshape(shape), h, 2)
+        scores = _joined([torch.bmm(q, k) for q, k in zip(queries, keys, strict=True)], 0)
+        weights = _pieces(_softmax(scores, self.ones), h, 0)
+        mixed = _joined([torch.bmm(a, v) for a, v in zip(weights, values, strict=True)], 2)
+        return mixed.reshape(x.shape)
 
 
 class PSA(nn.Module):
@@ -216,6 +263,8 @@ class PSA(nn.Module):
         scale = HEAD_DIM**-0.5
         self.q = _linear(weights[0] * scale, biases[0] * scale)
         self.k = _linear(weights[1], biases[1])
+        self.ones = _ones(windows, options)
+        self.sliced = options.heads == "sliced"
         self.identity = nn.Buffer(torch.eye(windows)[None])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -224,10 +273,12 @@ class PSA(nn.Module):
         x = x.reshape(B * n, -1, C)
         M = x.shape[1] - 1
         tokens = F.gelu(self.norm(x[:, :1].reshape(B * n, C)))
+        if self.sliced:
+            return self._sliced(tokens, x[:, 1:])
         q = self.q(tokens).reshape(B, n, h, HEAD_DIM).permute(0, 2, 1, 3)
         k = self.k(tokens).reshape(B, n, h, HEAD_DIM).permute(0, 2, 3, 1)
         attention = torch.bmm(q.reshape(B * h, n, HEAD_DIM), k.reshape(B * h, HEAD_DIM, n))
-        attention = torch.softmax(attention, -1) + self.identity
+        attention = _softmax(attention, self.ones) + self.identity
         v = x[:, 1:].reshape(B * n, M, h, HEAD_DIM)
         if B == 1:
             v = v.permute(2, 0, 1, 3)
@@ -239,6 +290,17 @@ class PSA(nn.Module):
             mixed = mixed.reshape(B, h, n, M * HEAD_DIM).permute(0, 2, 1, 3)
             mixed = mixed.reshape(B * n, h, M, HEAD_DIM).permute(0, 2, 1, 3)
         return mixed.reshape(B * n * M, C)
+
+    def _sliced(self, tokens: Tensor, x: Tensor) -> Tensor:
+        """Mix (B n, M, C) by (B n, C) tokens, head by head (principle 9)."""
+        B, n, h, M, C = self.batch, self.windows, self.heads, x.shape[1], x.shape[2]
+        queries = _pieces(self.q(tokens).reshape(B, n, C), h, 2)
+        keys = [k.transpose(1, 2) for k in _pieces(self.k(tokens).reshape(B, n, C), h, 2)]
+        scores = _joined([torch.bmm(q, k) for q, k in zip(queries, keys, strict=True)], 0)
+        weights = _pieces(_softmax(scores, self.ones) + self.identity, h, 0)
+        values = (v.reshape(B, n, M * HEAD_DIM) for v in _pieces(x, h, 2))
+        mixed = [torch.bmm(a, v) for a, v in zip(weights, values, strict=True)]
+        return _joined([y.reshape(B * n, M, HEAD_DIM) for y in mixed], 2).reshape(B * n * M, C)
 
 
 class MLP(nn.Module):

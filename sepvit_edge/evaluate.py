@@ -79,7 +79,8 @@ def main(
         return
     count = min(len(dataset), limit or len(dataset))
     # Of a calibrated package the scales are in its own files only.
-    own = session.package.manifest.precision == "int8" and model.quantization is not None
+    facts = session.package.manifest.quantization
+    own = facts is not None and facts.trained
     quantization = quantization_for(model, session.package.manifest.recipe) if own else None
     with parity.torch_threads(threads), progress(f"running {dataset.name}", count) as advance:
         measured = parity.measure(session, model, dataset, limit, advance, quantization)

@@ -287,7 +287,8 @@ def calibration_data(calibration: str, model: SepViT, recipe: Recipe) -> Dataset
     from .data.datasets import Unlabelled
     from .errors import SepViTError
 
-    calibrated = recipe.precision == "int8" and model.quantization is None
+    full = recipe.quantization.scheme == "full"
+    calibrated = recipe.precision == "int8" and (full or model.quantization is None)
     if calibration:
         if not calibrated:
             why = "they are quantisation-aware" if model.quantization else "it is not int8"

@@ -15,7 +15,8 @@ import torch
 from .data import Dataset, preprocess, refuse_seen
 from .edge import EdgeModel
 from .package import PackageSession, Parity
-from .quantize import Quantization, apply_quantization
+from .quantize import FullQuantization, Quantization, apply_quantization
+from .quantize.full_int8 import full_int8_logits
 from .reference import SepViT, SepViTBlock
 
 _BATCH = 16
@@ -41,15 +42,17 @@ def reference_logits(model: SepViT, pixels: np.ndarray) -> np.ndarray:
         return torch.cat([model(normalize(model, batch)) for batch in batches]).numpy()
 
 
-def quantized_logits(model: SepViT, quantization: Quantization, pixels: np.ndarray) -> np.ndarray:
+def quantized_logits(
+    model: SepViT, quantization: Quantization | FullQuantization, pixels: np.ndarray
+) -> np.ndarray:
     """Run the quantised edge form with torch: what an int8 package rounds to.
 
     Parameters
     ----------
     model : SepViT
         The reference.
-    quantization : Quantization
-        Its int8 layers.
+    quantization : Quantization or FullQuantization
+        Its int8 layers, or the grids of all its tensors.
     pixels : numpy.ndarray
         uint8 (N, image_size, image_size, 3).
 
@@ -58,6 +61,8 @@ def quantized_logits(model: SepViT, quantization: Quantization, pixels: np.ndarr
     numpy.ndarray
         float32 (N, num_classes).
     """
+    if isinstance(quantization, FullQuantization):
+        return full_int8_logits(model, quantization, pixels)
     edge = EdgeModel(model, _BATCH)
     apply_quantization(edge, quantization)
     logits = []
@@ -104,7 +109,7 @@ def measure(
     data: Dataset,
     limit: int | None = None,
     advance: Callable[[int], None] = lambda _: None,
-    quantization: Quantization | None = None,
+    quantization: Quantization | FullQuantization | None = None,
 ) -> Parity:
     """Compare a package with the reference, image by image.
 
@@ -120,7 +125,7 @@ def measure(
         Take the first so many images only.
     advance : callable
         Told the number of images done, for a progress bar.
-    quantization : Quantization, optional
+    quantization : Quantization or FullQuantization, optional
         Of an int8 package: also compare with the quantised edge form.
 
     Returns

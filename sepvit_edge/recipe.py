@@ -34,6 +34,8 @@ class EdgeSwitches(Strict):
     input: Literal["uint8-nhwc", "float32-nchw"] = "uint8-nhwc"
     layer_norm: Literal["native", "linear"] = "native"
     classifier: Literal["int8", "float"] = "int8"
+    softmax: Literal["native", "linear"] = "native"
+    heads: Literal["permuted", "sliced"] = "permuted"
 
 
 class PlacementBudget(Strict):
@@ -56,12 +58,16 @@ class QuantizationOptions(Strict):
 
     Attributes
     ----------
+    scheme : str
+        ``"layers"`` (`sepvit_edge.quantize.scheme`); or ``"full"``, every operation in integers
+        (`sepvit_edge.quantize.full_int8`), for units that compute nothing else.
     keep_float : tuple of str
         Patterns of layers to leave in float, as ``stages.0.*``.
     calibration_images : int
-        At most so many; for checkpoints that are not quantisation-aware.
+        At most so many; for checkpoints that are not quantisation-aware, and for ``"full"``.
     """
 
+    scheme: Literal["layers", "full"] = "layers"
     keep_float: tuple[str, ...] = ()
     calibration_images: int = Field(default=128, ge=1)
 

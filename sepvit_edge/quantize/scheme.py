@@ -19,7 +19,7 @@ import fnmatch
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -105,6 +105,7 @@ class Quantization:
     float_layers: Mapping[str, str]
     calibration: Calibration
     trained: bool = False
+    scheme: ClassVar[str] = SCHEME
     sha256: str = field(init=False)
 
     def __post_init__(self) -> None:

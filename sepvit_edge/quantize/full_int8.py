@@ -1,0 +1,458 @@
+"""The second scheme: every operation in integers, for units that compute nothing else.
+
+The first scheme (`scheme.py`) quantises linears and convolutions; what lies between stays float.
+An NPU without floating point (Ethos-U) needs the rest too:
+
+- Weights: as in the first scheme: int8, symmetric, one scale an output channel, [-127, 127]. The
+  weights of a quantisation-aware checkpoint keep their integers. Biases: int32.
+- Activations: int8, one scale and zero point a tensor, all 256 levels. int16 for the statistics of
+  norms and softmax was tried: 0.6 dB more, and Vela's tables for it interpolate.
+- Logits: int16, symmetric: on 256 levels the best two of them tie too often.
+- What only moves values (views, permutations, slices, concatenations, the maximum) keeps the grid
+  of what it moves, so that it costs no rounding.
+
+The edge form has to be written in single operations for that: `layer_norm` and `softmax` are
+`"linear"` (principle 8).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.fx import Interpreter, Node
+
+from ..data import Dataset
+from ..edge import EdgeModel, EdgeOptions
+from ..errors import SepViTError
+from ..graph import trace
+from ..reference import SepViT
+from .calibration import CALIBRATION_IMAGES, calibration_pixels
+from .scheme import (
+    Calibration,
+    LayerFunction,
+    quantizable_layers,
+    quantize_weight,
+    weight_range,
+    weight_scales,
+)
+
+SCHEME = (
+    "full int8: every operation; weights symmetric per output channel, activations affine per "
+    "tensor, logits int16"
+)
+_ATEN = torch.ops.aten
+_OPS = torch.ops.quantized_decomposed
+_BATCH = 8
+_BINS = 4096
+# Operations that give back values they were given.
+_MOVES = {
+    _ATEN.view.default,
+    _ATEN.permute.default,
+    _ATEN.slice.Tensor,
+    _ATEN.cat.default,
+    _ATEN.clone.default,
+    _ATEN.amax.default,
+}
+_LAYERS = {_ATEN.linear.default, _ATEN.convolution.default}
+# exp of less than this is nearer to 0 than to the first step of its result's grid.
+_EXP_FROM = -math.log(512)
+_DTYPES = {16: torch.int16, 32: torch.int32}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The integers that stand for a tensor: ``value = scale * (integer - zero_point)``."""
+
+    scale: float
+    zero_point: int
+    bits: int = 8
+
+    @classmethod
+    def between(cls, low: float, high: float, bits: int = 8) -> Grid:
+        """Make the grid of a range; zero is always on it, since padding is zero."""
+        low, high = min(low, 0.0), max(high, 0.0, low + 1e-6)
+        if bits == 16:
+            return cls(max(-low, high) / 32767, 0, 16)
+        scale = (high - low) / 255
+        return cls(scale, round(-128 - low / scale))
+
+    @property
+    def arguments(self) -> tuple[float, int, int, int, torch.dtype]:
+        """What `quantize_per_tensor` takes behind the tensor."""
+        if self.bits == 8:
+            return self.scale, self.zero_point, -128, 127, torch.int8
+        limit = 2 ** (self.bits - 1) - 1
+        return self.scale, self.zero_point, -limit, limit, _DTYPES[self.bits]
+
+    def integers(self, values: Tensor) -> Tensor:
+        """Quantise a constant."""
+        integers: Tensor = _OPS.quantize_per_tensor(values, *self.arguments)
+        return integers
+
+
+# Pixels as they are: 0-255 becomes -128 to 127.
+_PIXELS = Grid(1.0, -128)
+_PIXELS_UINT8 = (1.0, 0, 0, 255, torch.uint8)
+
+
+class Histogram:
+    """Values of a tensor over all images, around zero; the range doubles when it has to."""
+
+    def __init__(self) -> None:
+        self.counts = torch.zeros(_BINS)
+        self.top = self.low = self.high = 0.0
+
+    def add(self, x: Tensor) -> None:
+        """Count one tensor."""
+        low, high = (float(side) for side in torch.aminmax(x.detach()))
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        needed = max(-low, high, 1e-6)
+        if self.top == 0.0:
+            self.top = needed
+        while self.top < needed:  # two bins become one, about the same middle
+            pairs = self.counts.reshape(-1, 2).sum(1)
+            self.counts = torch.cat(
+                (pairs.new_zeros(_BINS // 4), pairs, pairs.new_zeros(_BINS // 4))
+            )
+            self.top *= 2
+        self.counts += torch.histc(x.detach().float(), _BINS, -self.top, self.top)
+
+    def grid(self) -> Grid:
+        """Choose the int8 grid that loses least, by rounding and by clipping."""
+        width = 2 * self.top / _BINS
+        values = (torch.arange(_BINS) + 0.5) * width - self.top
+        shares = torch.linspace(0.1, 1.0, 91)[:, None]
+        low, high = self.low * shares, self.high * shares
+        clipped = values - torch.minimum(torch.maximum(values, low), high)
+        rounding = ((high - low) / 255) ** 2 / 12
+        errors = (self.counts * torch.where(clipped == 0, rounding, clipped**2)).sum(1)
+        share = float(shares[errors.argmin(), 0])
+        return Grid.between(self.low * share, self.high * share)
+
+
+@dataclass(frozen=True)
+class FullQuantization:
+    """The grids of a model's tensors.
+
+    Attributes
+    ----------
+    options : EdgeOptions
+        The edge form that they belong to.
+    grids : dict
+        By the name of the traced operation that computes the tensor, or of the constant.
+    input_scales : dict
+        Of what goes into each linear and convolution, by the operation's name.
+    calibration : Calibration
+        Where they come from.
+    """
+
+    options: EdgeOptions
+    grids: Mapping[str, Grid]
+    input_scales: Mapping[str, float]
+    calibration: Calibration
+    scheme: str = SCHEME
+    trained: bool = False
+    float_layers: Mapping[str, str] = field(default_factory=dict)
+
+    def program(self, model: SepViT, batch: int = 1, taps: bool = False) -> ExportedProgram:
+        """Trace the quantised edge form of a model.
+
+        Raises
+        ------
+        SepViTError
+            If the grids belong to another model or another edge form.
+        """
+        return quantized_program(EdgeModel(model, batch, self.options, taps), self)
+
+
+def calibrate_full(
+    model: SepViT,
+    data: Dataset,
+    options: EdgeOptions,
+    *,
+    images: int = CALIBRATION_IMAGES,
+    advance: Callable[[int], None] = lambda _: None,
+) -> FullQuantization:
+    """Measure the grid of every tensor on images.
+
+    Parameters
+    ----------
+    model : SepViT
+        In evaluation mode.
+    data : Dataset
+        Typical images; not those that accuracy is measured on.
+    options : EdgeOptions
+        The edge form to be quantised.
+    images : int
+        How many of them, evenly over the set.
+    advance : callable
+        Told the number of images done.
+
+    Raises
+    ------
+    SepViTError
+        If the data has no images, or the edge form keeps norms or softmax whole.
+    """
+    if len(data) == 0 or images < 1:
+        raise SepViTError("calibration needs at least one image")
+    if (options.input, options.layer_norm, options.softmax) != ("uint8-nhwc", "linear", "linear"):
+        raise SepViTError(
+            "full int8 quantises uint8 pixels and single operations: the recipe needs [edge] "
+            'input = "uint8-nhwc", layer_norm = "linear" and softmax = "linear"'
+        )
+    pixels, digest = calibration_pixels(model, data, images)
+    program = trace(EdgeModel(model, _BATCH, options))
+    grids, scales = _observe(program, pixels, advance)
+    facts = Calibration(data.name, len(pixels), digest, "mse")
+    return FullQuantization(options, grids, scales, facts)
+
+
+def _batches(pixels: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Pieces of one size, the last one filled up by repetition."""
+    for start in range(0, len(pixels), size):
+        piece = pixels[start : start + size]
+        yield np.resize(piece, (size, *piece.shape[1:]))
+
+
+@torch.no_grad()
+def _observe(
+    program: ExportedProgram, pixels: np.ndarray, advance: Callable[[int], None]
+) -> tuple[dict[str, Grid], dict[str, float]]:
+    """Run the float program on all pixels; tensors with one number share a histogram."""
+    groups = _groups(program)
+    histograms = {group: Histogram() for group in groups.values()}
+
+    class Observer(Interpreter):
+        def run_node(self, node: Node) -> Any:
+            value = super().run_node(node)
+            if node in groups and node.target not in _MOVES:
+                histograms[groups[node]].add(value)
+            return value
+
+    observer = Observer(program.graph_module)
+    constants = list(_constants(program).values())
+    for batch in _batches(pixels, _BATCH):
+        observer.run(*constants, torch.from_numpy(batch))
+        advance(len(batch))
+    by_group: dict[int, Grid] = {}
+    for group, histogram in histograms.items():
+        members = [node for node, other in groups.items() if other == group]
+        readers = {user.target for node in members for user in node.users}
+        if any(node.name == program.graph_signature.user_outputs[0] for node in members):
+            by_group[group] = Grid.between(histogram.low, histogram.high, 16)
+        elif _ATEN.exp.default in readers:
+            by_group[group] = Grid.between(max(histogram.low, _EXP_FROM), 0.0)
+        else:
+            by_group[group] = histogram.grid()
+    layers = [node for node in program.graph.nodes if node.target in _LAYERS]
+    return (
+        {n.name: by_group[g] for n, g in groups.items() if n.target not in _MOVES},
+        {n.name: by_group[groups[n.args[0]]].scale for n in layers},
+    )
+
+
+def _constants(program: ExportedProgram) -> dict[str, Tensor]:
+    """Values of the placeholders in front of the input, in the order of the graph."""
+    signature = program.graph_signature
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    return {placeholder: program.state_dict[name] for placeholder, name in names.items()}
+
+
+def _is_float(node: Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.dtype == torch.float32
+
+
+def _groups(program: ExportedProgram) -> dict[Node, int]:
+    """Number every float tensor that gets a grid; those with one number share theirs.
+
+    Weights and biases are not among them: their grids follow from themselves.
+    """
+    apart = set()
+    for node in program.graph.nodes:
+        if node.target in _LAYERS:
+            apart |= set(node.args[1:3])
+        elif str(node.target).startswith("quantized_decomposed."):
+            apart |= {node, *node.all_input_nodes}
+        elif node.target is _ATEN._to_copy.default:  # of pixels
+            apart.add(node)
+    groups: dict[Node, int] = {}
+    for number, node in enumerate(program.graph.nodes):
+        if node.op == "output" or node in apart or not _is_float(node):
+            continue
+        groups[node] = number
+        if node.target in _MOVES:
+            joined = {groups[source] for source in node.all_input_nodes if source in groups}
+            groups = {n: number if g in joined else g for n, g in groups.items()}
+    return groups
+
+
+class _Int8Weights(nn.Module):
+    """A linear or convolution with int8 weights and an int32 bias."""
+
+    def __init__(self, layer: nn.Linear | nn.Conv2d, input_scale: float) -> None:
+        super().__init__()
+        self.function = LayerFunction(layer)
+        scale = weight_scales(layer.weight)
+        self.weight = nn.Buffer(quantize_weight(layer.weight, scale))
+        self.weight_scale = nn.Buffer(scale)
+        self.zero_points = nn.Buffer(torch.zeros(len(scale), dtype=torch.int64))
+        assert layer.bias is not None
+        self.bias_scale = nn.Buffer(scale * input_scale)
+        steps = layer.bias.detach().double() / self.bias_scale.double()
+        self.bias = nn.Buffer(steps.round().clamp(-(2**31) + 1, 2**31 - 1).to(torch.int32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of the shapes of the layer."""
+        limit, wide = weight_range(), 2**31 - 1
+        weight = _OPS.dequantize_per_channel(
+            self.weight, self.weight_scale, self.zero_points, 0, -limit, limit, torch.int8
+        )
+        bias = _OPS.dequantize_per_channel(
+            self.bias, self.bias_scale, self.zero_points, 0, -wide, wide, torch.int32
+        )
+        return self.function(x, weight, bias)
+
+
+def quantized_program(edge: EdgeModel, quantization: FullQuantization) -> ExportedProgram:
+    """Trace an edge model with every tensor on its grid; the edge model is changed in place.
+
+    Raises
+    ------
+    SepViTError
+        If the grids belong to another model or another edge form.
+    """
+    for name, layer in quantizable_layers(edge).items():
+        kind = "linear" if isinstance(layer, nn.Linear) else "convolution"
+        operation = f"{name.replace('.', '_')}__{kind}"
+        if operation not in quantization.input_scales:
+            raise SepViTError(f"the quantisation does not fit the model: {name}")
+        scale = quantization.input_scales[operation]
+        edge.set_submodule(name, _Int8Weights(layer, scale))
+    program = trace(edge)
+    pixels = _take_pixels(program)
+    groups = _groups(program)
+    by_group = {groups[pixels]: _PIXELS}
+    by_group |= {
+        groups[node]: quantization.grids[node.name]
+        for node in groups
+        if node.name in quantization.grids
+    }
+    for node in groups:
+        if groups[node] not in by_group:
+            raise SepViTError(f"the quantisation does not fit the model: {node.name}")
+    for node in [node for node in program.graph.nodes if node.target in _LAYERS]:
+        _quantize_row(program, node, by_group[groups[node.args[0]]].scale)
+    for node, group in groups.items():
+        if node.op == "placeholder":
+            _quantize_constant(program, node, by_group[group])
+        else:
+            _put_on_grid(node, by_group[group])
+    program.graph_module.recompile()
+    return program
+
+
+def _after(node: Node, target: Any, arguments: tuple[Any, ...], name: str) -> Node:
+    """Insert an operation of a node behind it; who read the node still does."""
+    graph = node.graph
+    with graph.inserting_after(node):
+        made = graph.call_function(target, (node, *arguments))
+    made._rename(name)
+    made.meta = dict(node.meta)
+    made.meta["val"] = target(node.meta["val"], *arguments)
+    return made
+
+
+def _read_instead(node: Node, made: Node, own: tuple[Node, ...]) -> None:
+    node.replace_all_uses_with(made, delete_user_cb=lambda user: user not in own)
+
+
+def _put_on_grid(node: Node, grid: Grid) -> None:
+    """Quantise and dequantise a tensor for all who read it."""
+    quantized = _after(
+        node, _OPS.quantize_per_tensor.default, grid.arguments, f"{node.name}_quantize"
+    )
+    restored = _after(
+        quantized, _OPS.dequantize_per_tensor.default, grid.arguments, f"{node.name}_dequantize"
+    )
+    _read_instead(node, restored, (quantized,))
+
+
+def _quantize_constant(program: ExportedProgram, node: Node, grid: Grid) -> None:
+    """Store a constant as integers, and dequantise it for all who read it."""
+    signature = program.graph_signature
+    key = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}[node.name]
+    integers = grid.integers(program.state_dict[key].detach())
+    parameter = node.name in signature.inputs_to_parameters
+    program.state_dict[key] = nn.Parameter(integers, False) if parameter else integers
+    node.meta["val"] = node.meta["val"].to(integers.dtype)
+    restored = _after(
+        node, _OPS.dequantize_per_tensor.default, grid.arguments, f"{node.name}_dequantize"
+    )
+    _read_instead(node, restored, (restored,))
+
+
+def _quantize_row(program: ExportedProgram, node: Node, input_scale: float) -> None:
+    """Quantise the constants of a product that is no layer: ones, or 1 / C with an epsilon."""
+    weight, *bias = (argument for argument in node.args[1:3] if isinstance(argument, Node))
+    if weight.op == "placeholder":
+        largest = float(_constants(program)[weight.name].abs().max())
+        _quantize_constant(program, weight, Grid(largest / weight_range(), 0))
+    for constant in bias:
+        if constant.op == "placeholder":
+            weight_scale: Any = node.args[1].args[1]  # type: ignore[union-attr]
+            _quantize_constant(program, constant, Grid(input_scale * weight_scale, 0, 32))
+
+
+def _take_pixels(program: ExportedProgram) -> Node:
+    """Turn the cast of uint8 pixels into a grid; returns the pixels' permutation, now on it."""
+    cast = next(n for n in program.graph.nodes if n.target is _ATEN._to_copy.default)
+    permuted = cast.args[0]
+    pixels = permuted.args[0]
+    exact = _after(pixels, _OPS.dequantize_per_tensor.default, _PIXELS_UINT8, "input__pixels")
+    quantized = _after(
+        exact, _OPS.quantize_per_tensor.default, _PIXELS.arguments, "input__pixels_quantize"
+    )
+    restored = _after(
+        quantized, _OPS.dequantize_per_tensor.default, _PIXELS.arguments, "input__pixels_dequantize"
+    )
+    _read_instead(pixels, restored, (exact,))
+    permuted.meta["val"] = cast.meta["val"]
+    cast.replace_all_uses_with(permuted)
+    program.graph.erase_node(cast)
+    for node in list(permuted.users):  # that the pixels are uint8
+        if node.target is _ATEN._assert_tensor_metadata.default:
+            program.graph.erase_node(node)
+    return permuted
+
+
+@torch.no_grad()
+def full_int8_logits(
+    model: SepViT, quantization: FullQuantization, pixels: np.ndarray
+) -> np.ndarray:
+    """Run the quantised edge form with torch.
+
+    Parameters
+    ----------
+    model : SepViT
+        The reference.
+    quantization : FullQuantization
+        Its grids.
+    pixels : numpy.ndarray
+        uint8 (N, image_size, image_size, 3).
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (N, num_classes).
+    """
+    run = quantization.program(model, _BATCH).module(check_guards=False)
+    logits = [run(torch.from_numpy(batch)) for batch in _batches(pixels, _BATCH)]
+    return torch.cat(logits)[: len(pixels)].numpy()
