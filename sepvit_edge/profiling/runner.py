@@ -206,10 +206,14 @@ def minimum_sqnr(manifest: dict) -> float:
     return MINIMUM_SQNR_DB[manifest["precision"]]
 
 
+# What nobody has seen work on hardware is said in the document.
+UNTRIED = "written from the runtime's documentation; no device of this kind has been measured yet"
+
+
 # --- the runtimes -----------------------------------------------------------------------------
 # Each has `load(file) -> call` with `call([arrays]) -> [arrays]`, the settings that the package's
 # backend uses, and `operations`, the times that it reports by itself. `caveats` are what its
-# figures do not say.
+# figures do not say; `emulated` runtimes' times mean nothing.
 
 
 class OpenVINO:
@@ -217,12 +221,14 @@ class OpenVINO:
 
     model = "model.xml"
     caveats: tuple = ()
+    emulated = False
+    device = "CPU"
 
     def __init__(self, manifest: dict, threads: int | None, execution: str | None) -> None:
         import openvino
 
         self.ov = openvino
-        self.execution = execution or "CPU"
+        self.execution = execution or self.device
         self.config = {"PERFORMANCE_HINT": "LATENCY"}
         precision = manifest["recipe"]["options"].get("inference_precision", "f32")
         if self.execution == "CPU":
@@ -278,11 +284,19 @@ class OpenVINO:
         return operations("OpenVINO's performance counters", runs, whole, items)
 
 
+class OpenVINONPU(OpenVINO):
+    """See sepvit_edge/backends/openvino_npu.py."""
+
+    device = "NPU"
+    caveats = (("experience with this device", UNTRIED),)
+
+
 class ONNXRuntime:
     """See sepvit_edge/backends/onnxruntime.py."""
 
     model = "model.onnx"
     caveats: tuple = ()
+    emulated = False
 
     def __init__(self, manifest: dict, threads: int | None, execution: str | None) -> None:
         import onnxruntime
@@ -295,7 +309,7 @@ class ONNXRuntime:
         self.threads = threads
         self.config = {"graph_optimization_level": "ORT_ENABLE_ALL"}
 
-    def _session(self, file: Path, profile: str | None = None) -> Any:
+    def _options(self, profile: str | None) -> Any:
         options = self.ort.SessionOptions()
         options.graph_optimization_level = self.ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 4
@@ -303,6 +317,10 @@ class ONNXRuntime:
             options.intra_op_num_threads = self.threads
         if profile is not None:
             options.enable_profiling, options.profile_file_prefix = True, profile
+        return options
+
+    def _session(self, file: Path, profile: str | None = None) -> Any:
+        options = self._options(profile)
         if self.execution != "CPUExecutionProvider":
             # or what the provider refuses would run on the CPU without a word
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -341,11 +359,96 @@ class ONNXRuntime:
         return operations("ONNX Runtime's profiler", runs, whole, items)
 
 
+class QualcommHTP(ONNXRuntime):
+    """See sepvit_edge/backends/qualcomm_htp.py; `execution` names an SoC, to load its program.
+
+    Else the provider compiles model.onnx on the device. On x86-64 it emulates, the package's first
+    SoC unless another is named.
+    """
+
+    caveats = (("experience with this device", UNTRIED),)
+
+    def __init__(self, manifest: dict, threads: int | None, execution: str | None) -> None:
+        import onnxruntime
+        import onnxruntime_qnn
+
+        self.ort, self.qnn, self.threads = onnxruntime, onnxruntime_qnn, threads
+        self.emulated = platform.machine().lower() in ("x86_64", "amd64")
+        programs = [name.strip() for name in manifest["recipe"]["options"]["socs"].split(",")]
+        if execution is None and self.emulated:
+            execution = programs[0]
+        if execution is not None and execution not in programs:
+            raise Refusal(
+                f"the package has no program for {execution}, only for {', '.join(programs)}"
+            )
+        if self.emulated:
+            self.caveats = (("times of the HTP", "this machine emulates it"),)
+        self.execution = f"HTP of {execution}" if execution else "HTP, compiled here"
+        # A program states both itself.
+        self.config = {} if execution else {"enable_htp_fp16_precision": "1"}
+        if execution is not None:
+            self.model = f"{execution}.onnx"
+        else:
+            self.config["offload_graph_io_quantization"] = "0"
+
+    def _session(self, file: Path, profile: str | None = None) -> Any:
+        name, options = "QNNExecutionProvider", self._options(None)
+        if not any(device.ep_name == name for device in self.ort.get_ep_devices()):
+            self.ort.register_execution_provider_library(name, self.qnn.get_library_path())
+        devices = [device for device in self.ort.get_ep_devices() if device.ep_name == name]
+        config = {"backend_path": self.qnn.get_qnn_htp_path(), **self.config}
+        if profile is not None:
+            config.update(profiling_level="detailed", profiling_file_path=profile)
+        # or what the provider refuses would run on the CPU without a word
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        options.add_provider_for_devices(devices[:1], config)
+        return self.ort.InferenceSession(str(file), options)
+
+    def operations(self, file: Path, call: Call, arrays: list, runs: int) -> dict:
+        """Run under QNN's profiler, which counts each operation's cycles."""
+        with tempfile.TemporaryDirectory() as scratch:
+            events = Path(scratch) / "events.csv"
+            session = self._session(file, str(events))
+            feed = dict(zip([value.name for value in session.get_inputs()], arrays))
+            whole = 0.0
+            for run in range(WARMUP_OPERATIONS + runs):
+                session.run(None, feed)
+                whole += timed(call, arrays) * (run >= WARMUP_OPERATIONS)
+            del session  # the file is complete then
+            items = qnn_cycles(events.read_text(encoding="utf-8"), runs)
+        return operations("QNN's profiler, cycles as shares of the whole", runs, whole, items)
+
+
+def qnn_cycles(text: str, runs: int) -> dict:
+    """Microseconds by operation, summed over the last runs of QNN's events (CSV).
+
+    A run begins with the cycles of the whole, and ends with its time.
+    """
+    records: list = []
+    for line in text.splitlines()[1:]:
+        _, message, value, unit, _, _, name = line.split(",", 6)
+        if name == "Accelerator (execute) time (cycles)":
+            records.append({"cycles": float(value), "us": 0.0, "nodes": {}})
+        elif records and name == "Accelerator (execute) time" and unit == "US":
+            records[-1]["us"] = float(value)
+        elif records and message == "NODE" and unit == "CYCLES":
+            node = name.split(":OpId_")[0]
+            nodes = records[-1]["nodes"]
+            nodes[node] = nodes.get(node, 0.0) + float(value)
+    items: dict = {}
+    for record in records[-runs:]:
+        for node, cycles in record["nodes"].items():
+            key = (node, node.rsplit("__", 1)[-1], "HTP")
+            items[key] = items.get(key, 0.0) + cycles * record["us"] / record["cycles"]
+    return items
+
+
 class ExecuTorch:
     """See sepvit_edge/backends/executorch.py; its own Python runtime makes tensors with torch."""
 
     model = "model.pte"
     caveats: tuple = ()
+    emulated = False
 
     def __init__(self, manifest: dict, threads: int | None, execution: str | None) -> None:
         before = resident_mb()
@@ -389,10 +492,51 @@ class ExecuTorch:
         return None
 
 
+class RKNNLite:
+    """See sepvit_edge/backends/rockchip.py. Written by the library's documentation; never run."""
+
+    caveats: tuple = ()
+
+    def __init__(self, manifest: dict, threads: int | None, execution: str | None) -> None:
+        from rknnlite.api import RKNNLite as Library
+
+        self.library = Library
+        if execution not in (None, "NPU"):
+            raise Refusal(f"a Rockchip package runs on the NPU, not on {execution}")
+        self.execution = "NPU"
+        self.config: dict = {}
+        chips = re.findall(r"rockchip,(rk\d+)", read_text("/proc/device-tree/compatible") or "")
+        files = {file["path"] for file in manifest["files"]}
+        fitting = [name for name in (f"model-{chip}.rknn" for chip in chips) if name in files]
+        if not fitting:
+            built = ", ".join(sorted(name for name in files if name.endswith(".rknn")))
+            raise Refusal(f"the package has {built}, this board is {chips or 'no Rockchip'}")
+        self.model = fitting[0]
+
+    def load(self, file: Path) -> Call:
+        """Make a program of this file callable."""
+        rknn = self.library()
+        if rknn.load_rknn(str(file)) != 0 or rknn.init_runtime() != 0:
+            raise Refusal(f"the NPU's runtime cannot load {file.name}")
+
+        def call(arrays: list) -> list:
+            outputs = rknn.inference(inputs=arrays, data_format=["nchw"])
+            return [np.array(output, np.float32) for output in outputs]
+
+        return call
+
+    def operations(self, file: Path, call: Call, arrays: list, runs: int) -> None:
+        """The library prints its times, and returns none."""
+        return None
+
+
 RUNTIMES = {
     "openvino": (OpenVINO, "openvino"),
     "onnxruntime": (ONNXRuntime, "onnxruntime"),
     "executorch": (ExecuTorch, "executorch"),
+    "rockchip": (RKNNLite, "rknn-toolkit-lite2"),
+    "openvino-npu": (OpenVINONPU, "openvino"),
+    "qualcomm-htp": (QualcommHTP, "onnxruntime-qnn"),
 }
 
 
@@ -1120,6 +1264,8 @@ def profile(options: argparse.Namespace, tell: Teller) -> int:
 
     baseline = resident_mb()
     runtime = open_runtime(manifest, options.threads, options.execution)
+    # What the host was not told: this runtime emulates its device.
+    options.emulated = document["emulated"] = options.emulated or runtime.emulated
     call = runtime.load(options.package / runtime.model)
     memory: dict = {"baseline_mb": baseline, "loaded_mb": resident_mb()}
     document["runtime"].update(
@@ -1304,6 +1450,9 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    # What native libraries print must not get between the lines of JSON.
+    sys.stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
     status = main()
     # Runtimes' threads may still wait for work: leave without asking them.
     sys.stdout.flush()

@@ -1,0 +1,159 @@
+"""Targets that no hardware here runs: what is compiled, what is evaluated, and what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Runner
+
+import sepvit_edge
+from sepvit_edge.backends import BACKENDS, get_backend, host_targets
+from sepvit_edge.build import lowering, verify_package
+from sepvit_edge.edge import EdgeModel, EdgeOptions
+from sepvit_edge.errors import CheckFailed, SepViTError
+from sepvit_edge.export import VERIFICATIONS
+from sepvit_edge.npu_table import PROOFS, page
+from sepvit_edge.package import Package, open_package
+from sepvit_edge.parity import sqnr_db
+from sepvit_edge.recipe import load_recipe
+
+# float16 between all operations; measured 67 dB by the evaluator.
+FP16_DB = 55
+
+
+def built(recipe: str, folder: Path, images: int | None = None) -> Package:
+    needed = {"executorch-coreml-fp16": ("executorch", "coremltools")}
+    for library in needed.get(recipe, (recipe.split("-")[0],)):
+        pytest.importorskip(library)
+    model = sepvit_edge.load_checkpoint("lite-digits", image_size=64)
+    return sepvit_edge.export_package(
+        model, recipe=load_recipe(recipe), output=folder / recipe, images=images
+    )
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Package]:
+    folder = tmp_path_factory.mktemp("compiled")
+    names = ("openvino-npu-fp16", "executorch-vulkan-fp16", "executorch-coreml-fp16")
+    return {name: built(name, folder, 4) for name in names}
+
+
+@pytest.mark.parametrize("name", ["executorch-vulkan-fp16", "executorch-coreml-fp16"])
+def test_one_delegate_takes_everything(packages: dict[str, Package], name: str) -> None:
+    placement = packages[name].manifest.placement
+    (group,) = placement.placed
+    delegate = {"vulkan": "Vulkan", "coreml": "Core ML"}[name.split("-")[1]]
+    assert (group.where, group.precision) == (f"{delegate} delegate", "fp16")
+    assert group.macs_share == 1 and placement.macs_unattributed == 0
+    assert group.kinds["linear"] == 79 and not placement.outside
+    # Half of the bytes of 3.4 million float32 weights.
+    assert packages[name].size < 0.6 * 4 * packages[name].manifest.model.parameters
+
+
+def test_the_core_ml_delegate_is_evaluated(packages: dict[str, Package]) -> None:
+    manifest = packages["executorch-coreml-fp16"].manifest
+    assert manifest.verification == "evaluated" and manifest.parity is not None
+    assert manifest.parity.sqnr_db > FP16_DB and manifest.parity.top1_agreement == 1
+    # float16 it is: float32 has 100 dB and more.
+    assert manifest.parity.sqnr_db < 90
+
+
+@pytest.mark.parametrize("name", ["openvino-npu-fp16", "executorch-vulkan-fp16"])
+def test_what_nothing_computed_says_so(packages: dict[str, Package], name: str) -> None:
+    package = packages[name]
+    if package.manifest.verification == "run":
+        pytest.skip("an NPU is here")
+    assert package.manifest.verification == "compiled" and package.manifest.parity is None
+    golden = package.golden()
+    assert "package_logits" not in golden and len(golden["reference_logits"]) == 6
+    with pytest.raises(SepViTError, match="runs on its device only"):
+        open_package(package.path)
+
+
+def test_the_npus_model_is_static_and_of_rank_4(packages: dict[str, Package]) -> None:
+    """What Intel's NPU compiler asks for; and the CPU's plugin computes the reference from it."""
+    import openvino as ov
+
+    package = packages["openvino-npu-fp16"]
+    model = ov.Core().read_model(package.path / "model.xml")
+    shapes = [port.get_partial_shape() for node in model.get_ops() for port in node.outputs()]
+    assert all(shape.is_static and len(shape) <= 4 for shape in shapes)
+    golden = package.golden()
+    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    logits = np.concatenate([compiled([p[None]])[0].copy() for p in golden["pixels"]])
+    assert sqnr_db(golden["reference_logits"], logits) > 45  # weights in float16
+    (group,) = package.manifest.placement.placed
+    if package.manifest.verification == "compiled":
+        assert not group.accelerated and "no compiler" in package.manifest.placement.device
+
+
+@pytest.mark.parametrize("name", ["executorch-coreml-fp16", "executorch-vulkan-fp16"])
+def test_the_same_bytes_again(packages: dict[str, Package], name: str) -> None:
+    verify_package(packages[name].path)
+
+
+def test_another_program_has_another_identifier(
+    packages: dict[str, Package], tmp_path: Path
+) -> None:
+    """ExecuTorch keeps compiled Core ML programs by it: a shared one would run the wrong model."""
+
+    def identifier(folder: Path) -> bytes:
+        data = (folder / "model.pte").read_bytes()
+        start = data.index(b'"identifier": "') + len(b'"identifier": "')
+        return data[start : data.index(b'"', start)]
+
+    recipe = load_recipe("executorch-coreml-fp16")
+    model = sepvit_edge.load_checkpoint("lite-digits", image_size=64)
+    model.head.bias.data += 1
+    edge = EdgeModel(model.eval(), 1, EdgeOptions(**recipe.edge.model_dump()))
+    get_backend(recipe.target).lower(lowering(model, edge, recipe), tmp_path)
+    first, other = (identifier(f) for f in (packages["executorch-coreml-fp16"].path, tmp_path))
+    assert first != other and len(first) == len(other) > 32
+
+
+def test_an_operation_outside_the_delegate_breaks_the_budget(tmp_path: Path) -> None:
+    """Bytes of pixels: Vulkan computes none."""
+    recipe = load_recipe("executorch-vulkan-fp16")
+    edge = recipe.edge.model_copy(update={"input": "uint8-nhwc"})
+    with pytest.raises(CheckFailed, match=r"budget is broken.*input__.*\(input\): Vulkan has no"):
+        sepvit_edge.export_package(
+            sepvit_edge.load_checkpoint("lite-digits", image_size=64),
+            recipe=recipe.model_copy(update={"edge": edge}),
+            output=tmp_path / "p",
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_targets_for_npus_are_named_to_be_exported(run_command: Runner) -> None:
+    hosts = set(host_targets())
+    assert hosts == {"coreml", "executorch", "onnxruntime", "openvino"}
+    assert {"qualcomm-htp", "openvino-npu", "executorch-vulkan"} <= BACKENDS.keys() - hosts
+    assert "all: each but those for NPUs" in " ".join(run_command("export", "--help").out.split())
+
+
+def test_the_page_says_what_each_package_proves(
+    packages: dict[str, Package], run_command: Runner
+) -> None:
+    text = page(list(packages.values()))
+    rows = {line.split(" | ")[0][2:]: line for line in text.splitlines() if line[:3] == "| e"}
+    rows |= {line.split(" | ")[0][2:]: line for line in text.splitlines() if line[:3] == "| o"}
+    vulkan, coreml = rows["executorch-vulkan"], rows["executorch-coreml"]
+    assert "| compiled | - | - | - | - | - | 0 | 100.0% |" in vulkan
+    parity = packages["executorch-coreml-fp16"].manifest.parity
+    assert parity is not None
+    assert f"| evaluated | 4 | {parity.sqnr_db} | - | - | 100.0% | 0 | 100.0% |" in coreml
+    assert rows["openvino-npu"].endswith("| not known | not known |")
+    assert "- **compiled**: the tool chain accepted" in text and "**emulated**" not in text
+    assert "executorch 1.4" in text and "Estimates" not in text
+    done = run_command("npu_table", *(package.path for package in packages.values()))
+    assert done.status == 0 and done.out == text
+
+
+def test_every_verification_is_explained() -> None:
+    from typing import get_args
+
+    from sepvit_edge.package import Verification
+
+    assert set(PROOFS) == set(VERIFICATIONS) == set(get_args(Verification))
