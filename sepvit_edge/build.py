@@ -129,7 +129,10 @@ def export_package(
     if batch < 1:
         raise SepViTError(f"a batch has at least one image, not {batch}")
     backend = get_backend(recipe.target)
-    installed = check_runtime(BACKENDS[recipe.target])
+    runtime = BACKENDS[recipe.target]
+    if runtime.toolkit is not None:
+        runtime.toolkit.make(step)
+    installed = check_runtime(runtime)
     images = images or recipe.parity_images
     data, images = (data, images) if data else default_data(model, images)
     model = model.eval()
@@ -294,7 +297,9 @@ def make_manifest(
             minimum=runtime.minimum,
             below=runtime.below,
         ),
-        versions=versions_used((*_TOOLS, runtime.distribution, *runtime.tools)),
+        versions=versions_used(_TOOLS)
+        | {runtime.distribution: installed}
+        | versions_used(runtime.tools),
         recipe=job.recipe,
         source=source,
         files=[],

@@ -71,7 +71,8 @@ def target_health() -> list[TargetHealth]:
         try:
             installed = version(runtime.distribution)
         except PackageNotFoundError:
-            installed = ""
+            toolkit = runtime.toolkit
+            installed = toolkit.version if toolkit is not None and toolkit.ready else ""
         advice = ""
         try:
             check_runtime(runtime)

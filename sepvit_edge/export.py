@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -51,6 +52,14 @@ def main(
     verify: Annotated[
         Path | None, typer.Option(metavar="PACKAGE", help="Rebuild a package, compare all bytes.")
     ] = None,
+    toolkit_env: Annotated[
+        str,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where a tool chain that needs a virtual environment of its own (rockchip) has "
+            "it; made if it is not there. Default: the user's cache folder.",
+        ),
+    ] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing package.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -60,8 +69,11 @@ def main(
     not trained on. Quantisation-aware weights become int8 packages unless --precision says
     otherwise.
     """
+    from .backends import toolkit
     from .build import verify_package
 
+    if toolkit_env:
+        os.environ[toolkit.VARIABLE] = toolkit_env
     if verify is not None:
         with steps() as step:
             verify_package(verify, weights or None, data or None, calibration or None, step)

@@ -446,6 +446,8 @@ def check_runtime(runtime: Runtime) -> str:
     SepViTError
         If it is missing or outside the supported range.
     """
+    if runtime.toolkit is not None:
+        return runtime.toolkit.check()
     try:
         installed = version(runtime.distribution)
     except PackageNotFoundError:

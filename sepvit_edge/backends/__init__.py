@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from ..errors import SepViTError, unknown_name
+from .toolkit import Toolkit
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -45,6 +46,8 @@ class Runtime:
         Other distributions that the packages' bytes depend on.
     npu : bool
         Whether it is for a unit that PCs lack: exported when it is named, not with all the others.
+    toolkit : Toolkit or None
+        Its environment, where it cannot share this one.
     """
 
     distribution: str
@@ -53,6 +56,7 @@ class Runtime:
     extra: str = ""
     tools: tuple[str, ...] = ()
     npu: bool = False
+    toolkit: Toolkit | None = None
 
 
 # By target, which is also the name of the backend's file, with "_" for "-".
@@ -68,6 +72,14 @@ BACKENDS = {
     "openvino-npu": Runtime("openvino", "2026.4", "2026.5", extra="openvino", npu=True),
     "qualcomm-htp": Runtime(
         "onnxruntime-qnn", "2.7", "2.8", extra="qualcomm", tools=("onnxruntime",), npu=True
+    ),
+    "rockchip": Runtime(
+        "rknn-toolkit2",
+        "2.5.0",
+        "2.5.1",
+        npu=True,
+        # It imports pkg_resources, which later setuptools no longer have.
+        toolkit=Toolkit("rknn-toolkit2", "2.5.0", ("setuptools<81",), size_gb=5.6),
     ),
 }
 

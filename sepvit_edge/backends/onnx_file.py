@@ -79,8 +79,9 @@ def _name_nodes(model: ir.Model) -> None:
         else:
             operation = classes[-1].split(".")[1].strip("_")
             name = re.sub(r"\W", "_", f"{module}__{operation}")
-            used[name] += 1
-            name = names[traced] = f"{name}_{used[name] - 1}" if used[name] > 1 else name
+        used[name] += 1
+        name = f"{name}_{used[name] - 1}" if used[name] > 1 else name
+        names.setdefault(traced, name)
         node.name = name
         for i, value in enumerate(node.outputs):
             value.name = f"{name}.{i}" if i else name

@@ -1,0 +1,329 @@
+"""Rockchip's NPUs through rknn-toolkit2: a model-PLATFORM.rknn each, and model.onnx beside them.
+
+The toolkit wants torch 2.4 and lives in an environment of its own (`toolkit.py`), where
+`rockchip_worker.py` drives it. Its simulator runs what it has just built and cannot open a .rknn
+file: that is what model.onnx is in the package for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import weakref
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import SepViTError
+from ..graph import macs_by_operation, part_of
+from ..package import Manifest, OutsideOp, PlacedOps, Placement, Verification
+from ..recipe import Strict
+from . import BACKENDS, Lowering, OpTiming
+from .cache import cached, cached_arrays
+from .onnx_file import export_onnx, write_onnx
+from .toolkit import Toolkit
+
+TARGET = "rockchip"
+ONNX = "model.onnx"
+_OPSET = 18  # the toolkit knows 12 to 19
+_WORKER = Path(__file__).with_name("rockchip_worker.py")
+_CORES = ("rk3576", "rk3588")  # have several
+_PLATFORMS = ("rk3562", "rk3566", "rk3568", "rk3576", "rk3588")
+# What the compiler lists beside the operations of the network.
+_NO_WORK = ("InputOperator", "OutputOperator")
+# A row of the compiler's table; a layer that the compiler put in has no name.
+_LAYER = re.compile(
+    r"\] \d+ +(?P<kind>\S+) +(?P<dtype>[A-Z]+\d+) +(?P<place>NPU|CPU|GPU) (?:.* (?P<name>\S+:\S+))?"
+)
+
+
+class Options(Strict):
+    """Options of a Rockchip recipe.
+
+    Attributes
+    ----------
+    platforms : str
+        Chips to build for, with commas: ``"rk3588,rk3566"``. The first one is simulated.
+    optimization_level : int
+        0 to 3, as in the toolkit.
+    single_core : bool
+        Whether chips of several NPU cores get a program for one of them only. The toolkit writes
+        another one for each number of cores: commands, not weights, are what fills the file then.
+    """
+
+    platforms: str = "rk3588"
+    optimization_level: int = 3
+    single_core: bool = True
+
+    @property
+    def chips(self) -> list[str]:
+        """The platforms, one by one.
+
+        Raises
+        ------
+        SepViTError
+            If one of them is unknown.
+        """
+        chips = [chip.strip() for chip in self.platforms.split(",")]
+        for chip in chips:
+            if chip not in _PLATFORMS:
+                raise SepViTError(
+                    f"the recipe's options: platforms names {chip!r}; there are "
+                    f"{', '.join(_PLATFORMS)}"
+                )
+        return chips
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A line of the compiler's table.
+
+    Attributes
+    ----------
+    kind, dtype : str
+        The compiler's names.
+    place : str
+        ``"NPU"`` or ``"CPU"``.
+    name : str
+        Of the operation of the ONNX file that it came from.
+    """
+
+    kind: str
+    dtype: str
+    place: str
+    name: str
+
+
+class RockchipBackend:
+    """The backend; see `sepvit_edge.backends.Backend`."""
+
+    target = TARGET
+
+    def lower(self, job: Lowering, folder: Path) -> Placement:
+        """Write the ONNX file and compile it for every platform.
+
+        Raises
+        ------
+        SepViTError
+            If the toolkit is missing, or refuses the model.
+        """
+        options = job.recipe.options_as(Options)
+        chips = options.chips
+        _toolkit().check()
+        write_onnx(export_onnx(job, _OPSET), job, folder / ONNX)
+        facts = _job(chips, options, simulate=False)
+
+        def make(made: Path) -> None:
+            with _Worker(folder / ONNX, facts) as worker:
+                worker.answer()
+                for chip in chips:
+                    for name in (f"model-{chip}.rknn", _log(chip)):
+                        shutil.copyfile(worker.folder / name, made / name)
+
+        cached(folder, make, _key(folder / ONNX, facts))
+        layers = read_layers((folder / _log(chips[0])).read_text(errors="replace"))
+        for chip in chips:
+            (folder / _log(chip)).unlink()
+        return _placement(layers, job, chips[0])
+
+    def open(self, folder: Path, manifest: Manifest, threads: int | None) -> RockchipSession:
+        """Load into the toolkit's simulator, which chooses its threads itself."""
+        _toolkit().check()
+        return RockchipSession(folder, manifest)
+
+    def verification(self) -> Verification:
+        """The toolkit has a simulator of the NPU's operations."""
+        return "simulated"
+
+
+def _toolkit() -> Toolkit:
+    toolkit = BACKENDS[TARGET].toolkit
+    assert toolkit is not None
+    return toolkit
+
+
+def _job(chips: list[str], options: Options, simulate: bool) -> dict[str, Any]:
+    config = {"optimization_level": options.optimization_level}
+    return {
+        "platforms": chips,
+        "config": {
+            chip: config | ({"single_core_mode": options.single_core} if chip in _CORES else {})
+            for chip in chips
+        },
+        "simulate": simulate,
+    }
+
+
+def _key(onnx: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    return {"tool": _toolkit().requirements, "worker": _WORKER, "onnx": onnx, "job": facts}
+
+
+def _log(chip: str) -> str:
+    return f"build-{chip}.log"
+
+
+def read_layers(log: str) -> list[Layer]:
+    """Read the table of layers out of the compiler's log, in the order of execution."""
+    matches = (_LAYER.search(line) for line in log.splitlines())
+    return [
+        Layer(m["kind"], m["dtype"], m["place"], _origin(m["name"] or ""))
+        for m in matches
+        if m is not None and m["kind"] not in _NO_WORK
+    ]
+
+
+def _origin(name: str) -> str:
+    """Name of the operation in the ONNX file: the compiler numbers what it makes of it."""
+    return name.partition(":")[2].partition("#")[0]
+
+
+def _placement(layers: list[Layer], job: Lowering, chip: str) -> Placement:
+    if not layers:
+        raise SepViTError("rknn-toolkit2 did not say which layer runs where; report its version")
+    macs = macs_by_operation(job.program)
+    total = sum(macs.values())
+    placed = []
+    for place in ("NPU", "CPU"):
+        for dtype in sorted({layer.dtype for layer in layers if layer.place == place}):
+            group = [layer for layer in layers if (layer.place, layer.dtype) == (place, dtype)]
+            share = sum(macs.pop(layer.name, 0) for layer in group) / total
+            placed.append(
+                PlacedOps(
+                    where=f"{chip} {place}",
+                    precision=dtype.lower(),
+                    accelerated=place == "NPU",
+                    ops=len(group),
+                    macs_share=round(share, 4),
+                    kinds=dict(sorted(Counter(layer.kind for layer in group).items())),
+                )
+            )
+    outside = [layer for layer in layers if layer.place != "NPU"]
+    return Placement(
+        device=f"{chip} NPU",
+        placed=placed,
+        outside=tuple(
+            OutsideOp(
+                name=layer.name,
+                kind=layer.kind,
+                part=part_of(layer.name),
+                reason=f"rknn-toolkit2 leaves this {layer.kind} to the CPU",
+            )
+            for layer in outside
+        ),
+        macs_unattributed=round(sum(macs.values()) / total, 4),
+    )
+
+
+class _Worker:
+    """The toolkit's process, in a folder of its own; ends with the block, or with this object."""
+
+    def __init__(self, onnx: Path, facts: dict[str, Any]) -> None:
+        self._scratch = tempfile.TemporaryDirectory(prefix="sepvit-edge-")
+        self.folder = Path(self._scratch.name)
+        os.symlink(onnx.absolute(), self.folder / ONNX)
+        (self.folder / "job.json").write_text(json.dumps(facts))
+        # Where it stands Python would find our onnxruntime.py in the place of the library.
+        worker = shutil.copy(_WORKER, self.folder)
+        self._process = subprocess.Popen(
+            [str(_toolkit().python), worker, str(self.folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=self.folder,  # the toolkit leaves files where it runs
+            text=True,
+        )
+        self._finalizer = weakref.finalize(self, _end, self._process, self._scratch)
+
+    def __enter__(self) -> _Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._finalizer()
+
+    def ask(self) -> dict[str, Any]:
+        """Let it run input.npy; its answer."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write("run\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # `answer` tells how it ended
+        return self.answer()
+
+    def answer(self) -> dict[str, Any]:
+        """Wait for its next answer.
+
+        Raises
+        ------
+        SepViTError
+            If the toolkit refuses, or its process ends.
+        """
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            facts: dict[str, Any] = json.loads(line)
+            if "refused" in facts:
+                raise SepViTError(f"rknn-toolkit2: {facts['refused']}")
+            return facts
+        status = self._process.wait()
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        raise SepViTError(f"rknn-toolkit2 ended with {how}")
+
+
+def _end(process: subprocess.Popen[str], scratch: tempfile.TemporaryDirectory[str]) -> None:
+    process.kill()
+    process.wait()
+    scratch.cleanup()
+
+
+class RockchipSession:
+    """The model in the toolkit's simulator; see `sepvit_edge.backends.Session`.
+
+    The simulator builds the model anew, so it is started for the first input whose answer is not
+    kept.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        options = manifest.recipe.options_as(Options)
+        self._facts = _job(options.chips[:1], options, simulate=True)
+        self._onnx = folder / ONNX
+        self._shape = tuple(manifest.input.shape)
+        self._worker: _Worker | None = None
+
+    def run(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """Run one batch."""
+        if pixels.shape != self._shape or pixels.dtype != np.float32:
+            raise SepViTError(
+                f"the package takes float32 {self._shape}, not {pixels.dtype} {pixels.shape}"
+            )
+        key = _key(self._onnx, self._facts) | {"pixels": pixels}
+        return cached_arrays(lambda: self._simulate(pixels), key)
+
+    def _simulate(self, pixels: np.ndarray) -> list[np.ndarray]:
+        if self._worker is None:
+            self._worker = _Worker(self._onnx, self._facts)
+            self._worker.answer()
+        folder = self._worker.folder
+        np.save(folder / "input.npy", pixels)
+        self._worker.ask()
+        with np.load(folder / "outputs.npz") as outputs:
+            return [outputs[name].astype(np.float32) for name in outputs.files]
+
+    def profile(self, pixels: np.ndarray, runs: int) -> list[OpTiming]:
+        """Refuse: a simulator's times mean nothing.
+
+        Raises
+        ------
+        SepViTError
+            Always.
+        """
+        raise SepViTError("a simulator's times mean nothing; measure on the board")
+
+
+backend = RockchipBackend()

@@ -1,0 +1,95 @@
+"""Runs in the environment of rknn-toolkit2: builds for Rockchip's NPUs, and simulates them.
+
+    python rockchip_worker.py FOLDER
+
+FOLDER has job.json and model.onnx. For each platform of the job it writes model-PLATFORM.rknn and
+build-PLATFORM.log, the compiler's own words. With ``"simulate": true`` it writes no file, but keeps
+the model of the first platform in the simulator: for every line on standard input it reads
+input.npy, and writes outputs.npz. Each answer is a line of JSON on standard output.
+"""
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+
+import numpy as np
+
+
+class Refused(Exception):
+    """The tool chain did not do what it was asked for."""
+
+
+# The tool chain writes to standard output what it likes, from C++ too: only this way leads out.
+_caller = os.fdopen(os.dup(1), "w")
+
+
+def answer(**facts):
+    """Tell the caller; what was printed until now is in its file then."""
+    sys.stdout.flush()
+    print(json.dumps(facts), file=_caller, flush=True)
+
+
+def write_to(path):
+    """Let all that is printed from now on go to a file."""
+    with path.open("w") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+
+
+def build(folder, job, platform):
+    """Build for one platform; returns the tool chain's object, which can be simulated."""
+    write_to(folder / f"build-{platform}.log")
+    from rknn.api import RKNN
+
+    rknn = RKNN(verbose=True)
+
+    def must(what, result):
+        if result != 0:
+            raise Refused(f"{what} for {platform} failed")
+
+    must("the configuration", rknn.config(target_platform=platform, **job["config"][platform]))
+    must("loading the ONNX file", rknn.load_onnx(model=str(folder / "model.onnx")))
+    must("the build", rknn.build(do_quantization=False))
+    return rknn
+
+
+def main():
+    """Run as a command."""
+    folder = Path(sys.argv[1])
+    job = json.loads((folder / "job.json").read_text())
+    try:
+        for platform in job["platforms"]:
+            rknn = build(folder, job, platform)
+            if job["simulate"]:
+                simulate(rknn, folder)
+                return
+            file = folder / f"model-{platform}.rknn"
+            if rknn.export_rknn(str(file)) != 0 or not file.is_file():
+                raise Refused(f"writing the file for {platform} failed")
+            rknn.release()
+        answer(done=True)
+    except Refused as refused:
+        answer(refused=str(refused))
+    except Exception as error:  # whatever the tool chain raises
+        traceback.print_exc()
+        answer(refused=f"{type(error).__name__}: {error}")
+
+
+def simulate(rknn, folder):
+    """Answer one input after the other until standard input ends."""
+    if rknn.init_runtime() != 0:
+        raise Refused("starting the simulator failed")
+    answer(ready=True)
+    for _ in sys.stdin:
+        pixels = np.load(folder / "input.npy")
+        outputs = rknn.inference(inputs=[pixels], data_format=["nchw"])
+        if outputs is None:
+            raise Refused("the simulator gave no result")
+        np.savez(folder / "outputs.npz", *outputs)
+        answer(done=True)
+
+
+if __name__ == "__main__":
+    main()
