@@ -115,7 +115,7 @@ def _row(package: Package) -> tuple[str, ...]:
     if inside or placement.outside:
         share = sum(group.macs_share for group in inside)
         placed = (str(len(placement.outside)), f"{share:.1%}")
-    distance = ("-",) * 5
+    distance: tuple[str, ...] = ("-",) * 5
     if parity is not None:
         ratios = (parity.sqnr_db, parity.sqnr_quantized_db, parity.sqnr_cpu_db)
         texts = ["-" if ratio is None else f"{ratio:.1f}" for ratio in ratios]
