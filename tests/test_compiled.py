@@ -78,8 +78,14 @@ def test_the_npus_model_is_static_and_of_rank_4(packages: dict[str, Package]) ->
 
     package = packages["openvino-npu-fp16"]
     model = ov.Core().read_model(package.path / "model.xml")
-    shapes = [port.get_partial_shape() for node in model.get_ops() for port in node.outputs()]
-    assert all(shape.is_static and len(shape) <= 4 for shape in shapes)
+    weights = {"Constant", "Convert"}  # of a depthwise convolution, of rank 5 in OpenVINO
+    shapes = [
+        port.get_partial_shape()
+        for node in model.get_ops()
+        if node.get_type_name() not in weights
+        for port in node.outputs()
+    ]
+    assert len(shapes) > 500 and all(s.is_static and len(s) <= 4 for s in shapes)
     golden = package.golden()
     compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     logits = np.concatenate([compiled([p[None]])[0].copy() for p in golden["pixels"]])

@@ -261,17 +261,18 @@ class QualcommHTPSession:
 
     def __init__(self, folder: Path, name: str, threads: int | None) -> None:
         self._folder, self._name, self._threads = folder, name, threads
-        self._options = _provider_options(SOCS[name])
-        self._key = {
-            "qnn": versions_used(_TOOLS),
-            **self._options,
-            "program": file_sha256(folder / f"{name}_qnn.bin"),
-        }
+        program = folder / f"{name}_qnn.bin"
+        if not program.exists():
+            raise SepViTError(
+                f"{folder} has no program for {name}: the HTP refuses some of its operations, and "
+                "the CPU is no fallback"
+            )
+        self._key = {"qnn": versions_used(_TOOLS), "program": file_sha256(program)}
 
     @cached_property
     def _worker(self) -> Worker:
         worker = Worker()
-        self._call(worker, "load", str(self._folder / f"{self._name}.onnx"), self._options)
+        self._call(worker, "load", str(self._folder / f"{self._name}.onnx"))
         return worker
 
     def _call(self, worker: Worker, name: str, *arguments: Any) -> Any:

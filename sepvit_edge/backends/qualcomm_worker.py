@@ -118,11 +118,11 @@ def compile_context(model: str, options: dict[str, str], folder: str, name: str)
     ort.InferenceSession(model, session_options({**options, **traced}, entries))
 
 
-def load(model: str, options: dict[str, str]) -> None:
-    """Load a model for `run`."""
+def load(program: str) -> None:
+    """Load what `compile_context` wrote, for `run`; the program itself tells its SoC."""
     import onnxruntime as ort
 
-    _sessions.append(ort.InferenceSession(model, session_options(options, {})))
+    _sessions.append(ort.InferenceSession(program, session_options({}, {})))
 
 
 def run(pixels: Any) -> list[Any]:
