@@ -23,11 +23,13 @@ measured by `python benchmarks/edge_form.py`; README has the table.
 7. The residual stays in window order through a block: two permutations a block, not four.
 8. LayerNorm is the runtime's own where it has one (`layer_norm="native"`). XNNPACK has none: there
    its means are products with a constant 1/C (`"linear"`), which keeps the model one delegate.
-   Softmax likewise (`softmax="linear"`): Ethos-U adds up a row in 32-bit passes over all of it, and
-   multiplies it by a column of ones on the way through its array.
-9. Where a permutation of C costs as much as a product (Ethos-U), heads are slices of the channels
-   (`heads="sliced"`): each head has products of its own and their results stand side by side again,
-   so that only k is transposed.
+   Ethos-U adds up a row in 32-bit passes over all of it: there a softmax's sum is a product with
+   ones as well (`softmax="linear"`), and a norm's square is a power (`layer_norm="lookup"`): one
+   table of 256 entries, where a product of a tensor with itself is three passes.
+9. Where a permutation costs more than a product (Ethos-U), each head has linears of its own
+   (`heads="linears"`): nothing is cut out of anything, and what the heads give stands side by side.
+10. Ethos-U swaps two axes of three in one pass, and needs up to five for the inner two of four:
+   there each row of windows is cut by a permutation of its own (`windows="by-row"`).
 """
 
 from __future__ import annotations
@@ -58,20 +60,25 @@ class EdgeOptions:
     input : str
         ``"uint8-nhwc"``: pixels as decoders give them. ``"float32-nchw"``: the same values 0-255
         for runtimes that convert no integers.
-    layer_norm, softmax : str
+    layer_norm : str
+        ``"native"``, ``"linear"`` or ``"lookup"`` (principle 8).
+    softmax : str
         ``"native"`` or ``"linear"`` (principle 8).
     classifier : str
         Weights of a quantised classifier, whose logits stay float: ``"int8"``, or ``"float"`` for
         XNNPACK, which has no int8 product with a float result.
     heads : str
-        ``"permuted"`` in front of the windows, or ``"sliced"`` from the channels (principle 9).
+        ``"permuted"`` in front of the tokens, or ``"linears"`` of their own (principle 9).
+    windows : str
+        Cut ``"at-once"``, or ``"by-row"`` of windows (principle 10).
     """
 
     input: Literal["uint8-nhwc", "float32-nchw"] = "uint8-nhwc"
-    layer_norm: Literal["native", "linear"] = "native"
+    layer_norm: Literal["native", "linear", "lookup"] = "native"
     classifier: Literal["int8", "float"] = "int8"
     softmax: Literal["native", "linear"] = "native"
-    heads: Literal["permuted", "sliced"] = "permuted"
+    heads: Literal["permuted", "linears"] = "permuted"
+    windows: Literal["at-once", "by-row"] = "at-once"
 
 
 def _frozen(values: Tensor | None) -> nn.Parameter:
@@ -98,7 +105,8 @@ class LayerNorm(nn.Module):
     def __init__(self, norm: nn.LayerNorm, options: EdgeOptions, affine: bool = True) -> None:
         super().__init__()
         self.dim, self.eps = norm.weight.numel(), norm.eps
-        self.linear = options.layer_norm == "linear"
+        self.linear = options.layer_norm != "native"
+        self.lookup = options.layer_norm == "lookup"
         self.weight = _frozen(norm.weight) if affine else None
         self.bias = _frozen(norm.bias) if affine else None
         if self.linear:
@@ -110,7 +118,8 @@ class LayerNorm(nn.Module):
         if not self.linear:
             return F.layer_norm(x, (self.dim,), self.weight, self.bias, self.eps)
         centred = x - F.linear(x, self.average)
-        x = centred * torch.rsqrt(F.linear(centred * centred, self.average, self.epsilon))
+        squares = centred.pow(2) if self.lookup else centred * centred
+        x = centred * torch.rsqrt(F.linear(squares, self.average, self.epsilon))
         return x if self.weight is None or self.bias is None else x * self.weight + self.bias
 
 
@@ -127,10 +136,25 @@ def _softmax(x: Tensor, ones: Tensor | None) -> Tensor:
     return x * torch.reciprocal(F.linear(x, ones))
 
 
+def _head_linears(weight: Tensor, bias: Tensor) -> nn.ModuleList:
+    """Linears (C -> d), one a head (principle 9)."""
+    pairs = zip(weight.split(HEAD_DIM), bias.split(HEAD_DIM), strict=True)
+    return nn.ModuleList(_linear(w, b) for w, b in pairs)
+
+
 def _pieces(x: Tensor, count: int, axis: int) -> list[Tensor]:
     """Cut an axis into equal slices."""
     width = x.shape[axis] // count
     return [x.narrow(axis, i * width, width) for i in range(count)] if count > 1 else [x]
+
+
+def _product(q: Tensor, k: Tensor) -> Tensor:
+    """(n, T, d), (n, T, d) -> (n, T, T).
+
+    k is transposed by a permutation of rank 4, which Vela sees to be what its products want.
+    """
+    n, T, d = k.shape
+    return torch.bmm(q, k.reshape(1, n, T, d).permute(0, 1, 3, 2).reshape(n, d, T))
 
 
 def _joined(pieces: list[Tensor], axis: int) -> Tensor:
@@ -214,10 +238,11 @@ class DSA(nn.Module):
         self.norm = LayerNorm(block.norm1, options)
         weights, biases = attn.DSA_qkv.weight.split(dim), attn.DSA_qkv.bias.split(dim)
         scale = HEAD_DIM**-0.5
-        self.q = _linear(weights[0] * scale, biases[0] * scale)
-        self.k, self.v = _linear(weights[1], biases[1]), _linear(weights[2], biases[2])
+        self.own_linears = options.heads == "linears"
+        make = _head_linears if self.own_linears else _linear
+        self.q = make(weights[0] * scale, biases[0] * scale)
+        self.k, self.v = make(weights[1], biases[1]), make(weights[2], biases[2])
         self.ones = _ones(self.tokens, options)
-        self.sliced = options.heads == "sliced"
         self.separable = block.separable
         if self.separable:
             token = block.norm1(block.win_tokens).detach()[0].repeat(batch, 1, 1)
@@ -229,24 +254,25 @@ class DSA(nn.Module):
         x = self.norm(x)
         if self.separable:
             x = torch.cat((self.window_tokens, x.reshape(n, T - 1, C)), 1).reshape(n * T, C)
-        if self.sliced:
-            return self._sliced(x) + x
+        if self.own_linears:
+            return self._by_head(x) + x
         q = self.q(x).reshape(n, T, h, HEAD_DIM).permute(0, 2, 1, 3).reshape(n * h, T, HEAD_DIM)
         k = self.k(x).reshape(n, T, h, HEAD_DIM).permute(0, 2, 3, 1).reshape(n * h, HEAD_DIM, T)
         v = self.v(x).reshape(n, T, h, HEAD_DIM).permute(0, 2, 1, 3).reshape(n * h, T, HEAD_DIM)
         y = torch.bmm(_softmax(torch.bmm(q, k), self.ones), v)
         return y.reshape(n, h, T, HEAD_DIM).permute(0, 2, 1, 3).reshape(n * T, C) + x
 
-    def _sliced(self, x: Tensor) -> Tensor:
+    def _by_head(self, x: Tensor) -> Tensor:
         """Attention of (B n T, C), head by head (principle 9)."""
-        h, shape = self.heads, (self.count, self.tokens, x.shape[1])
-        queries = _pieces(self.q(x).reshape(shape), h, 2)
-        keys = [k.transpose(1, 2) for k in _pieces(self.k(x).reshape(shape), h, 2)]
-        values = _pieces(self.v(x).reshape(shape), h, 2)
-        scores = _joined([torch.bmm(q, k) for q, k in zip(queries, keys, strict=True)], 0)
-        weights = _pieces(_softmax(scores, self.ones), h, 0)
-        mixed = _joined([torch.bmm(a, v) for a, v in zip(weights, values, strict=True)], 2)
-        return mixed.reshape(x.shape)
+        shape = (self.count, self.tokens, HEAD_DIM)
+        queries, keys, values = (
+            [linear(x).reshape(shape) for linear in cast(nn.ModuleList, linears)]
+            for linears in (self.q, self.k, self.v)
+        )
+        scores = _joined([_product(q, k) for q, k in zip(queries, keys, strict=True)], 0)
+        weights = _pieces(_softmax(scores, self.ones), self.heads, 0)
+        mixed = [torch.bmm(a, v) for a, v in zip(weights, values, strict=True)]
+        return _joined(mixed, 2).reshape(x.shape)
 
 
 class PSA(nn.Module):
@@ -261,10 +287,11 @@ class PSA(nn.Module):
         self.norm = LayerNorm(attn.win_tokens_norm, options)
         weights, biases = attn.PSA_qk.weight.split(dim), attn.PSA_qk.bias.split(dim)
         scale = HEAD_DIM**-0.5
-        self.q = _linear(weights[0] * scale, biases[0] * scale)
-        self.k = _linear(weights[1], biases[1])
+        self.own_linears = options.heads == "linears"
+        make = _head_linears if self.own_linears else _linear
+        self.q = make(weights[0] * scale, biases[0] * scale)
+        self.k = make(weights[1], biases[1])
         self.ones = _ones(windows, options)
-        self.sliced = options.heads == "sliced"
         self.identity = nn.Buffer(torch.eye(windows)[None])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -273,8 +300,8 @@ class PSA(nn.Module):
         x = x.reshape(B * n, -1, C)
         M = x.shape[1] - 1
         tokens = F.gelu(self.norm(x[:, :1].reshape(B * n, C)))
-        if self.sliced:
-            return self._sliced(tokens, x[:, 1:])
+        if self.own_linears:
+            return self._by_head(tokens, x[:, 1:])
         q = self.q(tokens).reshape(B, n, h, HEAD_DIM).permute(0, 2, 1, 3)
         k = self.k(tokens).reshape(B, n, h, HEAD_DIM).permute(0, 2, 3, 1)
         attention = torch.bmm(q.reshape(B * h, n, HEAD_DIM), k.reshape(B * h, HEAD_DIM, n))
@@ -291,16 +318,18 @@ class PSA(nn.Module):
             mixed = mixed.reshape(B * n, h, M, HEAD_DIM).permute(0, 2, 1, 3)
         return mixed.reshape(B * n * M, C)
 
-    def _sliced(self, tokens: Tensor, x: Tensor) -> Tensor:
+    def _by_head(self, tokens: Tensor, x: Tensor) -> Tensor:
         """Mix (B n, M, C) by (B n, C) tokens, head by head (principle 9)."""
-        B, n, h, M, C = self.batch, self.windows, self.heads, x.shape[1], x.shape[2]
-        queries = _pieces(self.q(tokens).reshape(B, n, C), h, 2)
-        keys = [k.transpose(1, 2) for k in _pieces(self.k(tokens).reshape(B, n, C), h, 2)]
-        scores = _joined([torch.bmm(q, k) for q, k in zip(queries, keys, strict=True)], 0)
+        B, n, h, M = self.batch, self.windows, self.heads, x.shape[1]
+        queries, keys = (
+            [linear(tokens).reshape(B, n, HEAD_DIM) for linear in cast(nn.ModuleList, linears)]
+            for linears in (self.q, self.k)
+        )
+        scores = _joined([_product(q, k) for q, k in zip(queries, keys, strict=True)], 0)
         weights = _pieces(_softmax(scores, self.ones) + self.identity, h, 0)
-        values = (v.reshape(B, n, M * HEAD_DIM) for v in _pieces(x, h, 2))
+        values = [v.reshape(B, n, M * HEAD_DIM) for v in _pieces(x, h, 2)]
         mixed = [torch.bmm(a, v) for a, v in zip(weights, values, strict=True)]
-        return _joined([y.reshape(B * n, M, HEAD_DIM) for y in mixed], 2).reshape(B * n * M, C)
+        return _joined([y.reshape(B * n, M, HEAD_DIM) for y in mixed], 2).reshape(B * n * M, -1)
 
 
 class MLP(nn.Module):
@@ -323,6 +352,7 @@ class Block(nn.Module):
     def __init__(self, block: SepViTBlock, batch: int, options: EdgeOptions) -> None:
         super().__init__()
         self.groups, self.ws, self.batch = block.side // block.ws, block.ws, batch
+        self.by_row = options.windows == "by-row"
         self.dsa = DSA(block, batch, options)
         self.psa = PSA(block.attn, batch, self.groups**2, options) if block.separable else None
         self.proj = block.attn.proj
@@ -332,9 +362,10 @@ class Block(nn.Module):
         """Swap the two inner axes of (B groups, first, second, ws C): cuts and joins windows."""
         if self.groups == 1:
             return x
-        C = x.shape[1]
-        x = x.reshape(self.batch * self.groups, first, second, self.ws * C)
-        return x.permute(0, 2, 1, 3).reshape(-1, C)
+        C, rows = x.shape[1], self.batch * self.groups
+        x = x.reshape(rows, first, second, self.ws * C)
+        pieces = _pieces(x, rows, 0) if self.by_row else [x]
+        return _joined([piece.permute(0, 2, 1, 3) for piece in pieces], 0).reshape(-1, C)
 
     def forward(self, x: Tensor, taps: dict[str, Tensor] | None, name: str) -> Tensor:
         """(rows, C) -> (rows, C); with `taps`, the parts' outputs are put into it."""
@@ -391,7 +422,7 @@ class Head(nn.Module):
 
     def __init__(self, model: SepViT, batch: int, options: EdgeOptions) -> None:
         super().__init__()
-        self.batch, self.side, self.linear = batch, model.sides[-1], options.layer_norm == "linear"
+        self.batch, self.side, self.linear = batch, model.sides[-1], options.layer_norm != "native"
         self.norm = LayerNorm(model.norm, options, affine=False)
         self.classifier = _fold_affine(model.norm, model.head)
 

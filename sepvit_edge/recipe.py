@@ -32,10 +32,11 @@ class EdgeSwitches(Strict):
     """The switches of the edge form (`sepvit_edge.edge.EdgeOptions`)."""
 
     input: Literal["uint8-nhwc", "float32-nchw"] = "uint8-nhwc"
-    layer_norm: Literal["native", "linear"] = "native"
+    layer_norm: Literal["native", "linear", "lookup"] = "native"
     classifier: Literal["int8", "float"] = "int8"
     softmax: Literal["native", "linear"] = "native"
-    heads: Literal["permuted", "sliced"] = "permuted"
+    heads: Literal["permuted", "linears"] = "permuted"
+    windows: Literal["at-once", "by-row"] = "at-once"
 
 
 class PlacementBudget(Strict):

@@ -11,8 +11,7 @@ An NPU without floating point (Ethos-U) needs the rest too:
 - What only moves values (views, permutations, slices, concatenations, the maximum) keeps the grid
   of what it moves, so that it costs no rounding.
 
-The edge form has to be written in single operations for that: `layer_norm` and `softmax` are
-`"linear"` (principle 8).
+The edge form has to be written in single operations for that (principle 8).
 """
 
 from __future__ import annotations
@@ -202,10 +201,11 @@ def calibrate_full(
     """
     if len(data) == 0 or images < 1:
         raise SepViTError("calibration needs at least one image")
-    if (options.input, options.layer_norm, options.softmax) != ("uint8-nhwc", "linear", "linear"):
+    whole = "native" in (options.layer_norm, options.softmax)
+    if whole or options.input != "uint8-nhwc":
         raise SepViTError(
             "full int8 quantises uint8 pixels and single operations: the recipe needs [edge] "
-            'input = "uint8-nhwc", layer_norm = "linear" and softmax = "linear"'
+            'input = "uint8-nhwc", layer_norm = "lookup" and softmax = "linear"'
         )
     pixels, digest = calibration_pixels(model, data, images)
     program = trace(EdgeModel(model, _BATCH, options))
