@@ -62,6 +62,9 @@ class Runtime:
 # By target, which is also the name of the backend's file, with "_" for "-".
 BACKENDS = {
     "coreml": Runtime("coremltools", "9.0", "9.1"),
+    "ethos-u": Runtime(
+        "executorch", "1.4.1", "1.5", tools=("ethos-u-vela", "tosa-tools"), npu=True
+    ),
     "executorch": Runtime("executorch", "1.4.1", "1.5"),
     "executorch-coreml": Runtime(
         "executorch", "1.4.1", "1.5", extra="executorch,coreml", tools=("coremltools",), npu=True

@@ -1,0 +1,477 @@
+"""Arm Ethos-U through ExecuTorch's Arm backend and Vela: model.pte, and model.tosa beside it.
+
+ExecuTorch turns the quantised program into TOSA, the instruction set that Arm's NPUs are specified
+in, and Vela compiles that for one of them. No Ethos-U is needed for either. model.tosa is not for
+the device: Arm's reference model of TOSA runs it, which is how a package is checked.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import re
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Literal
+from unittest.mock import patch
+
+import ethosu  # noqa: F401  (runs in a process; imported so that its absence is noticed early)
+import executorch  # noqa: F401  (its parts, which take seconds, are imported where they are used)
+import numpy as np
+import torch
+import tosa_reference_model  # noqa: F401  (likewise)
+from torch.export import ExportedProgram
+
+from ..errors import SepViTError
+from ..graph import macs_by_operation, part_of
+from ..package import Estimate, Manifest, OutsideOp, PlacedOps, Placement, Verification
+from ..recipe import Strict
+from . import Lowering, OpTiming
+from .cache import cached, cached_arrays
+
+if TYPE_CHECKING:
+    from torch.fx import Node
+
+TARGET = "ethos-u"
+MODEL, TOSA = "model.pte", "model.tosa"
+_PLACEMENT = "placement.json"
+_TOOLS = ("executorch", "ethos-u-vela", "tosa-tools")
+# Calls in a lowered program that run no kernel of their own.
+_NO_WORK = frozenset({"alloc", "executorch_call_delegate", "getitem", "view"})
+# The Arm backend's passes for operations that no edge model has.
+_IDLE_PASSES = (
+    "DecomposeAdaptiveMaxPool2dPass",
+    "DecomposeGeluPass",
+    "DecomposeGroupedConvPass",
+    "DecomposeStridedSliceCopyPass",
+    "InsertDataLayoutCastsPass",
+    "InsertDynamicPaddingPass",
+    "PromoteBoolOperandsPass",
+    "RemoveGetItemPass",
+    "RewriteHighRankSingletonPermutePass",
+    "SymbolicToTosaShapesPass",
+)
+
+
+class Options(Strict):
+    """The recipe's options.
+
+    Attributes
+    ----------
+    accelerator : str
+        The NPU and its multiply-accumulates a cycle.
+    memory_mode : str
+        Where Vela puts what: ``"Sram_Only"``, everything in SRAM; ``"Shared_Sram"``, weights in
+        flash or DRAM; ``"Dedicated_Sram"``, activations there too and the SRAM as a cache.
+    system_config : str
+        Clock and bandwidths that Vela assumes, by their name in its ``Arm/vela.ini``; the Arm
+        backend's choice for the NPU unless given.
+    """
+
+    accelerator: Literal[
+        "ethos-u55-32",
+        "ethos-u55-64",
+        "ethos-u55-128",
+        "ethos-u55-256",
+        "ethos-u65-256",
+        "ethos-u65-512",
+        "ethos-u85-128",
+        "ethos-u85-256",
+        "ethos-u85-512",
+        "ethos-u85-1024",
+        "ethos-u85-2048",
+    ] = "ethos-u85-256"
+    memory_mode: Literal[
+        "Sram_Only", "Shared_Sram", "Dedicated_Sram", "Dedicated_Sram_384KB", "Dedicated_Sram_512KB"
+    ] = "Sram_Only"
+    system_config: str = ""
+
+
+class EthosUBackend:
+    """The backend; see `sepvit_edge.backends.Backend`."""
+
+    target = TARGET
+
+    def lower(self, job: Lowering, folder: Path) -> Placement:
+        """Lower to one TOSA graph and compile it; minutes, so the result is cached.
+
+        Raises
+        ------
+        SepViTError
+            If the tool chain refuses the model; the sentence names the block where it tells one.
+        """
+        options = job.recipe.options_as(Options)
+        if job.recipe.quantization.scheme != "full":
+            raise SepViTError(
+                'Ethos-U computes integers only: the recipe needs [quantization] scheme = "full"'
+            )
+
+        def make(made: Path) -> None:
+            (made / _PLACEMENT).write_text(_lower(job, options, made).model_dump_json())
+
+        key = {"tools": _versions(), "options": options.model_dump(), "form": 1}
+        cached(folder, make, key | {"program": _content(job.program)})
+        text = (folder / _PLACEMENT).read_text(encoding="utf-8")
+        (folder / _PLACEMENT).unlink()
+        return Placement.model_validate_json(text)
+
+    def open(self, folder: Path, manifest: Manifest, threads: int | None) -> EthosUSession:
+        """Load into TOSA's reference model, which has one thread."""
+        return EthosUSession(folder, manifest.input.shape)
+
+    def verification(self) -> Verification:
+        """TOSA's reference model computes what Arm specifies for the NPU, integer by integer."""
+        return "reference model"
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in _TOOLS}
+
+
+def _content(program: ExportedProgram) -> dict[str, object]:
+    """Everything that a lowering depends on: operations, shapes, constants."""
+    nodes = [[n.name, str(n.target), str(n.args), str(n.kwargs)] for n in program.graph.nodes]
+    constants = {name: value.detach().numpy() for name, value in program.state_dict.items()}
+    return {"nodes": nodes, "constants": constants}
+
+
+def _lower(job: Lowering, options: Options, folder: Path) -> Placement:
+    with _quiet(), _few_passes(), _compiling(options) as compiled:
+        import executorch.kernels.quantized  # noqa: F401  (the kernel that makes logits float)
+        from executorch.backends.arm.ethosu import EthosUPartitioner
+        from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge
+
+        config = EdgeCompileConfig(
+            preserve_ops=[torch.ops.aten.linear.default],
+            _check_ir_validity=False,
+        )
+        _mark_quantized(job.program)
+        try:
+            edge = to_edge(job.program, compile_config=config)
+            edge = edge.to_backend(EthosUPartitioner(_specification(options)))
+            program = edge.to_executorch(ExecutorchBackendConfig(extract_delegate_segments=False))
+        except SepViTError:
+            raise
+        except Exception as error:  # of some hundred passes, each with errors of its own
+            raise SepViTError(
+                f"ExecuTorch's Arm backend cannot lower the model{_where(str(error))}: "
+                f"{_first_line(error)}"
+            ) from error
+    lowered = program.exported_program()
+    if len(compiled) != 1:
+        outside = [f"{node.name} ({_kind(node)})" for node in _operations(lowered)]
+        raise SepViTError(
+            f"the model became {len(compiled)} delegates for {options.accelerator}, and only one "
+            f"can be checked; outside are {', '.join(outside[:5])}"
+        )
+    tosa, summary = compiled[0]
+    (folder / MODEL).write_bytes(program.buffer)
+    (folder / TOSA).write_bytes(tosa)
+    return _placement(lowered, job, options, summary)
+
+
+@contextmanager
+def _few_passes() -> Iterator[None]:
+    """Leave out passes for what no edge model has: each of them interprets the whole graph.
+
+    The graph that reaches Vela is the same (a test compares them), in a third of the time.
+    """
+    from executorch.backends.arm import _passes
+    from executorch.exir.program import _program
+
+    with ExitStack() as stack:
+        # The program was decomposed when it was traced.
+        same = patch.object(ExportedProgram, "run_decompositions", lambda self, *_, **__: self)
+        stack.enter_context(same)
+        stack.enter_context(patch.object(_program, "_get_aten_to_edge_passes", lambda *_: ([], [])))
+        for name in _IDLE_PASSES:
+            idle = patch.object(getattr(_passes, name), "should_run_pass", lambda *_: False)
+            stack.enter_context(idle)
+        yield
+
+
+def _mark_quantized(program: ExportedProgram) -> None:
+    """Say of every operation that its grids are meant; the Arm backend takes no others."""
+    for node in program.graph.nodes:
+        if node.op == "call_function" and not _is_conversion(node):
+            node.meta["custom"] = {"_arm_annotation_info": {"quantized": True}}
+
+
+def _is_conversion(node: Node) -> bool:
+    return "quantize" in str(getattr(node.target, "__name__", node.target))
+
+
+def _specification(options: Options) -> Any:
+    """The Arm backend's description of the NPU, with Vela's flags in it."""
+    from executorch.backends.arm.ethosu import EthosUCompileSpec
+
+    return EthosUCompileSpec(
+        target=options.accelerator,
+        memory_mode=options.memory_mode,
+        system_config=options.system_config or None,
+    )
+
+
+def _run_vela(arguments: list[str], options: Options) -> None:
+    """Run Vela's command in a process: it prints, and keeps state from one call to the next."""
+    call = "from ethosu.vela.vela import main; main()"
+    command = [sys.executable, "-c", call, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()
+        raise SepViTError(
+            f"Vela cannot compile the model for {options.accelerator} with "
+            f"{options.memory_mode}{_where(done.stdout + done.stderr)}: {said[-1]}"
+        )
+
+
+def _summary(folder: Path) -> dict[str, str]:
+    """The one line of the summary that Vela writes into its output folder."""
+    (path,) = folder.glob("*_summary_*.csv")
+    (row,) = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+    return row
+
+
+def compile_tosa(tosa: bytes, options: Options) -> dict[str, str]:
+    """Compile a TOSA graph and return Vela's summary of it, by its column names.
+
+    Raises
+    ------
+    SepViTError
+        With Vela's reason, if it refuses.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        graph, output = Path(scratch, "graph.tosa"), Path(scratch, "output")
+        graph.write_bytes(tosa)
+        flags = _specification(options).compiler_flags
+        _run_vela([*flags, f"--output-dir={output}", str(graph)], options)
+        return _summary(output)
+
+
+@contextmanager
+def _compiling(options: Options) -> Iterator[list[tuple[bytes, dict[str, str]]]]:
+    """Keep each TOSA graph that the Arm backend gives to Vela, with Vela's summary."""
+    from executorch.backends.arm import arm_vela
+    from executorch.backends.arm.ethosu import backend
+
+    kept: list[tuple[bytes, dict[str, str]]] = []
+    pack = arm_vela.vela_compile  # compiles, and packs the result for the device's runtime
+
+    def keep(tosa: bytes, flags: list[str], **_: object) -> bytes:
+        with tempfile.TemporaryDirectory() as scratch:
+            binary: bytes = pack(tosa, list(flags), intermediate_path=scratch)
+            kept.append((tosa, _summary(Path(scratch, "output"))))
+        return binary
+
+    vela = SimpleNamespace(main=lambda arguments: _run_vela(arguments, options))
+    with patch.object(arm_vela, "vela", vela), patch.object(backend, "vela_compile", keep):
+        yield kept
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the tool chain's notices about its own code off the terminal."""
+    root, placeholder = logging.getLogger(), logging.NullHandler()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        root.addHandler(placeholder)  # or executorch's import would configure logging for everyone
+        try:
+            yield
+        finally:
+            root.removeHandler(placeholder)
+
+
+def _where(text: str) -> str:
+    """`` in stages.2.blocks.4.psa``, where a message names an operation of ours."""
+    for word in re.findall(r"(?:stages_\d|head_|input_)\w*", text):
+        part = part_of(word)
+        if part is not None:
+            return f" in {part}"
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _kind(node: Node) -> str:
+    """``aten.linear.default`` and ``linear.out`` are both ``linear``."""
+    names = str(getattr(node.target, "__name__", node.target)).split(".")
+    return names[-2] if len(names) > 1 else names[0]
+
+
+def _operations(program: ExportedProgram) -> list[Node]:
+    nodes = (node for node in program.graph.nodes if node.op == "call_function")
+    return [node for node in nodes if _kind(node) not in _NO_WORK]
+
+
+def _origin(node: Node, names: set[str]) -> str:
+    """Name of the job's node that a lowered node came from, by torch's record; else its own."""
+    sources = list(node.meta.get("from_node", ()))
+    while sources:
+        source = sources.pop()
+        if source.name in names:
+            return str(source.name)
+        sources += source.from_node
+    return node.name
+
+
+def _placement(
+    program: ExportedProgram, job: Lowering, options: Options, summary: dict[str, str]
+) -> Placement:
+    """Read the lowered program back: the delegate's operations before they became TOSA."""
+    names = {node.name for node in job.program.graph.nodes if node.op == "call_function"}
+    delegates = [
+        getattr(program.graph_module, n.target) for n in program.graph.nodes if n.op == "get_attr"
+    ]
+    inside = [
+        node
+        for delegate in delegates
+        for node in _operations(delegate.original_module)
+        if not _is_conversion(node)
+    ]
+    outside = _operations(program)
+    macs = macs_by_operation(job.program)
+    total = sum(macs.values())
+    placed = []
+    for where, nodes in ((options.accelerator, inside), ("portable kernels", outside)):
+        if nodes:
+            share = sum(macs.pop(_origin(node, names), 0) for node in nodes) / total
+            placed.append(
+                PlacedOps(
+                    where=where,
+                    precision="int8" if nodes is inside else "fp32",
+                    accelerated=nodes is inside,
+                    ops=len(nodes),
+                    macs_share=round(share, 4),
+                    kinds=dict(sorted(Counter(map(_kind, nodes)).items())),
+                )
+            )
+    return Placement(
+        device=options.accelerator,
+        placed=placed,
+        outside=tuple(_outside(node, names) for node in outside),
+        macs_unattributed=round(sum(macs.values()) / total, 4),
+        estimates=_estimates(options, summary),
+    )
+
+
+def _outside(node: Node, names: set[str]) -> OutsideOp:
+    name, kind = _origin(node, names), _kind(node)
+    reason = (
+        "the application's numbers are float, the NPU's are integers"
+        if "quantize" in kind
+        else f"the NPU has no {kind}"
+    )
+    return OutsideOp(name=name, kind=kind, part=part_of(name), reason=reason)
+
+
+def _estimates(options: Options, summary: dict[str, str]) -> tuple[Estimate, ...]:
+    """Take what Vela expects from its summary, which has kilobytes and seconds."""
+    source = (
+        f"Vela {version('ethos-u-vela')} for {options.accelerator}, "
+        f"{summary['system_config']}, {summary['memory_mode']}"
+    )
+    flash = float(summary["off_chip_flash_memory_used"]) + float(
+        summary["on_chip_flash_memory_used"]
+    )
+    values = (
+        ("latency", float(summary["inference_time"]) * 1e3, "ms"),
+        ("cycles", float(summary["cycles_total"]), "cycles"),
+        ("SRAM", float(summary["sram_memory_used"]) / 1024, "MiB"),
+        ("DRAM", float(summary["dram_memory_used"]) / 1024, "MiB"),
+        ("flash", flash / 1024, "MiB"),
+    )
+    return tuple(
+        Estimate(what=what, value=float(f"{value:.4g}"), unit=unit, source=source)
+        for what, value, unit in values
+    )
+
+
+class EthosUSession:
+    """A package in TOSA's reference model; see `sepvit_edge.backends.Session`.
+
+    The delegate's integers come from the reference model, what is left to do outside of it from
+    the program: its dequantisation of the outputs.
+    """
+
+    def __init__(self, folder: Path, shape: list[int]) -> None:
+        self._shape, self._tosa = tuple(shape), (folder / TOSA).read_bytes()
+        self._grids = _output_grids((folder / MODEL).read_bytes())
+
+    def run(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """Run one batch; seconds, so the result is cached."""
+        if pixels.shape != self._shape or pixels.dtype != np.uint8:
+            raise SepViTError(
+                f"the package takes uint8 {self._shape}, not {pixels.dtype} {pixels.shape}"
+            )
+
+        def make() -> list[np.ndarray]:
+            return _run_reference_model(self._tosa, pixels)
+
+        key = {"tool": version("tosa-tools"), "model": self._tosa, "pixels": pixels}
+        integers = cached_arrays(make, key)
+        return [
+            ((values.astype(np.float32) - zero_point) * np.float32(scale))
+            for values, (scale, zero_point) in zip(integers, self._grids, strict=True)
+        ]
+
+    def profile(self, pixels: np.ndarray, runs: int) -> list[OpTiming]:
+        """Refuse: the reference model's times are not the NPU's."""
+        raise SepViTError("an Ethos-U cannot be timed here; the manifest has Vela's estimates")
+
+
+# In a process: the model writes to its standard streams by itself, and cannot be interrupted.
+_REFERENCE_MODEL = """
+import sys, numpy, tosa_reference_model as model
+graph, pixels, results = sys.argv[1:]
+outputs, status = model.run(open(graph, "rb").read(), [numpy.load(pixels)])
+if status != model.GraphStatus.TOSA_VALID:
+    sys.exit(f"the graph is {status.name}")
+numpy.savez(results, *outputs)
+"""
+
+
+def _run_reference_model(tosa: bytes, pixels: np.ndarray) -> list[np.ndarray]:
+    """Outputs of a TOSA graph, integers, for one batch of pixels."""
+    with tempfile.TemporaryDirectory() as scratch:
+        graph, inputs, results = (Path(scratch, name) for name in ("graph", "in.npy", "out.npz"))
+        graph.write_bytes(tosa)
+        np.save(inputs, pixels)
+        command = [sys.executable, "-c", _REFERENCE_MODEL, *map(str, (graph, inputs, results))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            said = (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()
+            raise SepViTError(f"TOSA's reference model cannot run the package: {said[-1]}")
+        with np.load(results) as outputs:
+            return [outputs[name] for name in outputs.files]
+
+
+def _output_grids(data: bytes) -> list[tuple[float, int]]:
+    """Scale and zero point of each output of a program's delegate, in the delegate's order."""
+    from executorch.exir._serialize._program import deserialize_pte_binary
+
+    program = deserialize_pte_binary(data).program
+    plan = program.execution_plan[0]
+    grids: dict[int, tuple[float, int]] = {}
+    delegate: list[int] = []
+    for instruction in plan.chains[0].instructions:
+        call = instruction.instr_args
+        if hasattr(call, "delegate_index"):
+            delegate = call.args
+        elif "dequantize_per_tensor" in plan.operators[call.op_index].name:
+            source, scale, zero_point = call.args[:3]
+            value = lambda index: plan.values[index].val  # noqa: E731
+            grids[source] = (value(scale).double_val, value(zero_point).int_val)
+    return [grids[index] for index in delegate if index in grids]
+
+
+backend = EthosUBackend()
