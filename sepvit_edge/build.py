@@ -145,7 +145,7 @@ def export_package(
             _refuse_calibrated(data, calibration or default_calibration(model))
     step("computing the edge form")
     edge = EdgeModel(model, batch, EdgeOptions(**recipe.edge.model_dump()))
-    job = lowering(model, edge, recipe, quantization)
+    job = replace(lowering(model, edge, recipe, quantization), step=step)
     with replacing(destination, force) as folder:
         step(f"lowering to {backend.target}")
         placement = backend.lower(job, folder)

@@ -7,6 +7,7 @@ Adding a runtime is adding a file here, a line to `BACKENDS`, and a recipe in ex
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -137,6 +138,8 @@ class Lowering:
         Class names.
     model, input, quantization : ModelFacts, InputFacts, QuantizationFacts
         What the manifest will say, for runtimes whose files carry metadata.
+    step : callable
+        Told what a long compilation is at, for a progress display.
     """
 
     program: ExportedProgram
@@ -146,6 +149,7 @@ class Lowering:
     model: ModelFacts
     input: InputFacts
     quantization: QuantizationFacts | None = None
+    step: Callable[[str], None] = lambda _: None
 
 
 class Backend(Protocol):

@@ -125,7 +125,8 @@ class QualcommHTPBackend:
         if job.recipe.precision == "fp16":
             _keep_weights_normal(model)
         write_onnx(model, job, folder / MODEL)
-        for name in names:
+        for index, name in enumerate(names, 1):
+            job.step(f"compiling for {name} ({index} of {len(names)})")
             trace = _compile(folder, name)
             placement = _placement(trace, job, names)
             if placement.outside:  # nothing was compiled; the recipe's budget says so
