@@ -60,6 +60,9 @@ class Worker:
             status = process.wait()
             how = f"signal {-status}" if status < 0 else f"status {status}"
             raise WorkerError(f"its process ended with {how}", self._text()) from None
+        except KeyboardInterrupt:  # between question and answer
+            self.close()
+            raise
         if not good:
             raise WorkerError(answer, self._text())
         return answer
