@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 PROVIDER = "QNNExecutionProvider"
@@ -77,7 +78,8 @@ class Worker:
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._log):
             if stream is not None:
-                stream.close()
+                with suppress(BrokenPipeError):  # of what it was still to be asked
+                    stream.close()
 
     def __del__(self) -> None:
         if hasattr(self, "_process"):
