@@ -46,6 +46,14 @@ def main(
     bootstrap: Annotated[
         bool, typer.Option("--bootstrap", help="Install the runtime on the device, if needed.")
     ] = False,
+    binary: Annotated[
+        Path | None,
+        typer.Option(help="An executor_runner for the device (adb), in place of the app."),
+    ] = None,
+    etdump: Annotated[
+        Path | None,
+        typer.Option(help="Times of operations that ExecuTorch's event tracer wrote."),
+    ] = None,
     app_file: Annotated[
         Path | None, typer.Option(help="The document that an app exported, instead of measuring.")
     ] = None,
@@ -82,7 +90,7 @@ def main(
     from .errors import CheckFailed, SepViTError
     from .package import Package
     from .profiling.devices import load_device
-    from .profiling.measuring import check_budgets, measure_packages
+    from .profiling.measuring import check_budgets, measure_packages, with_etdump
 
     if table:
         from .profiling.results import load_all, markdown_table
@@ -94,13 +102,15 @@ def main(
         return
     name, facts = load_device(device)
     plan = _plan(
-        threads, sustained, cores, execution, max_start_temp, operations, repeat, bootstrap
+        threads, sustained, cores, execution, max_start_temp, operations, repeat, bootstrap, binary
     )
     if not packages and app_file is None:
         raise SepViTError("name a package; python -m sepvit_edge.export makes one")
     if save and facts.emulated:
         raise SepViTError("an emulated device has no times to keep; leave --save out")
     opened = [Package(path) for path in packages or []]
+    if etdump is not None and len(opened) != 1:
+        raise SepViTError("--etdump belongs to one package: name the one that it was recorded with")
     if app_file is not None:
         from .profiling.connections.app_file import read_app_file
 
@@ -108,6 +118,9 @@ def main(
     else:
         with steps() as step:
             profiles = measure_packages(opened, name, facts, plan, step)
+    if etdump is not None:
+        manifest = opened[0].manifest
+        profiles = [with_etdump(profile, manifest, etdump) for profile in profiles]
     budgets = check_budgets(profiles, facts.budgets)
     if save:
         from .profiling.results import save as keep
@@ -146,6 +159,7 @@ def _plan(
     operations: bool,
     repeat: int,
     bootstrap: bool,
+    binary: Path | None,
 ) -> Plan:
     from .errors import SepViTError
     from .profiling.measuring import Plan, seconds_of
@@ -165,6 +179,7 @@ def _plan(
         operations=operations,
         repeat=repeat,
         bootstrap=bootstrap,
+        binary=binary,
     )
 
 

@@ -2,11 +2,13 @@
 
 `FakeServer` speaks the protocol of adb's host server (the files OVERVIEW.TXT, SERVICES.TXT and
 SYNC.TXT of the Android platform). Behind it is no Android: a shell of this machine, whose /sdcard
-is a folder, and an `am` that stands for the app.
+and /data/local/tmp are folders, an `am` that stands for the app, and a program that takes the
+options of ExecuTorch's executor_runner and gives prepared answers.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,18 +16,27 @@ import socket
 import socketserver
 import struct
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import Runner
+from conftest import Runner, jittered
+from etdumps import write_dump
 from test_profile_document import MINIMAL
 
+import sepvit_edge
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.package import Package
-from sepvit_edge.profiling.devices import ADBConnection
+from sepvit_edge.profiling import runner
+from sepvit_edge.profiling.attribution import program_of
+from sepvit_edge.profiling.devices import ADBConnection, Device, Measuring
 from sepvit_edge.profiling.document import Profile
+from sepvit_edge.profiling.etdump import family_of
+from sepvit_edge.profiling.measuring import Plan, measure_packages
+from sepvit_edge.variants import VARIANTS, Variant
 
 pytest.importorskip("adbutils")
 from sepvit_edge.profiling.connections import adb as way
@@ -88,7 +99,7 @@ class Handler(socketserver.BaseRequestHandler):
         kind, _, command = service.partition(":")
         root = self.server.root
         environment = {"PATH": f"{root / 'bin'}:{os.environ['PATH']}", "ROOT": str(root)}
-        command = command.replace("/sdcard", str(root / "sdcard"))
+        command = self.server.local(command)
         done = subprocess.run(
             ["sh", "-c", command],
             env=environment,
@@ -103,11 +114,10 @@ class Handler(socketserver.BaseRequestHandler):
         self.request.sendall(struct.pack("<BIB", 3, 1, done.returncode))
 
     def sync(self) -> None:
-        root = self.server.root
         while True:
             order, size = self.take(4), struct.unpack("<I", self.take(4))[0]
             path = self.take(size).decode() if order != b"QUIT" else ""
-            local = Path(path.split(",")[0].replace("/sdcard", str(root / "sdcard")))
+            local = Path(self.server.local(path.split(",")[0]))
             if order == b"QUIT":
                 return
             if order == b"STAT":
@@ -140,6 +150,12 @@ class FakeServer(socketserver.ThreadingTCPServer):
         self.program("pm", f"[ $2 = {APP} ] && echo package:/x.apk")
         self.program("pidof", "[ -e $ROOT/running ] && echo 1")
         self.program("am", "echo Starting")
+
+    def local(self, text: str) -> str:
+        """Put the folders of this machine in the place of the device's."""
+        for path in ("/sdcard", "/data/local/tmp"):
+            text = text.replace(path, f"{self.root}{path}")
+        return text
 
     @property
     def port(self) -> int:
@@ -249,6 +265,148 @@ def test_what_goes_wrong_is_one_sentence(server: FakeServer, package_path: Path)
     fails("allow USB debugging")
     server.state = ""
     fails("one attached device is needed, there are 0")
+
+
+# Stands for executor_runner: finds the answer to an input among prepared ones.
+STAND_IN = """#!{python}
+import hashlib, json, pathlib, shutil, sys
+flags = dict(a.lstrip("-").split("=", 1) for a in sys.argv[1:])
+known = {known}
+for flag in flags:
+    if flag not in known:
+        sys.exit(f"ERROR: unknown command line flag '{{flag}}'")
+here = pathlib.Path({answers!r})
+with open(here / "asked", "a") as file:
+    file.write(json.dumps(flags) + chr(10))
+assert pathlib.Path(flags["model_path"]).is_file()
+answer = here / hashlib.sha256(pathlib.Path(flags["inputs"]).read_bytes()).hexdigest()
+if "output_file" in flags:
+    shutil.copy(answer, flags["output_file"] + "-0.bin")
+if "etdump_path" in flags:
+    shutil.copy(here / ("dump" + flags["num_executions"]), flags["etdump_path"])
+"""
+FLAGS = {"model_path", "inputs", "output_file", "num_executions", "cpu_threads", "etdump_path"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def mini_variant() -> Iterator[None]:
+    """Lite with one block a stage, which is lowered in a third of the time."""
+    VARIANTS["mini"] = Variant("mini", "SepViT-mini", 32, (1, 1, 1, 1), 0.1, 0.0)
+    yield
+    del VARIANTS["mini"]
+
+
+@pytest.fixture(scope="module")
+def executorch_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("executorch")
+    pytest.importorskip("pandas", reason="ExecuTorch's Inspector needs pandas")
+    output = tmp_path_factory.mktemp("executorch") / "mini"
+    sepvit_edge.export_package(jittered("mini"), "executorch", output=output, images=2)
+    return output
+
+
+@pytest.fixture
+def binary(executorch_package: Path, tmp_path: Path) -> Path:
+    """A stand-in whose answers are the package's own, and whose dumps have its operators."""
+    answers = tmp_path / "answers"
+    answers.mkdir()
+    package = Package(executorch_package)
+    golden = package.golden()
+    for pixels, logits in zip(golden["pixels"], golden["package_logits"], strict=True):
+        data = runner.as_input(pixels[None], {"layout": "NCHW", "dtype": "float32"}).tobytes()
+        (answers / hashlib.sha256(data).hexdigest()).write_bytes(logits.tobytes())
+    operators = [(PRODUCTS[family], 1000) for family in families(package)]
+    write_dump(answers / "dump1", operators, runs=1)
+    write_dump(answers / "dump70", operators, runs=70)
+    path = tmp_path / "my_executor_runner"
+    path.write_text(STAND_IN.format(python=sys.executable, known=FLAGS, answers=str(answers)))
+    return path
+
+
+PRODUCTS = {
+    "linear": "Fully Connected (NC, F32) GEMM",
+    "convolution": "Convolution (NHWC, F32) IGEMM",
+    "product": "Batch Matrix Multiply (NC, F32) GEMM",
+    "softmax": "Softmax (NC, F32)",
+}
+
+
+def families(package: Package) -> list[str]:
+    """Kinds of a package's products in the order of the graph."""
+    found = [family_of(node) for node in program_of(package.manifest).graph.nodes]
+    return [family for family in found if family in PRODUCTS]
+
+
+def by_binary(server: FakeServer, package: Path, binary: Path, threads: int | None = 3) -> Profile:
+    device = Device(description="", connection=server.connection(), measuring=Measuring(runs=50))
+    plan = Plan(threads=(threads,), binary=binary)
+    (profile,) = measure_packages([Package(package)], "pixel-8", device, plan)
+    return profile
+
+
+def test_a_program_of_the_user_measures_in_place_of_the_app(
+    server: FakeServer, executorch_package: Path, binary: Path
+) -> None:
+    server.program("getprop", 'case $1 in *model) echo "Pixel 8";; *release) echo 15;; esac')
+    server.program("nproc", "echo 9")
+    profile = by_binary(server, executorch_package, binary)
+    assert profile.complete and profile.producer.name == "executor-runner"
+    assert (profile.device.name, profile.device.model) == ("pixel-8", "Pixel 8")
+    assert (profile.device.os_version, profile.device.logical_cores) == ("15", 9)
+    assert profile.golden is not None and profile.golden.images == 6
+    assert profile.golden.sqnr_db is None, "the answers are the package's own, bit for bit"
+    # Run number i, from 1, takes i us more than the operators; 20 runs warm up.
+    assert profile.latency is not None and profile.method is not None
+    products = len(families(Package(executorch_package)))
+    assert profile.method.warmup_runs == 20
+    assert profile.latency.runs_ms == pytest.approx([(products + i) / 1e3 for i in range(21, 71)])
+    assert profile.attribution is not None
+    assert sum(p.time_us for p in profile.attribution.parts) == pytest.approx(products)
+    macs = Package(executorch_package).manifest.model.macs
+    assert sum(part.macs for part in profile.attribution.parts) == macs
+    asked = [json.loads(line) for line in (binary.parent / "answers" / "asked").open()]
+    assert [flags["num_executions"] for flags in asked] == ["1"] * 6 + ["70"]
+    assert {flags["cpu_threads"] for flags in asked} == {"3"}
+    # What is there is not copied again.
+    server.pushed.clear()
+    by_binary(server, executorch_package, binary, None)
+    assert set(server.pushed) == {"in"}
+
+
+def test_a_program_that_computes_something_else_is_not_timed(
+    server: FakeServer, executorch_package: Path, binary: Path
+) -> None:
+    for file in (binary.parent / "answers").iterdir():
+        if len(file.name) == 64:
+            logits = np.frombuffer(file.read_bytes(), np.float32)
+            file.write_bytes((logits * 1.01).tobytes())  # 40 dB
+    profile = by_binary(server, executorch_package, binary)
+    assert not profile.complete and profile.latency is None
+    assert profile.golden is not None and profile.golden.sqnr_db == pytest.approx(40, abs=0.1)
+    assert "not timed" in (profile.incomplete_reason or "")
+
+
+def test_what_a_program_cannot_do_is_one_sentence(
+    server: FakeServer,
+    executorch_package: Path,
+    binary: Path,
+    package_path: Path,
+    run_command: Runner,
+) -> None:
+    def fails(message: str, package: Path = executorch_package, program: Path = binary) -> None:
+        with pytest.raises(SepViTError, match=message) as caught:
+            by_binary(server, package, program)
+        assert "\n" not in str(caught.value)
+
+    fails("is for openvino", package=package_path)
+    fails("there is no program", program=binary.with_name("none"))
+    text = binary.read_text()
+    binary.write_text(text.replace("'etdump_path'", "'unknown'"))
+    fails("has no event tracer")
+    binary.write_text("#!/bin/sh\necho it crashed; exit 139\n")
+    fails("the device cannot run my_executor_runner: it crashed")
+    done = run_command("profile", executorch_package, "--binary", binary, "--device", "local")
+    assert done.status == 2 and "--binary is for devices that are reached by adb" in done.err
 
 
 @pytest.mark.skipif(shutil.which("adb") is None, reason="there is no adb; run: apt-get install adb")

@@ -18,6 +18,7 @@ from ..build import seeded
 from ..edge import EdgeModel, EdgeOptions
 from ..graph import macs_by_operation, part_of, trace
 from ..package import Manifest
+from ..quantize.scheme import apply_quantization, uncalibrated
 from ..recipe import Precision
 from .document import AttributedPart, Attribution, Operation, Operations
 
@@ -46,12 +47,19 @@ class Work:
 
 
 def program_of(manifest: Manifest) -> ExportedProgram:
-    """Trace a twin of a package's network: random weights, the same shapes and names."""
+    """Trace a twin of a package's network: random weights, the same shapes and names.
+
+    An int8 package's twin has the same layers in int8, on scales of no calibration.
+    """
     model = manifest.model
     labels = tuple(str(i) for i in range(model.num_classes))
     twin = seeded(model.variant, model.num_classes, model.image_size, labels)
     options = EdgeOptions(**manifest.recipe.edge.model_dump())
-    return trace(EdgeModel(twin, manifest.input.shape[0], options))
+    edge = EdgeModel(twin, manifest.input.shape[0], options)
+    if manifest.quantization is not None:
+        floats = {layer.name: layer.reason for layer in manifest.quantization.float_layers}
+        apply_quantization(edge, uncalibrated(edge, floats))
+    return trace(edge)
 
 
 def work_by_part(program: ExportedProgram, precision: Precision) -> dict[str, Work]:

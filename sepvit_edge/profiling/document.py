@@ -39,12 +39,13 @@ class Producer(Facts):
     Attributes
     ----------
     name : str
-        ``"runner"`` (`sepvit_edge/profiling/runner.py`), or the app.
+        ``"runner"`` (`sepvit_edge/profiling/runner.py`), the app, or ``"executor-runner"``: the
+        host, from what ExecuTorch's program of that name wrote.
     version : str
         Its own version.
     """
 
-    name: Literal["runner", "android-app", "ios-app", "web-app"]
+    name: Literal["runner", "executor-runner", "android-app", "ios-app", "web-app"]
     version: str
 
 

@@ -82,15 +82,17 @@ def make_kit(manifest: Manifest, cache: Path, step: Callable[[str], None]) -> Pa
     if (destination / "kit.json").is_file():
         return destination
     shutil.rmtree(destination, ignore_errors=True)
+    is_int8 = manifest.precision == "int8"
     with replacing(destination, force=False) as folder, warnings.catch_warnings():
         # torch 2.13 copies its own deprecated tree specs.
         warnings.simplefilter("ignore", FutureWarning)
         step("lowering the chain of products")
         content: dict[str, Any] = {"gemm": _lower_chain(manifest, folder), "parts": []}
-        if manifest.target == "executorch" and manifest.precision != "int8":
+        if manifest.target == "executorch":
+            weights = "in int8, on scales of no calibration" if is_int8 else "in float32"
             content["parts_method"] = (
                 "each part exported alone and timed in turn with the whole, less the time of a "
-                "program that does nothing; weights in float32"
+                f"program that does nothing; weights {weights}"
             )
             content["parts"] = _lower_parts(manifest, folder, step)
         (folder / "kit.json").write_text(json.dumps(content, indent=2))
@@ -225,8 +227,9 @@ def _take_weights(split: GraphModule, call: Node) -> None:
 
 
 def _lower_part(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> bytes:
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import EdgeCompileConfig, to_edge
+
+    from ..backends.executorch import partitioner
 
     config = EdgeCompileConfig(
         preserve_ops=[torch.ops.aten.linear.default], _check_ir_validity=False
@@ -235,7 +238,7 @@ def _lower_part(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> by
     disabled, logger.disabled = logger.disabled, True  # it logs what it refuses, and advertises
     try:
         edge = to_edge(_trace(module, inputs), compile_config=config)
-        buffer: bytes = edge.to_backend(XnnpackPartitioner()).to_executorch().buffer
+        buffer: bytes = edge.to_backend(partitioner()).to_executorch().buffer
     finally:
         logger.disabled = disabled
     return buffer

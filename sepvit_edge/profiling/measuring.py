@@ -36,6 +36,8 @@ class Plan:
         Measurements of each, in processes of their own.
     bootstrap : bool
         Make an environment with the runtime on the device.
+    binary : Path or None
+        An `executor_runner` for the device, in place of the app.
     """
 
     threads: tuple[int | None, ...] | None = None
@@ -46,6 +48,7 @@ class Plan:
     operations: bool = True
     repeat: int = 1
     bootstrap: bool = False
+    binary: Path | None = None
 
 
 def measure_packages(
@@ -88,21 +91,43 @@ def measure_packages(
             "by --app-file"
         )
     if isinstance(device.connection, ADBConnection):
-        from .connections.adb import measure_by_adb
-
         return [
-            measure_by_adb(
-                device.connection,
-                package,
-                name=name,
-                threads=count,
-                runs=device.measuring.runs,
-                sustained_s=plan.sustained_s,
-                step=step,
-            )
+            _by_adb(device.connection, package, name, count, device, plan, step)
             for package, count in wanted
         ]
+    if plan.binary is not None:
+        raise SepViTError(f"--binary is for devices that are reached by adb; {name} is not")
     return asyncio.run(_on_host(wanted, name, device, plan, step))
+
+
+def _by_adb(
+    connection: ADBConnection,
+    package: Package,
+    name: str,
+    threads: int | None,
+    device: Device,
+    plan: Plan,
+    step: Callable[[str], None],
+) -> Profile:
+    runs = device.measuring.runs
+    if plan.binary is None:
+        from .connections.adb import measure_by_adb
+
+        return measure_by_adb(
+            connection,
+            package,
+            name=name,
+            threads=threads,
+            runs=runs,
+            sustained_s=plan.sustained_s,
+            step=step,
+        )
+    from .connections.executor_runner import measure_by_executor_runner
+
+    profile = measure_by_executor_runner(
+        connection, package, plan.binary, name=name, threads=threads, runs=runs, step=step
+    )
+    return attributed(profile, package.manifest)
 
 
 async def _on_host(
@@ -168,6 +193,20 @@ def attributed(profile: Profile, manifest: Manifest) -> Profile:
 
     work = work_by_part(program_of(manifest), manifest.precision)
     return profile.model_copy(update={"attribution": attribute(profile.operations, work)})
+
+
+def with_etdump(profile: Profile, manifest: Manifest, path: Path) -> Profile:
+    """Attribute the times of an ETDump, which the same package gave elsewhere, to its parts.
+
+    Raises
+    ------
+    SepViTError
+        If it cannot be read, or is of another package.
+    """
+    from .etdump import operations_of, read_etdump
+
+    operations = operations_of(read_etdump(path), manifest)
+    return attributed(profile.model_copy(update={"operations": operations}), manifest)
 
 
 def seconds_of(text: str) -> float:

@@ -1,6 +1,7 @@
 """An Android device: the package goes there by adb, the app measures, its document comes back.
 
-apps/README.md, "The benchmark from a computer", is the agreement between the two.
+apps/README.md, "The benchmark from a computer", is the agreement between the two. In place of the
+app a program that the user built can measure: `executor_runner`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 import shlex
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -63,13 +64,7 @@ def measure_by_adb(
     SepViTError
         If there is no such device, no app, or the app gave up; the sentence says why.
     """
-    with _sentences(connection):
-        client = adbutils.AdbClient(
-            host=connection.server_host,
-            port=connection.server_port,
-            socket_timeout=connection.timeout_s,
-        )
-        device = _Device(client.device(_choose(client, connection)), connection)
+    with open_device(connection) as device:
         step("looking for the app")
         if not device.run(f"pm path {connection.app}", check=False):
             raise SepViTError(
@@ -80,7 +75,7 @@ def measure_by_adb(
         if not re.fullmatch(r"[\w.-]+", folder):
             raise SepViTError(f"the package's folder {folder!r} has a name that no app takes")
         step("copying what the device lacks")
-        device.place(package, f"{files}/packages/{folder}")
+        device.place(package_files(package), f"{files}/packages/{folder}")
         command = [
             *("am", "start", "-W", "-S", "-n", f"{connection.app}/{connection.activity}"),
             *("-a", connection.action, "--es", "package", folder, "--es", "output", _OUTPUT),
@@ -98,6 +93,25 @@ def measure_by_adb(
     if isinstance(document.get("device"), dict):
         document["device"]["name"] = name  # the model's name stays in `model`
     return read_profile(document, "the app")
+
+
+@contextmanager
+def open_device(connection: ADBConnection) -> Iterator[AndroidDevice]:
+    """Find the device; what goes wrong while the block runs becomes a sentence."""
+    with _sentences(connection):
+        client = adbutils.AdbClient(
+            host=connection.server_host,
+            port=connection.server_port,
+            socket_timeout=connection.timeout_s,
+        )
+        yield AndroidDevice(client.device(_choose(client, connection)), connection)
+
+
+def package_files(package: Package) -> dict[str, Path]:
+    """Files of a package by the names that they get on a device."""
+    paths = [package.path / MANIFEST]
+    paths += [package.path / file.path for file in package.manifest.files]
+    return {path.name: path for path in paths}
 
 
 def _choose(client: adbutils.AdbClient, connection: ADBConnection) -> str:
@@ -121,35 +135,35 @@ def _choose(client: adbutils.AdbClient, connection: ADBConnection) -> str:
     return serial
 
 
-class _Device:
+class AndroidDevice:
     """Commands and files of one device."""
 
     def __init__(self, device: adbutils.AdbDevice, connection: ADBConnection) -> None:
         self._device, self._facts = device, connection
 
-    def run(self, command: str, check: bool = True) -> str:
-        """Run a command of its shell and return what it wrote."""
-        done = self._device.shell2(command, timeout=self._facts.timeout_s)
+    def run(
+        self, command: str, check: bool = True, what: str = "", timeout_s: float | None = None
+    ) -> str:
+        """Run a command of its shell, which errors call `what`, and return what it wrote."""
+        done = self._device.shell2(command, timeout=timeout_s or self._facts.timeout_s)
         if check and done.returncode != 0:
             said = (done.output.strip().splitlines() or ["no reason"])[-1]
-            raise SepViTError(f"the device cannot run {command.split()[0]}: {said}")
+            raise SepViTError(f"the device cannot run {what or command.split()[0]}: {said}")
         return str(done.output).strip() if done.returncode == 0 else ""
 
-    def place(self, package: Package, folder: str) -> None:
+    def place(self, files: Mapping[str, Path], folder: str) -> None:
         """Copy the files that are missing or different there."""
         quoted = shlex.quote(folder)
         self.run(f"mkdir -p {quoted}")
         listed = self.run(f"cd {quoted} && sha256sum * 2>/dev/null", check=False)
         there = {line.split()[-1]: line.split()[0] for line in listed.splitlines() if " " in line}
-        paths = [package.path / MANIFEST]
-        paths += [package.path / file.path for file in package.manifest.files]
-        needed = [path for path in paths if there.get(path.name) != file_sha256(path)]
-        size = sum(path.stat().st_size for path in needed)
+        needed = {n: path for n, path in files.items() if there.get(n) != file_sha256(path)}
+        size = sum(path.stat().st_size for path in needed.values())
         free = self.run(f"df -k {quoted} | tail -1", check=False).split()
         if len(free) > 3 and free[3].isdigit() and int(free[3]) * 1024 < size:
             raise SepViTError(f"the device's disk is full: {size / 1e6:.1f} MB are needed")
-        for path in needed:
-            self._device.sync.push(path, f"{folder}/{path.name}")
+        for name, path in needed.items():
+            self._device.sync.push(path, f"{folder}/{name}")
 
     def wait(self, stem: str, timeout_s: float, name: str, step: Step) -> bytes:
         """Wait for the document or for the sentence that says why there is none."""
@@ -157,9 +171,10 @@ class _Device:
         while (passed := time.monotonic() - start) < timeout_s:
             step(f"the app measures: {passed:.0f} s")
             if self._exists(f"{stem}.json"):
-                return self._fetch(f"{stem}.json")
+                return self.fetch(f"{stem}.json")
             if self._exists(f"{stem}.error"):
-                raise SepViTError(f"the app on {name}: {self._fetch(f'{stem}.error').decode()}")
+                said = self.fetch(f"{stem}.error").decode().strip()
+                raise SepViTError(f"the app on {name}: {said}")
             if passed > _POLL_S and not self.run(f"pidof {self._facts.app}", check=False):
                 raise SepViTError(f"the app on {name} ended without a result; adb logcat tells why")
             time.sleep(_POLL_S)
@@ -169,11 +184,12 @@ class _Device:
         done = self._device.shell2(f"test -e {path}", timeout=self._facts.timeout_s)
         return bool(done.returncode == 0)
 
-    def _fetch(self, path: str) -> bytes:
+    def fetch(self, path: str) -> bytes:
+        """Content of a file."""
         with tempfile.TemporaryDirectory() as scratch:
             target = Path(scratch) / "file"
             self._device.sync.pull(path, target)
-            return target.read_bytes().strip()
+            return target.read_bytes()
 
 
 @contextmanager
