@@ -38,6 +38,10 @@ _CORES = ("rk3576", "rk3588")  # have several
 _PLATFORMS = ("rk3562", "rk3566", "rk3568", "rk3576", "rk3588")
 # What the compiler lists beside the operations of the network.
 _NO_WORK = ("InputOperator", "OutputOperator")
+_REASONS = {
+    "Transpose": 'the NPU transposes a matrix of whole groups of 16 rows; "not aligned" in the log',
+    "Reshape": "the logits leave the NPU's layout",
+}
 # A row of the compiler's table; a layer that the compiler put in has no name.
 _LAYER = re.compile(
     r"\] \d+ +(?P<kind>\S+) +(?P<dtype>[A-Z]+\d+) +(?P<place>NPU|CPU|GPU) (?:.* (?P<name>\S+:\S+))?"
@@ -213,7 +217,7 @@ def _placement(layers: list[Layer], job: Lowering, chip: str) -> Placement:
                 name=layer.name,
                 kind=layer.kind,
                 part=part_of(layer.name),
-                reason=f"rknn-toolkit2 leaves this {layer.kind} to the CPU",
+                reason=_REASONS.get(layer.kind, f"the compiler leaves this {layer.kind} to it"),
             )
             for layer in outside
         ),
