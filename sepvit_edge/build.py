@@ -446,7 +446,7 @@ def verify_package(
     built_in = tuple(f"{name}/" for name in BUILT_IN)
     if dataset is None and manifest.parity and not manifest.parity.data.startswith(built_in):
         raise SepViTError(f"give the folder {manifest.parity.data} by --data to verify {path}")
-    with tempfile.TemporaryDirectory() as scratch, fresh():
+    with tempfile.TemporaryDirectory() as scratch, fresh(package.path):
         again = Path(scratch) / "package"
         export_package(
             model,

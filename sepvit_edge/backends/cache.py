@@ -27,6 +27,7 @@ LIMIT = 4 << 30
 _INDEX = "index.json"  # name and digest of each file of a result
 _PARTIAL, _ABANDONED_S = ".partial-", 3600.0
 _fresh: ContextVar[bool] = ContextVar("fresh", default=False)
+_verified: ContextVar[Path | None] = ContextVar("verified", default=None)
 
 
 def cache_folder() -> Path:
@@ -36,13 +37,19 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def fresh() -> Iterator[None]:
-    """Make everything anew while the block runs, as who verifies a package must."""
-    token = _fresh.set(True)
+def fresh(package: Path | None = None) -> Iterator[None]:
+    """Make everything anew while the block runs, as who verifies `package` must."""
+    tokens = _fresh.set(True), _verified.set(package)
     try:
         yield
     finally:
-        _fresh.reset(token)
+        _fresh.reset(tokens[0])
+        _verified.reset(tokens[1])
+
+
+def verified_package() -> Path | None:
+    """Return the package that is being verified, for tools that give other bytes every time."""
+    return _verified.get()
 
 
 def cached(folder: Path, make: Callable[[Path], None], key: Mapping[str, object]) -> None:

@@ -39,8 +39,6 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            # The compiler leaves the padding of constants as it finds it; zero, to glibc.
-            env={**os.environ, "MALLOC_PERTURB_": "255"},
         )
 
     def call(self, name: str, *arguments: Any) -> Any:
