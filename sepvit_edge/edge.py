@@ -71,6 +71,9 @@ class EdgeOptions:
         ``"permuted"`` in front of the tokens, or ``"linears"`` of their own (principle 9).
     windows : str
         Cut ``"at-once"``, or ``"by-row"`` of windows (principle 10).
+    stem : str
+        The first convolution as it is, ``"stride-4"``; or ``"stride-2"`` with every other row and
+        column dropped, for units whose strides end at 3 (Ethos-U55): four times its work.
     """
 
     input: Literal["uint8-nhwc", "float32-nchw"] = "uint8-nhwc"
@@ -79,6 +82,7 @@ class EdgeOptions:
     softmax: Literal["native", "linear"] = "native"
     heads: Literal["permuted", "linears"] = "permuted"
     windows: Literal["at-once", "by-row"] = "at-once"
+    stem: Literal["stride-4", "stride-2"] = "stride-4"
 
 
 def _frozen(values: Tensor | None) -> nn.Parameter:
@@ -192,10 +196,12 @@ class PatchEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         self.side, self.norm = side, LayerNorm(embed.norm, options)
-        self.proj = embed.proj
+        self.proj, self.every_other = embed.proj, False
         if input_std is not None:  # principle 4
             scale = torch.tensor(input_std, dtype=torch.float64).reshape(1, 3, 1, 1) * 255
-            self.proj = nn.utils.skip_init(nn.Conv2d, 3, embed.proj.out_channels, 7, 4, 3)
+            self.every_other = options.stem == "stride-2"
+            stride = 2 if self.every_other else 4
+            self.proj = nn.utils.skip_init(nn.Conv2d, 3, embed.proj.out_channels, 7, stride, 3)
             self.proj.weight = _frozen(embed.proj.weight / scale)
             self.proj.bias = _frozen(embed.proj.bias)
 
@@ -204,7 +210,10 @@ class PatchEmbedding(nn.Module):
         if self.side is not None:
             x = x.reshape(-1, self.side, self.side, x.shape[1]).permute(0, 3, 1, 2)
         x = self.proj(x).permute(0, 2, 3, 1)
-        return self.norm(x.reshape(-1, x.shape[3]))
+        C, half = x.shape[3], x.shape[1] // 2
+        if self.every_other:
+            x = x.reshape(-1, 2, half, 2 * C).narrow(1, 0, 1).narrow(3, 0, C)
+        return self.norm(x.reshape(-1, C))
 
 
 class PositionEncoding(nn.Module):

@@ -37,6 +37,7 @@ class EdgeSwitches(Strict):
     softmax: Literal["native", "linear"] = "native"
     heads: Literal["permuted", "linears"] = "permuted"
     windows: Literal["at-once", "by-row"] = "at-once"
+    stem: Literal["stride-4", "stride-2"] = "stride-4"
 
 
 class PlacementBudget(Strict):

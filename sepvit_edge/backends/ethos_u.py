@@ -15,7 +15,7 @@ import sys
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -144,7 +144,8 @@ def _content(program: ExportedProgram) -> dict[str, object]:
 
 
 def _lower(job: Lowering, options: Options, folder: Path) -> Placement:
-    with _quiet(), _few_passes(), _compiling(options) as compiled:
+    job.step("lowering to TOSA")
+    with _quiet(), _few_passes(), _compiling(options, job.step) as compiled:
         import executorch.kernels.quantized  # noqa: F401  (the kernel that makes logits float)
         from executorch.backends.arm.ethosu import EthosUPartitioner
         from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge
@@ -257,7 +258,9 @@ def compile_tosa(tosa: bytes, options: Options) -> dict[str, str]:
 
 
 @contextmanager
-def _compiling(options: Options) -> Iterator[list[tuple[bytes, dict[str, str]]]]:
+def _compiling(
+    options: Options, step: Callable[[str], None]
+) -> Iterator[list[tuple[bytes, dict[str, str]]]]:
     """Keep each TOSA graph that the Arm backend gives to Vela, with Vela's summary."""
     from executorch.backends.arm import arm_vela
     from executorch.backends.arm.ethosu import backend
@@ -266,6 +269,7 @@ def _compiling(options: Options) -> Iterator[list[tuple[bytes, dict[str, str]]]]
     pack = arm_vela.vela_compile  # compiles, and packs the result for the device's runtime
 
     def keep(tosa: bytes, flags: list[str], **_: object) -> bytes:
+        step(f"compiling for {options.accelerator}")
         with tempfile.TemporaryDirectory() as scratch:
             binary: bytes = pack(tosa, list(flags), intermediate_path=scratch)
             kept.append((tosa, _summary(Path(scratch, "output"))))
