@@ -230,7 +230,8 @@ def test_an_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
         env={**os.environ, "XDG_CACHE_HOME": str(home)},
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,
+        # a shell that runs the tests in the background has SIGINT ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob(".p.partial-*/tmp*")):  # it compiles
