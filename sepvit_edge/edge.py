@@ -433,12 +433,18 @@ class Head(nn.Module):
         super().__init__()
         self.batch, self.side, self.linear = batch, model.sides[-1], options.layer_norm != "native"
         self.norm = LayerNorm(model.norm, options, affine=False)
+        self.lookup = options.layer_norm == "lookup"
+        if self.lookup:  # a product too: the Arm backend has no integer mean of this kind
+            self.average = nn.Buffer(torch.full((batch, 1, self.side**2), self.side**-2))
         self.classifier = _fold_affine(model.norm, model.head)
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, C) -> (B, classes)."""
         C = x.shape[1]
         x = self.norm(x)
+        if self.lookup:
+            x = torch.bmm(self.average, x.reshape(self.batch, self.side**2, C))
+            return self.classifier(x.reshape(self.batch, C))
         if self.linear:  # XNNPACK averages over the last two of four axes only
             x = x.reshape(self.batch, self.side, self.side, C).permute(0, 3, 1, 2)
             return self.classifier(x.mean((2, 3), keepdim=True).reshape(self.batch, C))
