@@ -162,9 +162,12 @@ def _lower(job: Lowering, options: Options, folder: Path) -> Placement:
         except SepViTError:
             raise
         except Exception as error:  # of some hundred passes, each with errors of its own
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
             raise SepViTError(
-                f"ExecuTorch's Arm backend cannot lower the model{_where(str(error))}: "
-                f"{_first_line(error)}"
+                f"ExecuTorch's Arm backend cannot lower the model{_where(str(cause))}: "
+                f"{_first_line(cause)}"
             ) from error
     lowered = program.exported_program()
     if len(compiled) != 1:
@@ -302,7 +305,7 @@ def _where(text: str) -> str:
     return ""
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
