@@ -118,7 +118,9 @@ def compile_context(model: str, options: dict[str, str], folder: str, name: str)
         "ep.context_file_path": os.path.join(folder, f"{name}.onnx"),
     }
     traced = {"enable_framework_op_trace": "1", "framework_op_trace_dir": folder}
-    ort.InferenceSession(model, session_options({**options, **traced}, entries))
+    with open(model, "rb") as file:  # of a path ONNX Runtime puts a hash into the program
+        content = file.read()
+    ort.InferenceSession(content, session_options({**options, **traced}, entries))
 
 
 def load(program: str) -> None:
