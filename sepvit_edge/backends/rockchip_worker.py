@@ -13,6 +13,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,27 +26,27 @@ class Refused(Exception):
 _caller = os.fdopen(os.dup(1), "w")
 
 
-def answer(**facts):
+def answer(**facts: Any) -> None:
     """Tell the caller; what was printed until now is in its file then."""
     sys.stdout.flush()
     print(json.dumps(facts), file=_caller, flush=True)
 
 
-def write_to(path):
+def write_to(path: Path) -> None:
     """Let all that is printed from now on go to a file."""
     with path.open("w") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
 
 
-def build(folder, job, platform):
+def build(folder: Path, job: dict, platform: str) -> Any:
     """Build for one platform; returns the tool chain's object, which can be simulated."""
     write_to(folder / f"build-{platform}.log")
     from rknn.api import RKNN
 
     rknn = RKNN(verbose=True)
 
-    def must(what, result):
+    def must(what: str, result: int) -> None:
         if result != 0:
             raise Refused(f"{what} for {platform} failed")
 
@@ -55,7 +56,7 @@ def build(folder, job, platform):
     return rknn
 
 
-def main():
+def main() -> None:
     """Run as a command."""
     folder = Path(sys.argv[1])
     job = json.loads((folder / "job.json").read_text())
@@ -77,7 +78,7 @@ def main():
         answer(refused=f"{type(error).__name__}: {error}")
 
 
-def simulate(rknn, folder):
+def simulate(rknn: Any, folder: Path) -> None:
     """Answer one input after the other until standard input ends."""
     if rknn.init_runtime() != 0:
         raise Refused("starting the simulator failed")

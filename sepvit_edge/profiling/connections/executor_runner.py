@@ -208,4 +208,6 @@ def _describe(device: AndroidDevice, name: str) -> Device:
 def _stable(dump: Dump) -> bool:
     """Whether the first timed runs were as fast as the next, as the runner asks of its warm-up."""
     first, then = dump.runs_us[:PIECE], dump.runs_us[PIECE : 2 * PIECE]
-    return bool(then) and abs(np.median(then) - np.median(first)) <= STABLE * np.median(first)
+    if not then:
+        return False
+    return bool(abs(np.median(then) - np.median(first)) <= STABLE * np.median(first))
