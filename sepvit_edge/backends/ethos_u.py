@@ -44,6 +44,7 @@ TARGET = "ethos-u"
 MODEL, TOSA = "model.pte", "model.tosa"
 _PLACEMENT = "placement.json"
 _TOOLS = ("executorch", "ethos-u-vela", "tosa-tools")
+_NAME = "sepvit_edge_name"
 # Calls in a lowered program that run no kernel of their own.
 _NO_WORK = frozenset({"alloc", "executorch_call_delegate", "getitem", "view"})
 # The Arm backend's passes for operations that no edge model has.
@@ -203,10 +204,10 @@ def _few_passes() -> Iterator[None]:
 
 
 def _mark_quantized(program: ExportedProgram) -> None:
-    """Say of every operation that its grids are meant; the Arm backend takes no others."""
+    """Say of every operation that its grids are meant, and its name, which lowering changes."""
     for node in program.graph.nodes:
         if node.op == "call_function" and not _is_conversion(node):
-            node.meta["custom"] = {"_arm_annotation_info": {"quantized": True}}
+            node.meta["custom"] = {"_arm_annotation_info": {"quantized": True}, _NAME: node.name}
 
 
 def _is_conversion(node: Node) -> bool:
@@ -320,22 +321,15 @@ def _operations(program: ExportedProgram) -> list[Node]:
     return [node for node in nodes if _kind(node) not in _NO_WORK]
 
 
-def _origin(node: Node, names: set[str]) -> str:
-    """Name of the job's node that a lowered node came from, by torch's record; else its own."""
-    sources = list(node.meta.get("from_node", ()))
-    while sources:
-        source = sources.pop()
-        if source.name in names:
-            return str(source.name)
-        sources += source.from_node
-    return node.name
+def _origin(node: Node) -> str:
+    """Name of the job's node that a lowered node came from; else its own."""
+    return str(node.meta.get("custom", {}).get(_NAME, node.name))
 
 
 def _placement(
     program: ExportedProgram, job: Lowering, options: Options, summary: dict[str, str]
 ) -> Placement:
     """Read the lowered program back: the delegate's operations before they became TOSA."""
-    names = {node.name for node in job.program.graph.nodes if node.op == "call_function"}
     delegates = [
         getattr(program.graph_module, n.target) for n in program.graph.nodes if n.op == "get_attr"
     ]
@@ -351,7 +345,7 @@ def _placement(
     placed = []
     for where, nodes in ((options.accelerator, inside), ("portable kernels", outside)):
         if nodes:
-            share = sum(macs.pop(_origin(node, names), 0) for node in nodes) / total
+            share = sum(macs.pop(_origin(node), 0) for node in nodes) / total
             placed.append(
                 PlacedOps(
                     where=where,
@@ -365,14 +359,14 @@ def _placement(
     return Placement(
         device=options.accelerator,
         placed=placed,
-        outside=tuple(_outside(node, names) for node in outside),
+        outside=tuple(_outside(node) for node in outside),
         macs_unattributed=round(sum(macs.values()) / total, 4),
         estimates=_estimates(options, summary),
     )
 
 
-def _outside(node: Node, names: set[str]) -> OutsideOp:
-    name, kind = _origin(node, names), _kind(node)
+def _outside(node: Node) -> OutsideOp:
+    name, kind = _origin(node), _kind(node)
     reason = (
         "the application's numbers are float, the NPU's are integers"
         if "quantize" in kind
