@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from itertools import combinations
 
@@ -26,6 +27,7 @@ from sepvit_edge.quantize.scheme import (
     choose_float,
     quantizable_layers,
     quantize_weight,
+    scheme_float,
     weight_scales,
 )
 from sepvit_edge.quantize.sensitivity import scan
@@ -139,14 +141,17 @@ def test_a_damaged_quantisation_is_refused(digits_model, calibrated, tmp_path) -
     layers[name] = replace(layer, weight=layer.weight[:, :1])
     model.quantization = replace(model.quantization, layers=layers)
     save_checkpoint(model, tmp_path / "q.safetensors")
-    with pytest.raises(SepViTError, match=r"does not fit the model: stages\.0\.patch_embedding"):
+    with pytest.raises(SepViTError, match=re.escape(f"does not fit the model: {name}")):
         load_checkpoint(tmp_path / "q.safetensors")
 
 
 def test_patterns_keep_layers_in_float(digits_model) -> None:
     kept = calibrate(digits_model, Digits("calibration"), images=4, keep_float=["stages.0", "*.v"])
-    assert {n for n in kept.float_layers if n.startswith("stages.0.")} and all(
-        n.startswith("stages.0.") or n.endswith(".v") for n in kept.float_layers
+    own = scheme_float([*kept.layers, *kept.float_layers])
+    assert len(own) == 6 and own.keys() <= kept.float_layers.keys()
+    asked = set(kept.float_layers) - set(own)
+    assert {n for n in asked if n.startswith("stages.0.")} and all(
+        n.startswith("stages.0.") or n.endswith(".v") for n in asked
     )
     assert not set(kept.layers) & set(kept.float_layers)
     with pytest.raises(
@@ -186,16 +191,14 @@ def test_torchao_makes_the_same_graph(digits_model) -> None:
     layers = {}
     for node in converted.graph.nodes:
         name = layer_of(node)
-        if name is None:
+        if name is None or name in own.float_layers:
             continue
-        scales = [node.args[0].args[1]]
         (user,) = node.users
-        scales.append(None if name == CLASSIFIER else user.args[1])
+        scales = [None, None] if name == CLASSIFIER else [node.args[0].args[1], user.args[1]]
         weight_scale = converted.get_buffer(node.args[1].args[1].target)
         mine = own.layers[name]
-        assert scales[0] == pytest.approx(mine.input_scale, rel=1e-6), name
         if name != CLASSIFIER:
-            assert scales[1] == pytest.approx(mine.output_scale, rel=1e-6), name
+            assert scales == pytest.approx([mine.input_scale, mine.output_scale], rel=1e-6), name
         assert torch.allclose(weight_scale, mine.weight_scale, rtol=1e-6), name
         layers[name] = replace(
             mine,
@@ -250,7 +253,9 @@ def test_int8_packages_are_small_and_say_what_they_are(packages, digits_model, t
         manifest = package.manifest
         assert manifest.precision == "int8" and manifest.quantization is not None
         assert manifest.quantization.calibration_images == 128
-        assert not manifest.quantization.trained and not manifest.quantization.float_layers
+        assert not manifest.quantization.trained
+        floats = {f.name: f.reason for f in manifest.quantization.float_layers}
+        assert floats == scheme_float(floats) and len(floats) == 6
         assert manifest.parity is not None
         assert manifest.parity.sqnr_quantized_db is not None
         assert manifest.parity.sqnr_quantized_db >= 35
@@ -275,9 +280,9 @@ def test_onnxruntime_runs_its_int8_kernels(packages) -> None:
     kinds = {}
     for group in packages["onnxruntime"].manifest.placement.placed:
         kinds |= group.kinds
+    layers = quantizable_layers(EdgeModel(load_checkpoint("lite-digits", image_size=64)))
     # The classifier's result stays float.
-    layers = len(quantizable_layers(EdgeModel(load_checkpoint("lite-digits", image_size=64))))
-    assert kinds["QGemm"] + kinds["QLinearConv"] == layers - 1
+    assert kinds["QGemm"] + kinds["QLinearConv"] == len(layers) - len(scheme_float(layers)) - 1
 
 
 def test_openvino_runs_its_int8_kernels(packages) -> None:
@@ -298,9 +303,9 @@ def test_exports_of_a_quantisation_aware_checkpoint_are_int8(
     assert document["latency"]["over_fp32"]["ratio"] > 0
     manifest = document["manifest"]
     assert manifest["precision"] == "int8" and manifest["quantization"]["trained"]
-    assert manifest["quantization"]["float_layers"] == [
-        {"name": CLASSIFIER, "reason": "asked for: head"}
-    ]
+    floats = {f["name"]: f["reason"] for f in manifest["quantization"]["float_layers"]}
+    assert floats.pop(CLASSIFIER) == "asked for: head"
+    assert floats == scheme_float(calibrated.float_layers) and len(floats) == 6
     weights = ("--weights", tmp_path / "q.safetensors")
     again = run_command("export", "--verify", tmp_path / "p", *weights)
     assert again.status == 0, again.err
@@ -375,3 +380,37 @@ def test_training_with_the_rounding_in_place_helps(digits_model) -> None:
             loss.backward()
             optimizer.step()
     assert noise() > before + 2
+
+
+def test_training_against_the_noise_of_rounding_lowers_it(digits_model) -> None:
+    """What runtimes differ by: logits with rounded activations against those without."""
+    recipe = TrainingRecipe(data="digits", batch=16, resolution_schedule=((64, 1.0),))
+    trainee = QuantizedTrainee.calibrated(digits_model, recipe, Digits("calibration"))
+    data, config = Digits("train"), digits_model.config
+    pixels = np.stack([preprocess(data[i].image, config.preprocessing, 64) for i in range(128)])
+    x = parity.normalize(digits_model, torch.from_numpy(pixels))
+    with torch.no_grad():
+        wanted = digits_model(x)
+    weights = [p for p in trainee.parameters() if p.requires_grad and p.ndim]
+    scales = [p for p in trainee.parameters() if p.requires_grad and not p.ndim]
+    optimizer = torch.optim.AdamW([{"params": weights, "lr": 3e-4}, {"params": scales, "lr": 1e-3}])
+    held_out = digit_pixels(digits_model, 64)
+    x_held_out = parity.normalize(digits_model, torch.from_numpy(held_out))
+
+    def noise() -> float:
+        with torch.no_grad():
+            rounded = trainee(x_held_out).numpy()
+            with trainee.unrounded():
+                return parity.sqnr_db(trainee(x_held_out).numpy(), rounded)
+
+    before = noise()
+    for chosen in torch.arange(128).repeat(4).split(16):
+        logits = trainee(x[chosen])
+        with trainee.unrounded():
+            clean = trainee(x[chosen])
+        ratio = (logits - clean).square().sum() / clean.square().sum()
+        loss = torch.nn.functional.mse_loss(logits, wanted[chosen]) + 300 * ratio
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert noise() > before + 1

@@ -27,6 +27,7 @@ from .scheme import (
     choose_float,
     quantizable_layers,
     quantize_weight,
+    scheme_float,
     weight_scales,
 )
 
@@ -139,7 +140,7 @@ def calibrate(
     images : int
         How many of them, evenly over the set.
     keep_float : sequence of str
-        Patterns of layers to leave in float.
+        Patterns of layers to leave in float, besides the scheme's own.
     method : str
         How scales of activations are chosen.
     weight_bits : int
@@ -157,7 +158,7 @@ def calibrate(
     pixels, digest = calibration_pixels(model, data, images)
     edge = EdgeModel(model, 1)
     layers = quantizable_layers(edge)
-    float_layers = choose_float(layers, keep_float)
+    float_layers = scheme_float(layers) | choose_float(layers, keep_float)
     histograms = observe(model, pixels, advance)
     quantized = {}
     for name, layer in layers.items():
@@ -168,8 +169,7 @@ def calibrate(
         quantized[name] = QuantizedLayer(
             quantize_weight(layer.weight, scale, weight_bits),
             scale,
-            before.scale(method),
-            None if name == CLASSIFIER else behind.scale(method),
+            *((None, None) if name == CLASSIFIER else (before.scale(method), behind.scale(method))),
         )
     facts = Calibration(data.name, len(pixels), digest, method)
     return Quantization(quantized, float_layers, facts)

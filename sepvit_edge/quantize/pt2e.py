@@ -26,7 +26,7 @@ from torchao.quantization.pt2e.quantizer import (
     Quantizer,
 )
 
-from .scheme import ACTIVATION_RANGE, CLASSIFIER, weight_range
+from .scheme import ACTIVATION_RANGE, CLASSIFIER, FLOAT_LAYERS, weight_range
 
 _ATEN = torch.ops.aten
 _LAYERS = (_ATEN.linear.default, _ATEN.conv2d.default)
@@ -38,7 +38,7 @@ class SepViTQuantizer(Quantizer):
     Parameters
     ----------
     keep_float : sequence of str
-        Patterns of layers to leave in float, as ``stages.0.*``.
+        Patterns of layers to leave in float besides the scheme's own, as ``stages.0.*``.
     qat : bool
         Fake quantisation that can be trained, for `prepare_qat_pt2e`.
     activation : callable, optional
@@ -49,7 +49,7 @@ class SepViTQuantizer(Quantizer):
         self, keep_float: Sequence[str] = (), qat: bool = False, activation: Any = None
     ) -> None:
         super().__init__()
-        self._keep_float = tuple(keep_float)
+        self._keep_float = (*FLOAT_LAYERS, *keep_float)
         low, high = ACTIVATION_RANGE
         limit = weight_range()
         weight: Any = PerChannelMinMaxObserver.with_args(eps=1e-12)
@@ -79,9 +79,10 @@ class SepViTQuantizer(Quantizer):
             name = layer_of(node)
             if name is None or any(fnmatch.fnmatch(name, p) for p in self._keep_float):
                 continue
+            activation = None if name == CLASSIFIER else self._activation
             node.meta["quantization_annotation"] = QuantizationAnnotation(
-                input_qspec_map={node.args[0]: self._activation, node.args[1]: self._weight},
-                output_qspec=None if name == CLASSIFIER else self._activation,
+                input_qspec_map={node.args[0]: activation, node.args[1]: self._weight},
+                output_qspec=activation,
                 _annotated=True,
             )
         return model

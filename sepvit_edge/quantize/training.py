@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -33,7 +35,8 @@ class FakeInt8Layer(nn.Module):
     """A layer that computes with rounded weights and activations, and can be trained.
 
     The gradient passes through the rounding as if it were not there, within the range of the grid.
-    Scales of activations are the calibrated ones and stay; those of weights follow the weights.
+    Scales of activations start as the calibrated ones and are learnt, as logarithms (LSQ, arXiv
+    1902.08153, whose gradient this is); those of weights follow the weights.
     """
 
     def __init__(
@@ -44,8 +47,10 @@ class FakeInt8Layer(nn.Module):
         self.weight = nn.Parameter(layer.weight.detach().clone())
         assert layer.bias is not None
         self.bias = nn.Parameter(layer.bias.detach().clone())
-        self.input_scale, self.output_scale = quantized.input_scale, quantized.output_scale
+        self.input_log_scale = _log(quantized.input_scale)
+        self.output_log_scale = _log(quantized.output_scale)
         self.bits = bits
+        self.rounding = True
 
     def forward(self, x: Tensor) -> Tensor:
         """Of the shapes of the layer."""
@@ -53,18 +58,31 @@ class FakeInt8Layer(nn.Module):
         zeros = torch.zeros(len(scale), dtype=torch.int32, device=scale.device)
         limit = weight_range(self.bits)
         weight = torch.fake_quantize_per_channel_affine(self.weight, scale, zeros, 0, -limit, limit)
-        y = self.function(_rounded(x, self.input_scale), weight, self.bias)
-        return y if self.output_scale is None else _rounded(y, self.output_scale)
+        y = self.function(self._on_grid(x, self.input_log_scale), weight, self.bias)
+        return self._on_grid(y, self.output_log_scale)
+
+    def _on_grid(self, x: Tensor, log_scale: Tensor | None) -> Tensor:
+        if log_scale is None:
+            return x
+        scale = log_scale.exp()
+        steps = (x.float() / scale).clamp(*ACTIVATION_RANGE)
+        if self.rounding:
+            steps = steps + (steps.round() - steps).detach()
+        return steps * scale
 
     def quantized(self) -> QuantizedLayer:
         """Return the integers that its weight stands for."""
         scale = weight_scales(self.weight, self.bits)
         weight = quantize_weight(self.weight, scale, self.bits)
-        return QuantizedLayer(weight, scale, self.input_scale, self.output_scale)
+        scales = (
+            None if log_scale is None else log_scale.exp().item()
+            for log_scale in (self.input_log_scale, self.output_log_scale)
+        )
+        return QuantizedLayer(weight, scale, *scales)
 
 
-def _rounded(x: Tensor, scale: float) -> Tensor:
-    return torch.fake_quantize_per_tensor_affine(x.float(), scale, 0, *ACTIVATION_RANGE)
+def _log(scale: float | None) -> nn.Parameter | None:
+    return None if scale is None else nn.Parameter(torch.tensor(math.log(scale)))
 
 
 class QuantizedTrainee(nn.Module):
@@ -134,6 +152,18 @@ class QuantizedTrainee(nn.Module):
         if image_size != self.edge.config.image_size:
             raise SepViTError(f"this model is quantised for {self.edge.config.image_size} pixels")
 
+    @contextmanager
+    def unrounded(self) -> Iterator[None]:
+        """Leave the rounding of activations out (their clipping stays) within the block."""
+        layers = [module for module in self.modules() if isinstance(module, FakeInt8Layer)]
+        for layer in layers:
+            layer.rounding = False
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.rounding = True
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, size, size), normalised -> (B, classes)."""
         if len(x) != self.edge.batch:
@@ -156,7 +186,8 @@ class QuantizedTrainee(nn.Module):
         quantization = Quantization(layers, start.float_layers, start.calibration, trained=True)
         model = self._model[0]
         twin = EdgeModel(model, self.edge.batch, self.edge.options)
-        floats = self.edge.state_dict()
+        state = self.edge.state_dict()
+        floats = {key: value for key, value in state.items() if not key.endswith("_log_scale")}
         floats |= {f"{name}.weight": layer.dequantized() for name, layer in layers.items()}
         twin.load_state_dict(floats)
         return quantized_model(model, twin, quantization)

@@ -85,6 +85,8 @@ def train_checkpoint(
         raise SepViTError("give the training data by --data: a folder per class, or a built-in set")
     if qat and not weights:
         raise SepViTError("quantisation-aware training starts from trained weights: give --weights")
+    if recipe.rounding_noise and not qat:
+        raise SepViTError("rounding_noise is for quantisation-aware training: give --qat")
     if weights:
         stated = "resolution_schedule" in recipe.model_fields_set
         size = recipe.resolution_schedule[0][0] if stated else None

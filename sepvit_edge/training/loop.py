@@ -28,6 +28,7 @@ from .recipe import Plan, TrainingRecipe
 
 STATE, HISTORY, CURVES = "state.pt", "history.json", "curves.png"
 _SAVE_SECONDS = 120.0
+_SCALES_RATE = 5.0
 
 
 class Trainee(Protocol):
@@ -148,10 +149,13 @@ def run_training(
     warmup //= recipe.accumulate
 
     trainable = [p for p in trainee.parameters() if p.requires_grad]
+    scales = [p for p in trainable if p.ndim == 0]
     optimizer = torch.optim.AdamW(
         [
             {"params": [p for p in trainable if p.ndim > 1], "weight_decay": recipe.weight_decay},
-            {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [p for p in trainable if p.ndim == 1], "weight_decay": 0.0},
+            # Scales of a quantisation-aware model's activations, as logarithms.
+            {"params": scales, "weight_decay": 0.0, "lr": _SCALES_RATE * recipe.learning_rate},
         ],
         lr=recipe.learning_rate,
     )
@@ -191,6 +195,15 @@ def run_training(
 
     def loss_of(x: Tensor, y: Tensor) -> Tensor:
         logits = model(x).float()
+        loss = loss_of_answers(logits, x, y)
+        if recipe.rounding_noise:
+            with cast(Any, trainee).unrounded():
+                clean = model(x).float()
+            noise = (logits - clean).square().sum() / clean.square().sum()
+            loss = loss + recipe.rounding_noise * noise
+        return loss
+
+    def loss_of_answers(logits: Tensor, x: Tensor, y: Tensor) -> Tensor:
         loss = F.cross_entropy(
             logits, y, label_smoothing=0.0 if mix is not None else recipe.label_smoothing
         )
@@ -235,7 +248,8 @@ def run_training(
             update = step // recipe.accumulate
             schedule.step_update(update)
             if recipe.clip:
-                accelerator.clip_grad_norm_(model.parameters(), recipe.clip)
+                weights = [p for p in model.parameters() if p.ndim]
+                accelerator.clip_grad_norm_(weights, recipe.clip)
             optimizer.step()
             optimizer.zero_grad()
             if ema is not None:

@@ -112,6 +112,10 @@ class TrainingRecipe(Strict):
         ``"bf16"`` (autocast) or ``"fp32"``.
     seed : int
         Of weights, order and augmentation.
+    rounding_noise : float
+        Of quantisation-aware training: weight of the noise that the rounding of activations leaves
+        in the logits, as its power over theirs. A runtime that rounds some activations the other
+        way leaves as much, so this is also what keeps runtimes together.
     augmentation, distillation : Augmentation, Distillation
         See there.
     """
@@ -140,6 +144,7 @@ class TrainingRecipe(Strict):
     ema: float = Field(default=0.0, ge=0, lt=1)
     precision: Literal["bf16", "fp32"] = "bf16"
     seed: int = Field(default=0, ge=0, lt=2**32)
+    rounding_noise: float = Field(default=0.0, ge=0)
     augmentation: Augmentation = Augmentation()
     distillation: Distillation = Distillation()
 
