@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Measure Lite and T at 224 (built-in weights) on this machine: every
-# runtime and precision, 1 and 2 threads, into profiles/results/. Leave the machine alone meanwhile. Packages that are there are used; a combination that has no recipe is left out.
+# Measure Lite and T at 224 (built-in weights) on this machine: every runtime and precision, 1 and 2
+# threads, into profiles/results/. Leave the machine alone meanwhile (about half an hour). Packages
+# that are there are used; a combination that has no recipe is left out. Each package is measured by
+# a command of its own, so that an interrupted run keeps what it has measured.
 #
 #   scripts/measure-this-machine.sh [more options of sepvit_edge.profile]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python}
 
-packages=()
 for target in openvino onnxruntime executorch; do
     for precision in fp32 fp16 int8; do
         [ -e "export/$target-$precision.toml" ] || continue
@@ -17,10 +18,8 @@ for target in openvino onnxruntime executorch; do
                 "$python" -m sepvit_edge.export --target "$target" --precision "$precision" \
                     --variant "$variant" --image-size 224 --images 32 --output "$package" || continue
             fi
-            packages+=("$package")
+            "$python" -m sepvit_edge.profile "$package" --device local --threads 1,2 --save "$@"
         done
     done
 done
-"$python" -m sepvit_edge.profile "${packages[@]}" --device local --threads 1,2 --save \
-    --report profiles/results/report.html "$@"
 "$python" -m sepvit_edge.profile --table
