@@ -190,6 +190,7 @@ data class Parity(
     val top1DifferenceInterval: List<Double>? = null,
     val mcnemarP: Double? = null,
     val sqnrQuantizedDb: Double? = null,
+    val sqnrCpuDb: Double? = null,
 )
 
 internal val SHA256 = Regex("[0-9a-f]{64}")
