@@ -86,7 +86,7 @@ def test_the_runner_needs_nothing_of_ours_and_only_python_3_9() -> None:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "a relative import"
             imported.add((node.module or "").split(".")[0])
-    runtimes = {"openvino", "onnxruntime", "executorch", "rknnlite"}
+    runtimes = {"openvino", "onnxruntime", "onnxruntime_qnn", "executorch", "rknnlite"}
     # torch: ExecuTorch's own Python runtime wants tensors. PIL: only where it is installed.
     others = imported - set(sys.stdlib_module_names) - runtimes - {"numpy", "torch", "PIL"}
     assert others == set()
