@@ -380,37 +380,3 @@ def test_training_with_the_rounding_in_place_helps(digits_model) -> None:
             loss.backward()
             optimizer.step()
     assert noise() > before + 2
-
-
-def test_training_against_the_noise_of_rounding_lowers_it(digits_model) -> None:
-    """What runtimes differ by: logits with rounded activations against those without."""
-    recipe = TrainingRecipe(data="digits", batch=16, resolution_schedule=((64, 1.0),))
-    trainee = QuantizedTrainee.calibrated(digits_model, recipe, Digits("calibration"))
-    data, config = Digits("train"), digits_model.config
-    pixels = np.stack([preprocess(data[i].image, config.preprocessing, 64) for i in range(128)])
-    x = parity.normalize(digits_model, torch.from_numpy(pixels))
-    with torch.no_grad():
-        wanted = digits_model(x)
-    weights = [p for p in trainee.parameters() if p.requires_grad and p.ndim]
-    scales = [p for p in trainee.parameters() if p.requires_grad and not p.ndim]
-    optimizer = torch.optim.AdamW([{"params": weights, "lr": 3e-4}, {"params": scales, "lr": 1e-3}])
-    held_out = digit_pixels(digits_model, 64)
-    x_held_out = parity.normalize(digits_model, torch.from_numpy(held_out))
-
-    def noise() -> float:
-        with torch.no_grad():
-            rounded = trainee(x_held_out).numpy()
-            with trainee.unrounded():
-                return parity.sqnr_db(trainee(x_held_out).numpy(), rounded)
-
-    before = noise()
-    for chosen in torch.arange(128).repeat(4).split(16):
-        logits = trainee(x[chosen])
-        with trainee.unrounded():
-            clean = trainee(x[chosen])
-        ratio = (logits - clean).square().sum() / clean.square().sum()
-        loss = torch.nn.functional.mse_loss(logits, wanted[chosen]) + 300 * ratio
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert noise() > before + 1
