@@ -4,7 +4,7 @@ import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,23 @@ class Outcome(NamedTuple):
     status: int
     out: str
     err: str
+
+
+def add_mini() -> None:
+    """Make known a Lite with one block a stage: all kinds of block, and a third of the time."""
+    from sepvit_edge.variants import VARIANTS, Variant
+
+    VARIANTS["mini"] = Variant("mini", "SepViT-mini", 32, (1, 1, 1, 1), 0.1, 0.0)
+
+
+@pytest.fixture(scope="module")
+def mini_variant() -> Iterator[None]:
+    """Variant ``"mini"`` for the tests of a module."""
+    from sepvit_edge.variants import VARIANTS
+
+    add_mini()
+    yield
+    del VARIANTS["mini"]
 
 
 def jittered(variant: str, num_classes: int = 10, image_size: int = 64, seed: int = 0):

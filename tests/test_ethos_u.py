@@ -6,13 +6,12 @@ import contextlib
 import importlib.util
 import lzma
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import jittered, random_pixels
+from conftest import add_mini, jittered, random_pixels
 from torch.export import ExportedProgram
 from torch.fx import Node
 
@@ -27,25 +26,18 @@ from sepvit_edge.parity import quantized_logits, reference_logits, sqnr_db
 from sepvit_edge.quantize import calibrate_full
 from sepvit_edge.quantize.full_int8 import Grid, Histogram
 from sepvit_edge.recipe import Recipe, find_recipe, load_recipe
-from sepvit_edge.variants import VARIANTS, Variant
 from sepvit_edge.weights import builtin_checkpoints, load_checkpoint
 
 TOOLS = ("executorch", "ethosu", "tosa_reference_model")
 MISSING = [name for name in TOOLS if importlib.util.find_spec(name) is None]
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
+pytestmark = [
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+    pytest.mark.usefixtures("mini_variant"),
+]
 
 STORED = Path(__file__).parent / "data" / "ethos-u-two-stages.tosa.xz"
-# Lite with one block a stage: every kind of block.
-MINI = Variant("mini", "SepViT-mini", 32, (1, 1, 1, 1), 0.1, 0.0)
 RECIPE = find_recipe("ethos-u", "int8")
 EDGE = EdgeOptions(**RECIPE.edge.model_dump())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def mini_variant() -> Iterator[None]:
-    VARIANTS["mini"] = MINI
-    yield
-    del VARIANTS["mini"]
 
 
 def few_images(recipe: Recipe, **options: object) -> Recipe:
@@ -194,7 +186,7 @@ def stored_graph() -> bytes:
 
 def two_stages() -> Lowering:
     """The first two stages: tokens, one head and two, windows; small enough to be stored."""
-    VARIANTS["mini"] = MINI  # also without pytest
+    add_mini()  # also without pytest
     model, recipe = jittered("mini"), few_images(RECIPE)
     edge = EdgeModel(model, 1, EDGE)
     edge.stages, edge.head = edge.stages[:2], torch.nn.Identity()  # type: ignore[assignment]

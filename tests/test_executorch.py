@@ -7,12 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import jittered, random_pixels
+from conftest import add_mini, jittered, random_pixels
 
 pytest.importorskip("executorch")
 
@@ -25,7 +24,6 @@ from sepvit_edge.errors import CheckFailed, SepViTError
 from sepvit_edge.package import Package, open_package
 from sepvit_edge.parity import by_block
 from sepvit_edge.recipe import EdgeSwitches, find_recipe
-from sepvit_edge.variants import VARIANTS, Variant
 
 # float32 on both sides; measured 124 dB.
 FP32_DB = 100
@@ -33,15 +31,7 @@ FP32_DB = 100
 FP16_DB = 60
 
 
-# Lite with one block a stage: every kind of block, in a third of the time that lowering takes.
-MINI = Variant("mini", "SepViT-mini", 32, (1, 1, 1, 1), 0.1, 0.0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def mini_variant() -> Iterator[None]:
-    VARIANTS["mini"] = MINI
-    yield
-    del VARIANTS["mini"]
+pytestmark = pytest.mark.usefixtures("mini_variant")
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +85,7 @@ def test_fp16_stores_linears_in_half(tmp_path: Path) -> None:
 
 
 def make_job() -> Lowering:
-    VARIANTS["mini"] = MINI  # also without pytest
+    add_mini()  # also without pytest
     model, recipe = jittered("mini"), find_recipe("executorch")
     edge = EdgeModel(model, 1, EdgeOptions(**recipe.edge.model_dump()))
     return lowering(model, edge, recipe)

@@ -36,7 +36,6 @@ from sepvit_edge.profiling.devices import ADBConnection, Device, Measuring
 from sepvit_edge.profiling.document import Profile
 from sepvit_edge.profiling.etdump import family_of
 from sepvit_edge.profiling.measuring import Plan, measure_packages
-from sepvit_edge.variants import VARIANTS, Variant
 
 pytest.importorskip("adbutils")
 from sepvit_edge.profiling.connections import adb as way
@@ -288,12 +287,7 @@ if "etdump_path" in flags:
 FLAGS = {"model_path", "inputs", "output_file", "num_executions", "cpu_threads", "etdump_path"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def mini_variant() -> Iterator[None]:
-    """Lite with one block a stage, which is lowered in a third of the time."""
-    VARIANTS["mini"] = Variant("mini", "SepViT-mini", 32, (1, 1, 1, 1), 0.1, 0.0)
-    yield
-    del VARIANTS["mini"]
+pytestmark = pytest.mark.usefixtures("mini_variant")
 
 
 @pytest.fixture(scope="module")

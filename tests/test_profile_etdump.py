@@ -28,7 +28,6 @@ from sepvit_edge.graph import part_of
 from sepvit_edge.package import Package
 from sepvit_edge.profiling.attribution import parts_of
 from sepvit_edge.profiling.etdump import operations_of, read_etdump
-from sepvit_edge.variants import VARIANTS, Variant
 
 # XNNPACK's name for each kind of node of its graph, with layout, types and kernel as it adds them.
 NAMES = {
@@ -63,15 +62,7 @@ class Lowered:
         return write_dump(path, [(name, 1000 + i) for i, name in enumerate(self.names)])
 
 
-# Lite with one block a stage: every kind of block, in a third of the time that lowering takes.
-MINI = Variant("mini", "SepViT-mini", 32, (1, 1, 1, 1), 0.1, 0.0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def mini_variant() -> Iterator[None]:
-    VARIANTS["mini"] = MINI
-    yield
-    del VARIANTS["mini"]
+pytestmark = pytest.mark.usefixtures("mini_variant")
 
 
 @pytest.fixture(scope="module", params=["fp32", "int8"])
