@@ -196,15 +196,15 @@ def quantization_for(
     """
     options = recipe.quantization
     own = model.quantization
-    data, images = calibration or default_calibration(model), options.calibration_images
-    if options.scheme == "full":
-        if options.keep_float:
-            raise SepViTError("full int8 leaves no layer in float: leave --keep-float out")
+    full = options.scheme == "full"
+    if full and options.keep_float:
+        raise SepViTError("full int8 leaves no layer in float: leave --keep-float out")
+    if full or own is None:
+        data, images = calibration or default_calibration(model), options.calibration_images
         with parity.torch_threads(1):
-            edge = EdgeOptions(**recipe.edge.model_dump())
-            return calibrate_full(model, data, edge, images=images)
-    if own is None:
-        with parity.torch_threads(1):
+            if full:
+                edge = EdgeOptions(**recipe.edge.model_dump())
+                return calibrate_full(model, data, edge, images=images)
             return calibrate(model, data, images=images, keep_float=options.keep_float)
     floats = choose_float([*own.layers, *own.float_layers], options.keep_float)
     layers = {name: layer for name, layer in own.layers.items() if name not in floats}

@@ -16,6 +16,7 @@ from .data import Dataset, preprocess, refuse_seen
 from .edge import EdgeModel
 from .package import PackageSession, Parity
 from .quantize import FullQuantization, Quantization, apply_quantization
+from .quantize.calibration import batches
 from .quantize.full_int8 import full_int8_logits
 from .reference import SepViT, SepViTBlock
 
@@ -65,13 +66,8 @@ def quantized_logits(
         return full_int8_logits(model, quantization, pixels)
     edge = EdgeModel(model, _BATCH)
     apply_quantization(edge, quantization)
-    logits = []
     with torch.no_grad():
-        for start in range(0, len(pixels), _BATCH):
-            batch = pixels[start : start + _BATCH]
-            full = torch.from_numpy(np.resize(batch, (_BATCH, *batch.shape[1:])))
-            logits.append(edge(full)[: len(batch)].numpy())
-    return np.concatenate(logits)
+        return torch.cat([edge(batch)[:count] for batch, count in batches(pixels, _BATCH)]).numpy()
 
 
 @contextmanager

@@ -178,6 +178,20 @@ class MissingRuntime(SepViTError):
         super().__init__(f"{library} is not installed; run: pip install 'sepvit-edge[{extra}]'")
 
 
+def check_input(pixels: np.ndarray, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+    """Refuse an input that a runtime would take for another one.
+
+    Raises
+    ------
+    SepViTError
+        If shape or dtype differ.
+    """
+    if pixels.shape != shape or pixels.dtype != dtype:
+        raise SepViTError(
+            f"the package takes {np.dtype(dtype)} {shape}, not {pixels.dtype} {pixels.shape}"
+        )
+
+
 def runs_on_device_only(target: str) -> SepViTError:
     """Say that nothing here computes a package."""
     return SepViTError(

@@ -8,7 +8,6 @@ the device: Arm's reference model of TOSA runs it, which is how a package is che
 from __future__ import annotations
 
 import csv
-import logging
 import re
 import subprocess
 import sys
@@ -34,8 +33,9 @@ from ..errors import SepViTError
 from ..graph import macs_by_operation, part_of
 from ..package import Estimate, Manifest, OutsideOp, PlacedOps, Placement, Verification
 from ..recipe import Strict
-from . import Lowering, OpTiming
+from . import Lowering, OpTiming, check_input
 from .cache import cached, cached_arrays
+from .executorch import kind_of, operations, quiet
 
 if TYPE_CHECKING:
     from torch.fx import Node
@@ -45,8 +45,6 @@ MODEL, TOSA = "model.pte", "model.tosa"
 _PLACEMENT = "placement.json"
 _TOOLS = ("executorch", "ethos-u-vela", "tosa-tools")
 _NAME = "sepvit_edge_name"
-# Calls in a lowered program that run no kernel of their own.
-_NO_WORK = frozenset({"alloc", "executorch_call_delegate", "getitem", "view"})
 # The Arm backend's passes for operations that no edge model has.
 _IDLE_PASSES = (
     "DecomposeAdaptiveMaxPool2dPass",
@@ -172,7 +170,7 @@ def _lower(job: Lowering, options: Options, folder: Path) -> Placement:
             ) from error
     lowered = program.exported_program()
     if len(compiled) != 1:
-        outside = [f"{node.name} ({_kind(node)})" for node in _operations(lowered)]
+        outside = [f"{node.name} ({kind_of(node)})" for node in operations(lowered)]
         raise SepViTError(
             f"the model became {len(compiled)} delegates for {options.accelerator}, and only one "
             f"can be checked; outside are {', '.join(outside[:5])}"
@@ -286,15 +284,10 @@ def _compiling(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the tool chain's notices about its own code off the terminal."""
-    root, placeholder = logging.getLogger(), logging.NullHandler()
-    with warnings.catch_warnings():
+    """Keep the tool chain's notices about its own code off the terminal, all warnings too."""
+    with quiet():
         warnings.simplefilter("ignore")
-        root.addHandler(placeholder)  # or executorch's import would configure logging for everyone
-        try:
-            yield
-        finally:
-            root.removeHandler(placeholder)
+        yield
 
 
 def _where(text: str) -> str:
@@ -308,17 +301,6 @@ def _where(text: str) -> str:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _kind(node: Node) -> str:
-    """``aten.linear.default`` and ``linear.out`` are both ``linear``."""
-    names = str(getattr(node.target, "__name__", node.target)).split(".")
-    return names[-2] if len(names) > 1 else names[0]
-
-
-def _operations(program: ExportedProgram) -> list[Node]:
-    nodes = (node for node in program.graph.nodes if node.op == "call_function")
-    return [node for node in nodes if _kind(node) not in _NO_WORK]
 
 
 def _origin(node: Node) -> str:
@@ -336,10 +318,10 @@ def _placement(
     inside = [
         node
         for delegate in delegates
-        for node in _operations(delegate.original_module)
+        for node in operations(delegate.original_module)
         if not _is_conversion(node)
     ]
-    outside = _operations(program)
+    outside = operations(program)
     macs = macs_by_operation(job.program)
     total = sum(macs.values())
     placed = []
@@ -353,7 +335,7 @@ def _placement(
                     accelerated=nodes is inside,
                     ops=len(nodes),
                     macs_share=round(share, 4),
-                    kinds=dict(sorted(Counter(map(_kind, nodes)).items())),
+                    kinds=dict(sorted(Counter(map(kind_of, nodes)).items())),
                 )
             )
     return Placement(
@@ -366,7 +348,7 @@ def _placement(
 
 
 def _outside(node: Node) -> OutsideOp:
-    name, kind = _origin(node), _kind(node)
+    name, kind = _origin(node), kind_of(node)
     reason = (
         "the application's numbers are float, the NPU's are integers"
         if "quantize" in kind
@@ -410,10 +392,7 @@ class EthosUSession:
 
     def run(self, pixels: np.ndarray) -> list[np.ndarray]:
         """Run one batch; seconds, so the result is cached."""
-        if pixels.shape != self._shape or pixels.dtype != np.uint8:
-            raise SepViTError(
-                f"the package takes uint8 {self._shape}, not {pixels.dtype} {pixels.shape}"
-            )
+        check_input(pixels, self._shape, np.uint8)
 
         def make() -> list[np.ndarray]:
             return _run_reference_model(self._tosa, pixels)

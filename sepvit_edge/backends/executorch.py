@@ -24,7 +24,7 @@ import torch
 from ..errors import SepViTError
 from ..graph import macs_by_operation, part_of
 from ..package import Manifest, OutsideOp, PlacedOps, Placement, Verification
-from . import Lowering, OpTiming
+from . import Lowering, OpTiming, check_input
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -160,7 +160,7 @@ def _half_weights() -> Iterator[None]:
 
     def is_weight(node: Node) -> bool:
         # The 1 / C of the means (one output) stays exact: its error would not average out.
-        users = [user for user in node.users if _kind(user) == "linear"]
+        users = [user for user in node.users if kind_of(user) == "linear"]
         return any(user.args[1] is node and node.meta["val"].shape[0] > 1 for user in users)
 
     def tensor(program: ExportedProgram, node: Node) -> torch.Tensor:
@@ -231,8 +231,8 @@ def delegation(
     delegates = [
         getattr(program.graph_module, n.target) for n in program.graph.nodes if n.op == "get_attr"
     ]
-    inside = [node for delegate in delegates for node in _operations(delegate.original_module)]
-    outside = _operations(program)
+    inside = [node for delegate in delegates for node in operations(delegate.original_module)]
+    outside = operations(program)
     one = len(delegates) == 1
     where = f"{delegate} delegate" if one else f"{len(delegates)} {delegate} delegates"
     macs = macs_by_operation(job.program)
@@ -250,7 +250,7 @@ def delegation(
                     accelerated=nodes is inside,
                     ops=len(group),
                     macs_share=round(share, 4),
-                    kinds=dict(sorted(Counter(map(_kind, group)).items())),
+                    kinds=dict(sorted(Counter(map(kind_of, group)).items())),
                 )
             )
     return Placement(
@@ -261,12 +261,13 @@ def delegation(
     )
 
 
-def _operations(program: ExportedProgram) -> list[Node]:
+def operations(program: ExportedProgram) -> list[Node]:
+    """Calls of a lowered program that run a kernel."""
     nodes = (node for node in program.graph.nodes if node.op == "call_function")
-    return [node for node in nodes if _kind(node) not in _NO_WORK]
+    return [node for node in nodes if kind_of(node) not in _NO_WORK]
 
 
-def _kind(node: Node) -> str:
+def kind_of(node: Node) -> str:
     """``aten.linear.default`` and ``linear.out`` are both ``linear``."""
     names = str(getattr(node.target, "__name__", node.target)).split(".")
     return names[-2] if len(names) > 1 else names[0]
@@ -290,7 +291,7 @@ def _origin(node: Node, names: set[str]) -> str:
 
 
 def _outside(node: Node, name: str, reasons: dict[str, str], delegate: str) -> OutsideOp:
-    kind = _kind(node)
+    kind = kind_of(node)
     said = reasons.get(name)
     reason = f"{delegate} has no {kind.strip('_')}"
     if said:
@@ -367,10 +368,7 @@ class ExecuTorchSession:
 
     def run(self, pixels: np.ndarray) -> list[np.ndarray]:
         """Run one batch."""
-        if pixels.shape != self._shape or pixels.dtype != np.float32:
-            raise SepViTError(
-                f"the package takes float32 {self._shape}, not {pixels.dtype} {pixels.shape}"
-            )
+        check_input(pixels, self._shape, np.float32)
         # torch warns about arrays that it could not write to.
         inputs = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
         return [output.numpy().copy() for output in self._method.execute([inputs])]

@@ -25,7 +25,7 @@ from ..errors import SepViTError
 from ..graph import macs_by_operation, part_of
 from ..package import Manifest, OutsideOp, PlacedOps, Placement, Verification
 from ..recipe import Strict
-from . import BACKENDS, Lowering, OpTiming
+from . import BACKENDS, Lowering, OpTiming, check_input
 from .cache import cached, cached_arrays
 from .onnx_file import export_onnx, write_onnx
 from .toolkit import Toolkit
@@ -302,10 +302,7 @@ class RockchipSession:
 
     def run(self, pixels: np.ndarray) -> list[np.ndarray]:
         """Run one batch."""
-        if pixels.shape != self._shape or pixels.dtype != np.float32:
-            raise SepViTError(
-                f"the package takes float32 {self._shape}, not {pixels.dtype} {pixels.shape}"
-            )
+        check_input(pixels, self._shape, np.float32)
         key = _key(self._onnx, self._facts) | {"pixels": pixels}
         return cached_arrays(lambda: self._simulate(pixels), key)
 

@@ -7,7 +7,7 @@ the least squared error, on histograms of every tensor, against a percentile and
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -80,13 +80,36 @@ class Histogram:
 
 
 def calibration_pixels(model: SepViT, data: Dataset, images: int) -> tuple[np.ndarray, str]:
-    """Preprocess the calibration images: uint8 (N, size, size, 3), and their SHA-256."""
+    """Preprocess the calibration images: uint8 (N, size, size, 3), and their SHA-256.
+
+    Raises
+    ------
+    SepViTError
+        If there is none.
+    """
+    if len(data) == 0 or images < 1:
+        raise SepViTError("calibration needs at least one image")
     count = min(images, len(data))
     rule, size = model.config.preprocessing, model.config.image_size
     # Evenly over the set: a folder's images are ordered by class.
     chosen = [i * len(data) // count for i in range(count)]
     pixels = np.stack([preprocess(data[i].image, rule, size) for i in chosen])
     return pixels, hashlib.sha256(pixels.data).hexdigest()
+
+
+def batches(pixels: np.ndarray, size: int) -> Iterator[tuple[Tensor, int]]:
+    """Cut pixels into batches of one size, for graphs that have no other.
+
+    Yields
+    ------
+    Tensor
+        uint8 (size, ...); the last batch is filled up by repetition.
+    int
+        Images of it that count.
+    """
+    for start in range(0, len(pixels), size):
+        piece = pixels[start : start + size]
+        yield torch.from_numpy(np.resize(piece, (size, *piece.shape[1:]))), len(piece)
 
 
 @torch.no_grad()
@@ -110,10 +133,9 @@ def observe(
             pair[1].add(output)
 
         hooks.append(layer.register_forward_hook(hook))
-    for start in range(0, len(pixels), _BATCH):
-        batch = pixels[start : start + _BATCH]
-        edge(torch.from_numpy(np.resize(batch, (_BATCH, *batch.shape[1:]))))
-        advance(len(batch))
+    for batch, count in batches(pixels, _BATCH):
+        edge(batch)
+        advance(count)
     for handle in hooks:
         handle.remove()
     return histograms
@@ -153,8 +175,6 @@ def calibrate(
     SepViTError
         If a pattern matches no layer, or the data has no images.
     """
-    if len(data) == 0 or images < 1:
-        raise SepViTError("calibration needs at least one image")
     pixels, digest = calibration_pixels(model, data, images)
     edge = EdgeModel(model, 1)
     layers = quantizable_layers(edge)

@@ -17,7 +17,7 @@ The edge form has to be written in single operations for that (principle 8).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,7 @@ from ..edge import EdgeModel, EdgeOptions
 from ..errors import SepViTError
 from ..graph import trace
 from ..reference import SepViT
-from .calibration import CALIBRATION_IMAGES, calibration_pixels
+from .calibration import CALIBRATION_IMAGES, batches, calibration_pixels
 from .scheme import (
     Calibration,
     LayerFunction,
@@ -199,8 +199,6 @@ def calibrate_full(
     SepViTError
         If the data has no images, or the edge form keeps norms or softmax whole.
     """
-    if len(data) == 0 or images < 1:
-        raise SepViTError("calibration needs at least one image")
     whole = "native" in (options.layer_norm, options.softmax)
     if whole or options.input != "uint8-nhwc":
         raise SepViTError(
@@ -212,13 +210,6 @@ def calibrate_full(
     grids, scales = _observe(program, pixels, advance)
     facts = Calibration(data.name, len(pixels), digest, "mse")
     return FullQuantization(options, grids, scales, facts)
-
-
-def _batches(pixels: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Pieces of one size, the last one filled up by repetition."""
-    for start in range(0, len(pixels), size):
-        piece = pixels[start : start + size]
-        yield np.resize(piece, (size, *piece.shape[1:]))
 
 
 @torch.no_grad()
@@ -238,9 +229,9 @@ def _observe(
 
     observer = Observer(program.graph_module)
     constants = list(_constants(program).values())
-    for batch in _batches(pixels, _BATCH):
-        observer.run(*constants, torch.from_numpy(batch))
-        advance(len(batch))
+    for batch, count in batches(pixels, _BATCH):
+        observer.run(*constants, batch)
+        advance(count)
     by_group: dict[int, Grid] = {}
     for group, histogram in histograms.items():
         members = [node for node, other in groups.items() if other == group]
@@ -454,5 +445,4 @@ def full_int8_logits(
         float32 (N, num_classes).
     """
     run = quantization.program(model, _BATCH).module(check_guards=False)
-    logits = [run(torch.from_numpy(batch)) for batch in _batches(pixels, _BATCH)]
-    return torch.cat(logits)[: len(pixels)].numpy()
+    return torch.cat([run(batch)[:count] for batch, count in batches(pixels, _BATCH)]).numpy()
