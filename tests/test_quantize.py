@@ -34,6 +34,7 @@ from sepvit_edge.quantize.sensitivity import scan
 from sepvit_edge.quantize.training import QuantizedTrainee
 from sepvit_edge.recipe import find_recipe
 from sepvit_edge.reference import SepViT
+from sepvit_edge.training.loop import noise_share
 from sepvit_edge.training.recipe import TrainingRecipe
 from sepvit_edge.weights import load_checkpoint, save_checkpoint
 
@@ -58,10 +59,10 @@ def digit_pixels(model: SepViT, count: int) -> np.ndarray:
 
 
 def test_weights_use_the_whole_symmetric_range() -> None:
-    weight = torch.tensor([[0.5, -1.27, 0.01], [0.0, 0.0, 0.0]])
+    weight = torch.tensor([[0.5, -1.28, 0.02], [0.0, 0.0, 0.0]])
     scale = weight_scales(weight)
     integers = quantize_weight(weight, scale)
-    assert integers.tolist() == [[50, -127, 1], [0, 0, 0]] and integers.dtype == torch.int8
+    assert integers.tolist() == [[25, -64, 1], [0, 0, 0]] and integers.dtype == torch.int8
     assert quantize_weight(weight, weight_scales(weight, 4), 4).tolist()[0] == [3, -7, 0]
 
 
@@ -75,12 +76,24 @@ def test_an_int8_layer_computes_what_integers_give(calibrated, digits_model) -> 
     x = torch.randn(50, layer.weight.shape[1]) * layer.input_scale * 40
     levels = torch.round(x / layer.input_scale).clamp(-128, 127).to(torch.int32)
     sums = (levels.double() @ layer.weight.double().T).to(torch.int64)
-    y = sums.double() * layer.input_scale * layer.weight_scale.double() + module.bias.double()
+    step = layer.input_scale * layer.weight_scale.double()
+    bias = (module.bias.double() / step).round()
+    assert torch.allclose(bias * step, module.bias.double(), rtol=1e-6)  # it lies on the grid
+    y = (sums + bias) * step
     expected = torch.round(y / layer.output_scale).clamp(-128, 127)
     with torch.no_grad():
         measured = torch.round(module(x).double() / layer.output_scale)
     difference = (measured - expected).abs()
     assert difference.max() <= 1 and (difference > 0).double().mean() < 1e-3
+
+
+def test_two_products_fit_16_bits(calibrated) -> None:
+    """x86 without VNNI adds pairs of uint8 x int8 in int16, and saturates silently."""
+    for layer in calibrated.layers.values():
+        assert 2 * 255 * int(layer.weight.to(torch.int16).abs().max()) < 2**15
+    layer = calibrated.layers["stages.0.blocks.0.mlp.fc1"]
+    with pytest.raises(SepViTError, match="weight of 65, and the scheme ends at 64"):
+        replace(layer, weight=torch.full_like(layer.weight, -65))
 
 
 def test_scales_follow_their_method() -> None:
@@ -286,8 +299,11 @@ def test_onnxruntime_runs_its_int8_kernels(packages) -> None:
 
 
 def test_openvino_runs_its_int8_kernels(packages) -> None:
-    shares = {g.precision: g.macs_share for g in packages["openvino"].manifest.placement.placed}
-    assert shares["i8"] + shares["u8"] > 0.9
+    placed = {g.precision: g for g in packages["openvino"].manifest.placement.placed}
+    integers = [placed[precision] for precision in ("i8", "u8") if precision in placed]
+    assert sum(group.macs_share for group in integers) > 0.9
+    # Attention's products are the scheme's float ones; without VNNI they would be wrong in int8.
+    assert all("MatMul" not in group.kinds for group in integers)
 
 
 def test_exports_of_a_quantisation_aware_checkpoint_are_int8(
@@ -352,6 +368,31 @@ def test_every_component_matters_in_an_int8_package(digits_model, calibrated, tm
     shift = [logits["moved"][i] - logits["as it is"][i] for i in (0, 1)]
     assert np.abs(shift[0]).max() > 0.05
     assert np.corrcoef(shift[0].ravel(), shift[1].ravel())[0, 1] > 0.9
+
+
+def test_training_against_the_noise_of_int8_lowers_it(digits_model) -> None:
+    recipe = TrainingRecipe(data="digits", batch=16, resolution_schedule=((64, 1.0),))
+    trainee = QuantizedTrainee.calibrated(digits_model, recipe, Digits("calibration"))
+    data, config = Digits("train"), digits_model.config
+    pixels = np.stack([preprocess(data[i].image, config.preprocessing, 64) for i in range(192)])
+    x = parity.normalize(digits_model, torch.from_numpy(pixels))
+    held_out = parity.normalize(digits_model, torch.from_numpy(digit_pixels(digits_model, 48)))
+    optimizer = torch.optim.AdamW([p for p in trainee.parameters() if p.requires_grad], 1e-4)
+
+    def noise(x: torch.Tensor) -> torch.Tensor:
+        with trainee.unrounded():
+            clean = trainee(x)
+        return noise_share(trainee(x), clean)
+
+    with torch.no_grad():
+        before = float(noise(held_out))
+    for chosen in torch.arange(192).split(16) * 2:
+        optimizer.zero_grad()
+        noise(x[chosen]).backward()
+        optimizer.step()
+    with torch.no_grad():
+        after = float(noise(held_out))
+    assert after < 0.8 * before
 
 
 def test_training_with_the_rounding_in_place_helps(digits_model) -> None:

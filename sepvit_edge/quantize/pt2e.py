@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.fx import GraphModule, Node
 from torchao.quantization.pt2e import (
     FusedMovingAvgObsFakeQuantize,
@@ -21,12 +22,13 @@ from torchao.quantization.pt2e import (
     PerChannelMinMaxObserver,
 )
 from torchao.quantization.pt2e.quantizer import (
+    DerivedQuantizationSpec,
     QuantizationAnnotation,
     QuantizationSpec,
     Quantizer,
 )
 
-from .scheme import ACTIVATION_RANGE, CLASSIFIER, FLOAT_LAYERS, weight_range
+from .scheme import ACTIVATION_RANGE, BIAS_RANGE, CLASSIFIER, FLOAT_LAYERS, weight_range
 
 _ATEN = torch.ops.aten
 _LAYERS = (_ATEN.linear.default, _ATEN.conv2d.default)
@@ -73,22 +75,46 @@ class SepViTQuantizer(Quantizer):
             observer_or_fake_quant_ctr=weight,
         )
 
+    def _bias(self, node: Node) -> DerivedQuantizationSpec:
+        """The grid of a layer's accumulators."""
+        x, weight = node.args[0], node.args[1]
+        assert isinstance(x, Node) and isinstance(weight, Node)
+        low, high = BIAS_RANGE
+        return DerivedQuantizationSpec(
+            derived_from=[(x, node), (weight, node)],
+            derive_qparams_fn=_accumulator_grid,
+            dtype=torch.int32,
+            quant_min=low,
+            quant_max=high,
+            qscheme=torch.per_channel_symmetric,
+            ch_axis=0,
+        )
+
     def annotate(self, model: GraphModule) -> GraphModule:
         """Mark what is to be quantised, in place."""
         for node in model.graph.nodes:
             name = layer_of(node)
             if name is None or any(fnmatch.fnmatch(name, p) for p in self._keep_float):
                 continue
-            activation = None if name == CLASSIFIER else self._activation
+            inputs: dict[Node, Any] = {node.args[1]: self._weight}
+            if name != CLASSIFIER:
+                inputs |= {node.args[0]: self._activation, node.args[2]: self._bias(node)}
             node.meta["quantization_annotation"] = QuantizationAnnotation(
-                input_qspec_map={node.args[0]: activation, node.args[1]: self._weight},
-                output_qspec=activation,
+                input_qspec_map=inputs,
+                output_qspec=None if name == CLASSIFIER else self._activation,
                 _annotated=True,
             )
         return model
 
     def validate(self, model: GraphModule) -> None:
         """Accept every model: what is not annotated stays float."""
+
+
+def _accumulator_grid(observers: list[Any]) -> tuple[Tensor, Tensor]:
+    """Scales and zero points of a bias, from what observes the input and the weight."""
+    (input_scale, _), (weight_scale, _) = (o.calculate_qparams() for o in observers)
+    scale = weight_scale * input_scale
+    return scale, torch.zeros_like(scale, dtype=torch.int32)
 
 
 def layer_of(node: Node) -> str | None:

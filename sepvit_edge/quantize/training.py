@@ -23,6 +23,7 @@ from .scheme import (
     QuantizedLayer,
     quantizable_layers,
     quantize_weight,
+    round_bias,
     weight_range,
     weight_scales,
 )
@@ -58,17 +59,19 @@ class FakeInt8Layer(nn.Module):
         zeros = torch.zeros(len(scale), dtype=torch.int32, device=scale.device)
         limit = weight_range(self.bits)
         weight = torch.fake_quantize_per_channel_affine(self.weight, scale, zeros, 0, -limit, limit)
-        y = self.function(self._on_grid(x, self.input_log_scale), weight, self.bias)
+        bias: Tensor = self.bias
+        if self.input_log_scale is not None:
+            rounded = round_bias(bias, scale, self.input_log_scale.exp().item())
+            bias = bias + (rounded - bias).detach()
+        y = self.function(self._on_grid(x, self.input_log_scale), weight, bias)
         return self._on_grid(y, self.output_log_scale)
 
     def _on_grid(self, x: Tensor, log_scale: Tensor | None) -> Tensor:
-        if log_scale is None:
+        if log_scale is None or not self.rounding:
             return x
         scale = log_scale.exp()
         steps = (x.float() / scale).clamp(*ACTIVATION_RANGE)
-        if self.rounding:
-            steps = steps + (steps.round() - steps).detach()
-        return steps * scale
+        return (steps + (steps.round() - steps).detach()) * scale
 
     def quantized(self) -> QuantizedLayer:
         """Return the integers that its weight stands for."""
@@ -154,7 +157,7 @@ class QuantizedTrainee(nn.Module):
 
     @contextmanager
     def unrounded(self) -> Iterator[None]:
-        """Leave the rounding of activations out (their clipping stays) within the block."""
+        """Leave the activations float within the block: neither rounded nor clipped."""
         layers = [module for module in self.modules() if isinstance(module, FakeInt8Layer)]
         for layer in layers:
             layer.rounding = False

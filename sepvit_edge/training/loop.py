@@ -199,8 +199,7 @@ def run_training(
         if recipe.rounding_noise:
             with cast(Any, trainee).unrounded():
                 clean = model(x).float()
-            noise = (logits - clean).square().sum() / clean.square().sum()
-            loss = loss + recipe.rounding_noise * noise
+            loss = loss + recipe.rounding_noise * noise_share(logits, clean)
         return loss
 
     def loss_of_answers(logits: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -304,6 +303,17 @@ def run_training(
         draw_curves(history, run / CURVES)
     result = ema.module if ema is not None else accelerator.unwrap_model(model)
     return cast(nn.Module, result).to("cpu").eval()
+
+
+def noise_share(logits: Tensor, clean: Tensor) -> Tensor:
+    """Power of the difference of two sets of logits, as a share of the second's.
+
+    Each row counts from its mean: what is added to all logits of an image changes no answer, and
+    must not make the noise look smaller.
+    """
+    clean = clean - clean.mean(1, keepdim=True)
+    logits = logits - logits.mean(1, keepdim=True)
+    return (logits - clean).square().sum() / clean.square().sum()
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

@@ -113,9 +113,9 @@ class TrainingRecipe(Strict):
     seed : int
         Of weights, order and augmentation.
     rounding_noise : float
-        Of quantisation-aware training: weight of the noise that the rounding of activations leaves
-        in the logits, as its power over theirs. A runtime that rounds some activations the other
-        way leaves as much, so this is also what keeps runtimes together.
+        Of quantisation-aware training: weight of the noise that int8 activations leave in the
+        logits, against float ones, as its power over theirs. A runtime that rounds some
+        activations the other way leaves as much, so this is also what keeps runtimes together.
     augmentation, distillation : Augmentation, Distillation
         See there.
     """
