@@ -22,6 +22,7 @@ from . import Lowering, OpTiming
 MODEL = "model.xml"
 _ATEN = torch.ops.aten
 _LAYERS = (_ATEN.linear.default, _ATEN.convolution.default)
+_STEPS = "steps"
 # Nodes of the compiled graph that are no work.
 _NO_WORK = frozenset({"Const", "Input", "Output"})
 
@@ -74,6 +75,10 @@ def write_ir(job: Lowering, folder: Path) -> ov.Model:
     _round_in_float(module)
     _unfold_weights(module)
     model = ov.convert_model(TorchFXPythonDecoder(module))
+    # Names of tensors between operations nobody asks for, and they are a tenth of the text.
+    for node in model.get_ops():
+        for port in node.outputs():
+            port.get_tensor().set_names(set())
     model.inputs[0].get_tensor().set_names({job.input.name})
     for port, name in zip(model.outputs, job.outputs, strict=True):
         port.get_tensor().set_names({name})
@@ -121,14 +126,15 @@ def _round_in_float(module: torch.fx.GraphModule) -> None:
 def _rounded(quantize: Node) -> Node:
     """Round to a grid, as torch's quantisation does; its name tells the part."""
     x, scale, _, low, high, _ = cast(Any, quantize.args)
+    prefix = x.name if x.target in _LAYERS else quantize.name
     for name, target, *arguments in (
-        ("steps", _ATEN.mul.Tensor, 1 / scale),
+        (_STEPS, _ATEN.mul.Tensor, 1 / scale),
         ("round", _ATEN.round.default),
         ("clamp", _ATEN.clamp.default, low, high),
         ("scale", _ATEN.mul.Tensor, scale),
     ):
         made = quantize.graph.create_node(
-            "call_function", target, (x, *arguments), name=f"{quantize.name}_{name}"
+            "call_function", target, (x, *arguments), name=f"{prefix}_{name}"
         )
         made.meta["val"] = x.meta["val"]
         x = made
@@ -200,8 +206,12 @@ def _placement(compiled: ov.CompiledModel, job: Lowering) -> Placement:
 
 
 def _origins(info: dict[str, str]) -> list[str]:
-    """Names of the graph's nodes that a compiled node came from."""
-    return [name.split("/")[0] for name in info["originalLayersNames"].split(",")]
+    """Names of the graph's nodes that a compiled node came from.
+
+    The scales of an int8 layer are multiplied into one operation, which keeps one of their names.
+    """
+    names = (name.split("/")[0] for name in info["originalLayersNames"].split(","))
+    return [name.removesuffix(f"_{_STEPS}") for name in names]
 
 
 def _settings(options: Options, threads: int | None) -> dict[str, object]:
