@@ -34,8 +34,9 @@ measured by `python benchmarks/edge_form.py`; README has the table.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -85,6 +86,9 @@ class EdgeOptions:
     stem: Literal["stride-4", "stride-2"] = "stride-4"
 
 
+_Layer = TypeVar("_Layer", nn.Conv2d, nn.Linear)
+
+
 def _frozen(values: Tensor | None) -> nn.Parameter:
     """A float32 parameter of its own with these values."""
     assert values is not None
@@ -95,6 +99,11 @@ def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0])
     linear.weight, linear.bias = _frozen(weight), _frozen(bias)
     return linear
+
+
+def _own(layer: _Layer) -> _Layer:
+    """A frozen copy: what is done to an edge model is not done to the reference."""
+    return copy.deepcopy(layer).requires_grad_(False)
 
 
 def _fold_affine(norm: nn.LayerNorm, linear: nn.Linear) -> nn.Linear:
@@ -196,7 +205,7 @@ class PatchEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         self.side, self.norm = side, LayerNorm(embed.norm, options)
-        self.proj, self.every_other = embed.proj, False
+        self.proj, self.every_other = _own(embed.proj), False
         if input_std is not None:  # principle 4
             scale = torch.tensor(input_std, dtype=torch.float64).reshape(1, 3, 1, 1) * 255
             self.every_other = options.stem == "stride-2"
@@ -348,7 +357,7 @@ class MLP(nn.Module):
         super().__init__()
         self.norm = LayerNorm(block.norm2, options, affine=False)
         self.fc1 = _fold_affine(block.norm2, block.mlp.fc1)
-        self.fc2 = block.mlp.fc2
+        self.fc2 = _own(block.mlp.fc2)
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, C) -> (rows, C)."""
@@ -364,7 +373,7 @@ class Block(nn.Module):
         self.by_row = options.windows == "by-row"
         self.dsa = DSA(block, batch, options)
         self.psa = PSA(block.attn, batch, self.groups**2, options) if block.separable else None
-        self.proj = block.attn.proj
+        self.proj = _own(block.attn.proj)
         self.mlp = MLP(block, options)
 
     def _permuted(self, x: Tensor, first: int, second: int) -> Tensor:

@@ -46,7 +46,7 @@ def reference_logits(model: SepViT, pixels: np.ndarray) -> np.ndarray:
 def quantized_logits(
     model: SepViT, quantization: Quantization | FullQuantization, pixels: np.ndarray
 ) -> np.ndarray:
-    """Run the quantised edge form with torch: what an int8 package rounds to.
+    """Run the quantised edge form with torch, in float64: what an int8 package rounds to.
 
     Parameters
     ----------
@@ -66,8 +66,10 @@ def quantized_logits(
         return full_int8_logits(model, quantization, pixels)
     edge = EdgeModel(model, _BATCH)
     apply_quantization(edge, quantization)
+    edge.double()
     with torch.no_grad():
-        return torch.cat([edge(batch)[:count] for batch, count in batches(pixels, _BATCH)]).numpy()
+        logits = [edge(batch)[:count] for batch, count in batches(pixels, _BATCH)]
+    return torch.cat(logits).float().numpy()
 
 
 @contextmanager

@@ -45,6 +45,17 @@ def test_every_variant_at_224(variant: str, options: EdgeOptions) -> None:
     assert_same_function(variant, 224, 1, options)
 
 
+@pytest.mark.parametrize("options", SWITCHES, ids=str)
+def test_nothing_is_shared_with_the_reference(options: EdgeOptions) -> None:
+    """Or what trains, quantises or widens an edge model would change the reference."""
+    model = jittered("lite")
+    own, others = (
+        {parameter.data_ptr() for parameter in module.parameters()}
+        for module in (EdgeModel(model, 1, options), model)
+    )
+    assert not own & others
+
+
 @pytest.mark.parametrize("size", [160, 192, 256])
 @pytest.mark.parametrize("variant", ["lite", "t"])
 def test_other_image_sizes(variant: str, size: int) -> None:

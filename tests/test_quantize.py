@@ -82,9 +82,11 @@ def test_an_int8_layer_computes_what_integers_give(calibrated, digits_model) -> 
     y = (sums + bias) * step
     expected = torch.round(y / layer.output_scale).clamp(-128, 127)
     with torch.no_grad():
-        measured = torch.round(module(x).double() / layer.output_scale)
-    difference = (measured - expected).abs()
+        traced = torch.round(module(x).double() / layer.output_scale)
+        exact = torch.round(module.double()(x.double()) / layer.output_scale)
+    difference = (traced - expected).abs()
     assert difference.max() <= 1 and (difference > 0).double().mean() < 1e-3
+    assert torch.equal(exact, expected)
 
 
 def test_two_products_fit_16_bits(calibrated) -> None:
@@ -145,6 +147,23 @@ def test_a_checkpoint_holds_the_integers_themselves(digits_model, calibrated, tm
     assert parity.sqnr_db(*references) > 110
     sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in "qf"]
     assert sizes[0] < 0.30 * sizes[1]
+
+
+def test_training_keeps_one_grid_for_a_tensor(digits_model, calibrated) -> None:
+    """Or the packages round it three times, for q, k and v, and are the larger for it."""
+    trainee = QuantizedTrainee(digits_model, calibrated, 2)
+    optimizer = torch.optim.SGD(trainee.parameters(), lr=1e-3)
+    trainee(torch.rand(2, 3, 64, 64)).square().sum().backward()
+    optimizer.step()
+    layers = trainee.finished().quantization.layers
+    read = {name: [] for name in ("stages.1.blocks.0.dsa", "stages.1.blocks.0.psa")}
+    for name, layer in layers.items():
+        for attention, scales in read.items():
+            if name.startswith(attention):
+                scales.append(layer.input_scale)
+    for attention, scales in read.items():
+        assert len(scales) == (3 if attention.endswith("dsa") else 2) and len(set(scales)) == 1
+        assert scales[0] != calibrated.layers[f"{attention}.q"].input_scale  # it was learnt
 
 
 def test_a_damaged_quantisation_is_refused(digits_model, calibrated, tmp_path) -> None:

@@ -180,6 +180,7 @@ def test_the_command_trains_and_quantises(tmp_path: Path, run_command: Runner) -
     assert done.status == 0, done.err
     quantised = json.loads(integers.with_suffix(".json").read_text())
     assert quantised["held_out_top1"] >= card["held_out_top1"] - 0.03
+    assert quantised["held_out_top1_float"] == card["held_out_top1"]
     model = load_checkpoint(integers)
     assert model.quantization is not None and model.source.trained_on == "digits/train"
     scales = [layer.input_scale for layer in model.quantization.layers.values()]

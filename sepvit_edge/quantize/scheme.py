@@ -253,7 +253,8 @@ class Int8Layer(nn.Module):
     """A linear or convolution of the edge form with quantise and dequantise around it.
 
     In a traced graph this is what torchao's `convert_pt2e` makes (a test compares them), and what
-    every runtime's compiler recognises as one int8 operation.
+    every runtime's compiler recognises as one int8 operation. With float64 it computes what exact
+    integers would: in float32 some of what is nearly half a step is rounded the other way.
     """
 
     def __init__(
@@ -275,7 +276,9 @@ class Int8Layer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Of the shapes of the layer."""
         weight: Tensor = self.weight
-        if not self.float_weight:
+        if x.dtype == torch.float64:
+            weight = weight * _per_channel(self.weight_scale, weight)
+        elif not self.float_weight:
             grid = (0, -weight_range(), weight_range(), torch.int8)
             weight = _OPS.dequantize_per_channel(weight, self.weight_scale, self.zero_points, *grid)
         y = self.function(_on_grid(x, self.input_scale), weight, self.bias)
@@ -285,6 +288,8 @@ class Int8Layer(nn.Module):
 def _on_grid(x: Tensor, scale: float | None) -> Tensor:
     if scale is None:
         return x
+    if x.dtype == torch.float64:  # which the operations below do not take
+        return (x / scale).round().clamp(*ACTIVATION_RANGE) * scale
     grid = (scale, 0, *ACTIVATION_RANGE, torch.int8)
     y: Tensor = _OPS.dequantize_per_tensor(_OPS.quantize_per_tensor(x, *grid), *grid)
     return y

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Dataset
-from ..edge import DSA, EdgeModel, EdgeOptions, set_batch, unfold
+from ..edge import DSA, PSA, EdgeModel, EdgeOptions, set_batch, unfold
 from ..errors import SepViTError
 from ..reference import SepViT, with_config
 from .calibration import calibrate
@@ -84,6 +84,13 @@ class FakeInt8Layer(nn.Module):
         return QuantizedLayer(weight, scale, *scales)
 
 
+def _share_input(attention: DSA | PSA) -> None:
+    """Let q, k and v learn one input scale: they read one tensor, and it is rounded once."""
+    readers = [layer for layer in attention.children() if isinstance(layer, FakeInt8Layer)]
+    for reader in readers[1:]:
+        reader.input_log_scale = readers[0].input_log_scale
+
+
 def _log(scale: float | None) -> nn.Parameter | None:
     return None if scale is None else nn.Parameter(torch.tensor(math.log(scale)))
 
@@ -117,6 +124,9 @@ class QuantizedTrainee(nn.Module):
             if name in quantization.layers:
                 fake = FakeInt8Layer(layer, quantization.layers[name], bits)
                 self.edge.set_submodule(name, fake)
+        for module in self.edge.modules():
+            if isinstance(module, (DSA, PSA)):
+                _share_input(module)
         for parameter in self.edge.parameters():
             parameter.requires_grad_(True)
         for module in self.edge.modules():

@@ -165,6 +165,7 @@ def train_checkpoint(
     card: dict[str, Any] = {
         "command": _command(sys.argv[1:]),
         "recipe": recipe.model_dump(mode="json", exclude_defaults=True),
+        "seed": recipe.seed,
         "steps": state["step"],
         "minutes": round(state["seconds"] / 60, 1),
         "hardware": _hardware(),
@@ -177,6 +178,9 @@ def train_checkpoint(
             "held_out_images": len(held_out),
             "held_out_top1": round(evaluate_top1(trained, held_out, recipe, size), 4),
         }
+        if qat:  # what it started from
+            top1 = evaluate_top1(FloatTrainee(model), held_out, recipe, size)
+            card["held_out_top1_float"] = round(top1, 4)
     output.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     return card
 

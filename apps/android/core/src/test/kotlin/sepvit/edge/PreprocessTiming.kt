@@ -3,8 +3,8 @@ package sepvit.edge
 /**
  * Times the preprocessing of a 12-megapixel photo, for README:
  *
- *     mvn -q -pl core test-compile
- *     java -cp core/target/classes:core/target/test-classes:$(find ~/.m2 -name 'kotlin-stdlib-2.2.21.jar') \
+ *     mvn -q -pl core test-compile dependency:build-classpath -Dmdep.outputFile=target/classpath
+ *     java -cp core/target/classes:core/target/test-classes:$(cat core/target/classpath) \
  *         sepvit.edge.PreprocessTimingKt
  */
 fun main() {
