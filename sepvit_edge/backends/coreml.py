@@ -120,11 +120,15 @@ class Options(Strict):
     image_input : bool
         Take an image (a camera's pixel buffer, of the input's exact size) and name the class, for
         Vision and for Xcode's preview; one image a call. Else a float32 array of any batch.
+    between_layers : str
+        What an int8 package computes between its int8 layers: ``"float16"``, which the Neural
+        Engine needs, or ``"float32"`` for the answers that other runtimes give.
     """
 
     deployment_target: Literal["iOS16", "iOS17", "iOS18"] = "iOS16"
     compute_units: Literal["all", "cpu_and_ne", "cpu_and_gpu", "cpu_only"] = "all"
     image_input: bool = True
+    between_layers: Literal["float16", "float32"] = "float16"
 
 
 @register_pass(namespace="sepvit_edge")
@@ -203,7 +207,8 @@ class CoreMLBackend:
             source = ct.ImageType(job.input.name, shape, color_layout=ct.colorlayout.RGB)
         else:
             source = ct.TensorType(job.input.name, shape, np.float32)
-        half = job.recipe.precision in ("fp16", "int8")  # of int8: what is between its layers
+        precision = job.recipe.precision
+        half = precision == "fp16" or (precision, options.between_layers) == ("int8", "float16")
         with converting():
             model = ct.convert(
                 job.program,
