@@ -256,7 +256,7 @@ def summary(profile: Profile) -> list[tuple[str, str]]:
         for kind, time in by_kind(attribution).items():
             rows.append((kind, f"{time / attribution.whole_us:6.1%}  {time / 1e3:.2f} ms"))
         rows.append(("unattributed", f"{attribution.unattributed_share:6.1%}"))
-        rows.append(("obtained by", attribution.method))
+        rows.append(("obtained by", attribution.obtained))
     if profile.not_measured:
         rows.append(("", ""))
         rows += [(f"no {item.what}", item.reason) for item in profile.not_measured]

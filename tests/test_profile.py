@@ -396,6 +396,10 @@ def test_operations_are_attributed_by_name_and_by_neighbours() -> None:
     nothing = Operation(name="nothing", kind=OVERHEAD, kernel="", mean_us=1.5)
     less = attribute(operations.model_copy(update={"items": [nothing, *items]}), {})
     assert sum(part.time_us for part in less.parts) == 64 - 1.5 * 7
+    # Runs that the profiler made a quarter longer: its share is taken out of every part alike.
+    slowed = attribute(operations.model_copy(update={"observed_us": 100.0}), {})
+    assert slowed.profiler_share == 0.25 and slowed.unattributed_us == 80 - 64 / 1.25
+    assert found.profiler_share is None
 
 
 def test_the_work_of_the_parts_is_the_work_of_the_model(package_path: Path) -> None:

@@ -107,13 +107,17 @@ def attribute(operations: Operations, work: dict[str, Work]) -> Attribution:
     work : dict
         Of `work_by_part`.
     """
+    # A profiler costs time in each run; shares of the run that it saw are those of one without it.
+    stretch = 1.0
+    if operations.whole_us and operations.observed_us:
+        stretch = operations.observed_us / operations.whole_us
     overhead = next((o.mean_us for o in operations.items if o.kind == OVERHEAD), 0.0)
     items = [item for item in operations.items if item.kind != OVERHEAD]
     times: dict[str, float] = {}
     counts: Counter[str] = Counter()
     for item, part in zip(items, parts_of(items), strict=True):
         if part is not None:
-            times[part] = times.get(part, 0.0) + max(item.mean_us - overhead, 0.0)
+            times[part] = times.get(part, 0.0) + max(item.mean_us - overhead, 0.0) / stretch
             counts[part] += 1
     whole = operations.whole_us or sum(item.mean_us for item in items)
     idle = Work(0, 0.0)
@@ -121,6 +125,7 @@ def attribute(operations: Operations, work: dict[str, Work]) -> Attribution:
         method=operations.method,
         whole_us=whole,
         unattributed_us=whole - sum(times.values()),
+        profiler_share=stretch - 1 if operations.observed_us else None,
         parts=[
             AttributedPart(
                 part=part,

@@ -439,7 +439,10 @@ class Operations(Facts):
     runs : int
         Over how many runs each mean is.
     whole_us : float or None
-        Mean time of a whole run without the profiler, in turn with these; compare it with the sum.
+        Mean time of a whole run without the profiler, in turn with these.
+    observed_us : float or None
+        Mean time of a whole run under the profiler, whose sum the items are; None where each item
+        was timed alone.
     items : list of Operation
         In order of execution.
     """
@@ -447,6 +450,7 @@ class Operations(Facts):
     method: str
     runs: int = Field(gt=0)
     whole_us: float | None = Field(default=None, ge=0)
+    observed_us: float | None = Field(default=None, gt=0)
     items: list[Operation]
 
 
@@ -508,6 +512,8 @@ class Attribution(Facts):
     unattributed_us : float
         Whole minus all parts: operations without a name of ours, and the time between operations.
         Negative where the parts, taken alone, took longer.
+    profiler_share : float or None
+        By how much of the whole the profiler made runs longer; the parts' times are without that.
     parts : list of AttributedPart
         In order of execution.
     """
@@ -515,12 +521,20 @@ class Attribution(Facts):
     method: str
     whole_us: float = Field(gt=0)
     unattributed_us: float
+    profiler_share: float | None = None
     parts: list[AttributedPart]
 
     @property
     def unattributed_share(self) -> float:
         """Share of the whole that no part accounts for."""
         return self.unattributed_us / self.whole_us
+
+    @property
+    def obtained(self) -> str:
+        """How, and what looking cost."""
+        if self.profiler_share is None:
+            return self.method
+        return f"{self.method}; its {self.profiler_share:+.0%} of time are taken out"
 
 
 class NotMeasured(Facts):
