@@ -78,7 +78,7 @@ def main(
     truth = [measured[i].label for i in range(count)]
     rows = []
     with steps() as step:
-        for bits in (8, 6, 4):
+        for bits in (8, 6, 4, 3):
             for method in METHODS:
                 step(f"{method}, weights of {bits} bits")
                 quantization = calibrate(model, typical, method=method, weight_bits=bits)
