@@ -121,7 +121,7 @@ def export_package(
     SepViTError
         On bad input; nothing is written then.
     CheckFailed
-        If the result breaks the recipe's placement budget.
+        If the result breaks the recipe's placement budget, or computes something else.
     """
     recipe = recipe or find_recipe(target, precision or default_precision(model))
     destination = Path(output) if output else default_output(model, recipe)
@@ -164,6 +164,7 @@ def export_package(
                 step(f"measuring parity on {data.name}")
                 measured = parity.measure(session, model, data, images, quantization=quantization)
                 del session  # ExecuTorch changes its number of threads only while none is loaded
+                parity.check(measured, recipe.precision)
         _write(manifest.model_copy(update={"parity": measured}), folder)
     return Package(destination)
 

@@ -14,6 +14,7 @@ import torch
 
 from .data import Dataset, preprocess, refuse_seen
 from .edge import EdgeModel
+from .errors import CheckFailed
 from .package import PackageSession, Parity
 from .quantize import FullQuantization, Quantization, apply_quantization
 from .quantize.calibration import batches
@@ -250,6 +251,33 @@ class TapDistance:
 # What rounding alone explains, with room: fp32 measures 110 dB and more at every tap, weights in
 # fp16 56 dB, with bfloat16 arithmetic 40 dB. A wrong scale in one block leaves 20 dB or less.
 LEAVES_BELOW_DB = {"fp32": 80.0, "fp16": 35.0, "int8": 15.0}
+
+
+def check(measured: Parity, precision: str) -> None:
+    """Refuse a package that computes something else than its precision explains.
+
+    Tool chains compile wrongly at times, and say nothing.
+
+    Parameters
+    ----------
+    measured : Parity
+        Of an int8 package to the same in torch, where that was compared.
+    precision : str
+        Of the package.
+
+    Raises
+    ------
+    CheckFailed
+        If the logits are farther from the reference than rounding leads.
+    """
+    noise, of = measured.sqnr_quantized_db, "torch's int8"
+    if noise is None:
+        noise, of = measured.sqnr_db, "the reference"
+    if noise < LEAVES_BELOW_DB[precision]:
+        raise CheckFailed(
+            f"the package computes something else than {of}: its logits are {noise} dB from it, "
+            f"and what {precision} rounds leaves {LEAVES_BELOW_DB[precision]:g} dB at least"
+        )
 
 
 def by_block(

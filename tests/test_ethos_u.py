@@ -184,41 +184,51 @@ def stored_graph() -> bytes:
     return lzma.decompress(STORED.read_bytes())
 
 
-def two_stages() -> Lowering:
-    """The first two stages: tokens, one head and two, windows; small enough to be stored."""
+def first_stages(count: int, recipe: Recipe = RECIPE, size: int = 64) -> Lowering:
+    """The first stages: tokens, one head and two, windows; small enough to be stored."""
     add_mini()  # also without pytest
-    model, recipe = jittered("mini"), few_images(RECIPE)
-    edge = EdgeModel(model, 1, EDGE)
-    edge.stages, edge.head = edge.stages[:2], torch.nn.Identity()  # type: ignore[assignment]
-    return lowering(model, edge, recipe, quantization_for(model, recipe))
+    model, chosen = jittered("mini", image_size=size), few_images(recipe)
+    options = EdgeOptions(**chosen.edge.model_dump())
+    edge = EdgeModel(model, 1, options)
+    edge.stages, edge.head = edge.stages[:count], torch.nn.Identity()  # type: ignore[assignment]
+    return lowering(model, edge, chosen, quantization_for(model, chosen))
 
 
-def lower_two_stages(folder: Path) -> bytes:
+def lower(job: Lowering, folder: Path) -> bytes:
     from sepvit_edge.backends import ethos_u
 
-    job = two_stages()
     ethos_u._lower(job, job.recipe.options_as(ethos_u.Options), folder)
     return (folder / ethos_u.TOSA).read_bytes()
 
 
-def test_the_stored_graph_computes_what_torch_does() -> None:
+def assert_same_integers(tosa: bytes, program: ExportedProgram, size: int) -> None:
     from sepvit_edge.backends import ethos_u
 
-    program = two_stages().program
     (output,) = program.graph.output_node().args[0]
     _, scale, zero_point, *_ = output.args
-    for pixels in random_pixels(2, 64)[:, None]:
-        (integers,) = ethos_u._run_reference_model(stored_graph(), pixels)
+    different = []
+    for pixels in random_pixels(4, size)[:, None]:
+        (integers,) = ethos_u._run_reference_model(tosa, pixels)
         (expected,) = run_exactly(program, torch.from_numpy(pixels))
-        steps = (expected / scale + zero_point).round().numpy()
-        # Integers against integers; what is nearer to a half than the 31 bits of a multiplier
-        # tell may go either way.
-        assert (integers != steps).mean() < 1e-3
+        different.append(integers != (expected / scale + zero_point).round().numpy())
+    # What is nearer to a half than the 31 bits of a multiplier tell may go either way, and what
+    # reads it with it: seen in one image of twelve. An error of the backend's changes most of them.
+    assert np.mean(different) < 1e-3
+
+
+def test_the_stored_graph_computes_what_torch_does() -> None:
+    assert_same_integers(stored_graph(), first_stages(2).program, 64)
+
+
+def test_ethos_u55_computes_what_torch_does(tmp_path: Path) -> None:
+    """Its stem is one of its own, and some of the backend's passes are for it alone."""
+    job = first_stages(1, load_recipe("ethos-u55-256-int8"), 32)
+    assert_same_integers(lower(job, tmp_path), job.program, 32)
 
 
 @pytest.mark.slow
 def test_the_stored_graph_is_what_lowering_gives(tmp_path: Path) -> None:
-    assert lower_two_stages(tmp_path) == stored_graph(), f"run: python {__file__}"
+    assert lower(first_stages(2), tmp_path) == stored_graph(), f"run: python {__file__}"
 
 
 @pytest.mark.slow
@@ -228,7 +238,7 @@ def test_leaving_out_passes_changes_nothing(
     from sepvit_edge.backends import ethos_u
 
     monkeypatch.setattr(ethos_u, "_few_passes", contextlib.nullcontext)
-    assert lower_two_stages(tmp_path) == stored_graph()
+    assert lower(first_stages(2), tmp_path) == stored_graph()
 
 
 def test_vela_compiles_the_stored_graph() -> None:
@@ -254,4 +264,4 @@ def test_wrong_options_are_one_sentence() -> None:
 
 if __name__ == "__main__":  # stores the graph anew
     with tempfile.TemporaryDirectory() as scratch:
-        STORED.write_bytes(lzma.compress(lower_two_stages(Path(scratch)), preset=9))
+        STORED.write_bytes(lzma.compress(lower(first_stages(2), Path(scratch)), preset=9))

@@ -12,9 +12,11 @@ import torch
 from conftest import Runner, jittered, random_pixels
 from PIL import Image
 
+from sepvit_edge.backends import Lowering
 from sepvit_edge.build import export_package, run_twin
 from sepvit_edge.data.datasets import Digits
 from sepvit_edge.edge import DSA, EdgeModel, EdgeOptions
+from sepvit_edge.errors import CheckFailed
 from sepvit_edge.package import open_package
 from sepvit_edge.parity import by_block, compare, paired_difference, sqnr_db
 from sepvit_edge.recipe import find_recipe
@@ -53,6 +55,25 @@ def test_paired_difference_is_mcnemars() -> None:
     assert (low, high) == pytest.approx((-0.04 - 1.96 * 0.028, -0.04 + 1.96 * 0.028), abs=1e-4)
     assert p == pytest.approx(2 * (1 + 8 + 28) / 256)
     assert paired_difference(first, first) == (0, (0, 0), 1)
+
+
+def test_an_export_that_computes_something_else_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a tool chain's own error would: here the first convolution loses a sign on the way."""
+    pytest.importorskip("openvino")
+    from sepvit_edge.backends import openvino
+
+    whole = openvino.write_ir
+
+    def wrong(job: Lowering, folder: Path) -> object:
+        job.program.state_dict["stages.0.patch_embedding.proj.weight"].neg_()
+        return whole(job, folder)
+
+    monkeypatch.setattr(openvino, "write_ir", wrong)
+    with pytest.raises(CheckFailed, match="computes something else than the reference"):
+        export_package(jittered("lite"), "openvino", output=tmp_path / "p", images=2)
+    assert not list(tmp_path.iterdir())
 
 
 def test_compare_counts_what_it_says() -> None:
