@@ -276,7 +276,7 @@ class Int8Layer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Of the shapes of the layer."""
         weight: Tensor = self.weight
-        if x.dtype == torch.float64:
+        if not self.float_weight and x.dtype == torch.float64:
             weight = weight * _per_channel(self.weight_scale, weight)
         elif not self.float_weight:
             grid = (0, -weight_range(), weight_range(), torch.int8)
