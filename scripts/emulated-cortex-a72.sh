@@ -8,7 +8,8 @@
 set -euo pipefail
 repository=$(cd "$(dirname "$0")/.." && pwd)
 folder=${1:-$HOME/.cache/sepvit-edge/cortex-a72}
-python=${PYTHON:-python3}
+python=$(command -v "${PYTHON:-python3}")
+[[ $python == /* ]] || python=$PWD/$python  # another folder is entered below
 [ -e "$folder/.complete" ] && { echo "$folder is set up"; exit 0; }
 
 rm -rf "$folder"
