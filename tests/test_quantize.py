@@ -433,7 +433,7 @@ def test_training_with_the_rounding_in_place_helps(digits_model) -> None:
         return parity.sqnr_db(reference, logits)
 
     before = noise()
-    for epoch in range(3):
+    for epoch in range(6):
         for chosen in torch.randperm(128, generator=torch.Generator().manual_seed(epoch)).split(16):
             loss = torch.nn.functional.mse_loss(trainee(x[chosen]), wanted[chosen])
             optimizer.zero_grad()
