@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +159,30 @@ def test_a_run_goes_on_as_it_began(tmp_path: Path) -> None:
         train_checkpoint(output, small(), run, resume=True)
     with pytest.raises(SepViTError, match="no saved state"):
         train_checkpoint(output, small(), tmp_path / "other", resume=True)
+
+
+@needs_training
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    """As `accelerate launch` starts them: each takes its half of a step, and one of them writes."""
+    (tmp_path / "r.toml").write_text(
+        'data = "digits"\nepochs = 1\nbatch = 32\nresolution_schedule = [[32, 1]]\n'
+    )
+    (tmp_path / "train.py").write_text("from sepvit_edge.train import main\nmain()\n")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    arguments = ["train.py", "--recipe", "r.toml", "--output", "t.safetensors", "--workers", "0"]
+    done = subprocess.run(
+        [*launch, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "ACCELERATE_USE_CPU": "true"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).count("held-out images") == 1
+    card = json.loads((tmp_path / "t.json").read_text())
+    assert card["steps"] == len(Digits("train")) // (2 * 32)
+    load_checkpoint(tmp_path / "t.safetensors")
 
 
 @needs_training

@@ -70,7 +70,8 @@ def train_checkpoint(
     Returns
     -------
     dict
-        The card: data, recipe, steps, time, hardware, held-out top-1.
+        The card: data, recipe, steps, time, hardware, held-out top-1. Empty in other processes than
+        the main one, which writes.
 
     Raises
     ------
@@ -151,6 +152,10 @@ def train_checkpoint(
         report=report,
         epoch_done=epoch_done,
     )
+    from accelerate import PartialState
+
+    if not PartialState().is_main_process:  # one writes, and on another host has the state
+        return {}
     size = recipe.resolution_schedule[-1][0]
     result = trained_model(trained)
     set_image_size(result, size)

@@ -118,9 +118,9 @@ def run_training(
     resume : bool
         Go on from the run's saved state.
     report : callable
-        Told step, steps and loss after each step.
+        Told step, steps and loss after each step, in the main process.
     epoch_done : callable
-        Told each line of the history.
+        Told each line of the history, in the main process.
 
     Raises
     ------
@@ -260,7 +260,8 @@ def run_training(
                 f"({recipe.learning_rate:g}) and start again"
             )
         total += value
-        report(step + 1, plan.steps, value.item())
+        if accelerator.is_main_process:
+            report(step + 1, plan.steps, value.item())
         if writer is not None and (step % 20 == 0 or step + 1 == plan.steps):
             writer.add_scalar("train/loss", value.item(), step)
             writer.add_scalar("train/learning_rate", optimizer.param_groups[0]["lr"], step)
@@ -288,7 +289,8 @@ def run_training(
                 if top1 is not None:
                     writer.add_scalar("validation/top1", top1, step)
                 writer.flush()
-            epoch_done(line)
+            if accelerator.is_main_process:
+                epoch_done(line)
             model.train()
         now = time.monotonic()
         due = now - saved > _SAVE_SECONDS
