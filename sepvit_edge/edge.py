@@ -205,8 +205,10 @@ class PatchEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         self.side, self.norm = side, LayerNorm(embed.norm, options)
-        self.proj, self.every_other = _own(embed.proj), False
-        if input_std is not None:  # principle 4
+        self.every_other = False
+        if input_std is None:
+            self.proj = _own(embed.proj)
+        else:  # principle 4
             scale = torch.tensor(input_std, dtype=torch.float64).reshape(1, 3, 1, 1) * 255
             self.every_other = options.stem == "stride-2"
             stride = 2 if self.every_other else 4

@@ -18,7 +18,7 @@ from sepvit_edge.data.datasets import Digits
 from sepvit_edge.edge import DSA, EdgeModel, EdgeOptions
 from sepvit_edge.errors import CheckFailed
 from sepvit_edge.package import open_package
-from sepvit_edge.parity import by_block, compare, paired_difference, sqnr_db
+from sepvit_edge.parity import by_block, check, compare, paired_difference, sqnr_db
 from sepvit_edge.recipe import find_recipe
 from sepvit_edge.weights import load_checkpoint
 
@@ -74,6 +74,9 @@ def test_an_export_that_computes_something_else_fails(
     with pytest.raises(CheckFailed, match="computes something else than the reference"):
         export_package(jittered("lite"), "openvino", output=tmp_path / "p", images=2)
     assert not list(tmp_path.iterdir())
+    numbers = np.eye(2, dtype=np.float32)
+    with pytest.raises(CheckFailed, match="nan dB"):
+        check(compare(numbers, numbers * np.nan, [0, 1], "two", ""), "int8")
 
 
 def test_compare_counts_what_it_says() -> None:

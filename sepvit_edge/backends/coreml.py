@@ -207,8 +207,9 @@ class CoreMLBackend:
             source = ct.ImageType(job.input.name, shape, color_layout=ct.colorlayout.RGB)
         else:
             source = ct.TensorType(job.input.name, shape, np.float32)
-        precision = job.recipe.precision
-        half = precision == "fp16" or (precision, options.between_layers) == ("int8", "float16")
+        half = job.recipe.precision == "fp16"
+        if job.recipe.precision == "int8":
+            half = options.between_layers == "float16"
         with converting():
             model = ct.convert(
                 job.program,

@@ -425,31 +425,6 @@ def _take_pixels(program: ExportedProgram) -> Node:
 
 
 @torch.no_grad()
-def full_int8_logits(
-    model: SepViT, quantization: FullQuantization, pixels: np.ndarray
-) -> np.ndarray:
-    """Run the quantised edge form with torch.
-
-    Parameters
-    ----------
-    model : SepViT
-        The reference.
-    quantization : FullQuantization
-        Its grids.
-    pixels : numpy.ndarray
-        uint8 (N, image_size, image_size, 3).
-
-    Returns
-    -------
-    numpy.ndarray
-        float32 (N, num_classes).
-    """
-    program = quantization.program(model, _BATCH)
-    logits = [run_exactly(program, batch)[0][:count] for batch, count in batches(pixels, _BATCH)]
-    return torch.cat(logits).float().numpy()
-
-
-@torch.no_grad()
 def run_exactly(program: ExportedProgram, pixels: Tensor) -> list[Tensor]:
     """Run a quantised program in float64, as integers would.
 

@@ -124,12 +124,11 @@ class QuantizedTrainee(nn.Module):
             if name in quantization.layers:
                 fake = FakeInt8Layer(layer, quantization.layers[name], bits)
                 self.edge.set_submodule(name, fake)
-        for module in self.edge.modules():
-            if isinstance(module, (DSA, PSA)):
-                _share_input(module)
         for parameter in self.edge.parameters():
             parameter.requires_grad_(True)
         for module in self.edge.modules():
+            if isinstance(module, (DSA, PSA)):
+                _share_input(module)
             if isinstance(module, DSA) and module.separable:
                 for parameter in module.norm.parameters():
                     parameter.requires_grad_(False)
