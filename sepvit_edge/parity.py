@@ -84,7 +84,7 @@ def quantized_reference(
 def quantized_logits(
     model: SepViT, quantization: Quantization | FullQuantization, pixels: np.ndarray
 ) -> np.ndarray:
-    """Run `quantized_reference` once."""
+    """Run pixels through `quantized_reference`, where nothing more is to be run."""
     return quantized_reference(model, quantization)(pixels)
 
 
