@@ -10,6 +10,8 @@ export default defineConfig({
   workers: 1,
   timeout: 120_000,
   expect: { timeout: 60_000 },
+  // A cold browser on a loaded machine; a test that needs its second try is reported as flaky.
+  retries: process.env.CI ? 1 : 0,
   reporter: [["list"]],
   use: {
     baseURL: `http://localhost:${PORT}/`,

@@ -29,5 +29,6 @@ export class SepViTError extends Error {
 
 /** The sentence to show for whatever was thrown. */
 export function sentence(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+  const message = error instanceof Error ? error.message : String(error);
+  return message.replace(/\.+$/, "");
 }

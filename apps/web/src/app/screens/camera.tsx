@@ -14,7 +14,15 @@ const REFUSALS: Record<string, string> = {
     "The camera may not be used: allow it for this page in the browser's settings and start again.",
   NotFoundError: "This device has no camera; pick a photo instead.",
   NotReadableError: "The camera is in use by another program; close that and start again.",
+  AbortError: "The camera did not answer in time; start it again.",
 };
+
+const NO_FRAMES = "The camera is on but gives no pictures; stop it and start it again.";
+
+/** Between two looks at a camera that gives no picture. */
+const RETRY_MS = 100;
+/** After so long without a picture the user is told. */
+const SILENCE_MS = 8000;
 
 export function Camera({ runner }: { runner: Runner }) {
   const video = useRef<HTMLVideoElement>(null);
@@ -31,10 +39,7 @@ export function Camera({ runner }: { runner: Runner }) {
       return;
     }
     try {
-      const size = { width: { ideal: 1280 }, height: { ideal: 720 } };
-      const opened = await navigator.mediaDevices.getUserMedia({
-        video: { facingMode: side, ...size },
-      });
+      const opened = await openCamera(side);
       setFacing(side);
       setStream((before) => {
         stop(before);
@@ -52,15 +57,24 @@ export function Camera({ runner }: { runner: Runner }) {
     const element = video.current;
     if (!stream || !element) return;
     element.srcObject = stream;
-    element.play().catch(() => {}); // refused while the page is hidden; it plays when shown again
+    // Refused while the page is hidden; it is asked again as long as no frame comes.
+    const play = () => void element.play().catch(() => {});
+    play();
     let running = true;
     const loop = async () => {
       let last = performance.now();
       while (running) {
         await nextFrame(element);
-        if (!running || element.videoWidth === 0) continue;
+        // Null while the camera wakes up: then there is a video, but no picture in it yet.
+        const frame = await createImageBitmap(element).catch(() => null);
+        if (!running) return frame?.close();
+        if (!frame) {
+          play();
+          if (performance.now() - last > SILENCE_MS && !document.hidden) setMessage(NO_FRAMES);
+          await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+          continue;
+        }
         try {
-          const frame = await createImageBitmap(element);
           const found = await runner.api.classifyFrame(transfer(frame, [frame]));
           if (!running) return;
           const now = performance.now();
@@ -68,6 +82,7 @@ export function Camera({ runner }: { runner: Runner }) {
           setRate((before) => (before === 0 ? 1 / seconds : before * 0.8 + 0.2 / seconds));
           last = now;
           setAnswer(found);
+          setMessage((before) => (before === NO_FRAMES ? null : before));
         } catch (error) {
           if (running) setMessage(`${sentence(error)}.`);
           return;
@@ -137,8 +152,21 @@ function stop(stream: MediaStream | null): void {
   for (const track of stream?.getTracks() ?? []) track.stop();
 }
 
+/** Open a camera; a second time if it was too slow to wake up for the browser. */
+async function openCamera(facingMode: Facing): Promise<MediaStream> {
+  const video = { facingMode, width: { ideal: 1280 }, height: { ideal: 720 } };
+  try {
+    return await navigator.mediaDevices.getUserMedia({ video });
+  } catch (error) {
+    if (!(error instanceof DOMException) || error.name !== "AbortError") throw error;
+    return await navigator.mediaDevices.getUserMedia({ video });
+  }
+}
+
+/** The next frame, or a moment later when none comes. */
 function nextFrame(video: HTMLVideoElement): Promise<unknown> {
   return new Promise((resolve) => {
+    setTimeout(resolve, 1000);
     if ("requestVideoFrameCallback" in video) video.requestVideoFrameCallback(resolve);
     else requestAnimationFrame(resolve);
   });
