@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import replace
 from itertools import combinations
 
@@ -323,6 +324,23 @@ def test_openvino_runs_its_int8_kernels(packages) -> None:
     assert sum(group.macs_share for group in integers) > 0.9
     # Attention's products are the scheme's float ones; without VNNI they would be wrong in int8.
     assert all("MatMul" not in group.kinds for group in integers)
+
+
+def test_openvinos_int8_operations_belong_to_parts(packages) -> None:
+    """The plugin merges the scales behind a layer with the layer, and names it by them."""
+    from sepvit_edge.backends.openvino import compile_ir
+    from sepvit_edge.graph import part_of
+    from sepvit_edge.profiling.runner import origins
+
+    compiled = compile_ir(packages["openvino"].path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    names = origins(compiled)
+    unknown = Counter()
+    for node in compiled.get_runtime_model().get_ops():
+        own = node.get_friendly_name()
+        if part_of(names.get(own, own)) is None:
+            unknown[str(node.get_rt_info()["layerType"].astype(str))] += 1
+    # What is no work, or moves values between two parts.
+    assert set(unknown) <= {"Const", "Input", "Output", "Split", "Transpose", "Reshape", "Reorder"}
 
 
 def test_exports_of_a_quantisation_aware_checkpoint_are_int8(

@@ -87,11 +87,22 @@ def write_ir(job: Lowering, folder: Path) -> ov.Model:
     for index, node in enumerate(model.get_ordered_ops()):
         name = node.get_friendly_name()
         if "/" not in name:
-            node.set_friendly_name(f"{node.get_type_name()}.{index}")
+            node.set_friendly_name(f"{_named_source(node) or node.get_type_name()}.{index}")
         elif _NUMBERED.match(name):
             node.set_friendly_name(f"{_NUMBERED.sub('', name)}.{index}")
     ov.save_model(model, folder / MODEL, compress_to_fp16=job.recipe.precision == "fp16")
     return model
+
+
+def _named_source(node: ov.Node) -> str | None:
+    """Name that an operation of the converter's own takes over, with the work, from what it reads.
+
+    The scales behind an int8 layer are such an operation; the plugin calls the layer by their name.
+    """
+    if node.get_type_name() in ("Constant", "Convert"):
+        return None
+    names = (source.get_node().get_friendly_name() for source in node.input_values())
+    return next((name for name in names if "/" in name), None)
 
 
 def _round_in_float(module: torch.fx.GraphModule) -> None:

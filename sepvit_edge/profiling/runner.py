@@ -259,14 +259,18 @@ class OpenVINO:
 
     def operations(self, file: Path, call: Call, arrays: list, runs: int) -> dict:
         """Read the plugin's counters (PERF_COUNT), which are means since the model was loaded."""
-        request = self._compile(file, PERF_COUNT="YES").create_infer_request()
+        compiled = self._compile(file, PERF_COUNT="YES")
+        request = compiled.create_infer_request()
+        names = origins(compiled)
 
         def means() -> dict:
-            return {
-                (node.node_name, node.node_type, node.exec_type): node.real_time.total_seconds()
-                for node in request.profiling_info
-                if node.status == self.ov.ProfilingInfo.Status.EXECUTED
-            }
+            found: dict = {}
+            for node in request.profiling_info:
+                if node.status == self.ov.ProfilingInfo.Status.EXECUTED:
+                    name = names.get(node.node_name, node.node_name)
+                    key = (name, node.node_type, node.exec_type)
+                    found[key] = found.get(key, 0.0) + node.real_time.total_seconds()
+            return found
 
         for _ in range(WARMUP_OPERATIONS):
             request.infer(arrays)
@@ -282,6 +286,21 @@ class OpenVINO:
             for key, now in means().items()
         }
         return operations("OpenVINO's performance counters", runs, whole, items, observed)
+
+
+def origins(compiled: Any) -> dict:
+    """Names of the file's operations for those that OpenVINO made of several and named itself."""
+    names = {}
+    for node in compiled.get_runtime_model().get_ops():
+        told = node.get_rt_info()
+        merged = (
+            str(told["originalLayersNames"].astype(str)) if "originalLayersNames" in told else ""
+        )
+        own = node.get_friendly_name()
+        first = next((name for name in merged.split(",") if "/" in name), own)
+        if "/" not in own:
+            names[own] = first
+    return names
 
 
 class OpenVINONPU(OpenVINO):
@@ -475,15 +494,16 @@ class ExecuTorch:
         if threads is not None and threads != portable_lib._threadpool_get_thread_count():
             portable_lib._unsafe_reset_threadpool(threads)
 
-    def load(self, file: Path) -> Call:
-        """Make a program of this file callable."""
+    def load(self, file: Path, keeps_output: bool = True) -> Call:
+        """Make a program of this file callable; the next call may overwrite what is not kept."""
         program = self.runtime.load_program(file)
         method = program.load_method("forward")
         self.loaded.append(program)
 
         def call(arrays: list) -> list:
             inputs = [self.torch.from_numpy(np.require(a, requirements=["C", "W"])) for a in arrays]
-            return [output.numpy().copy() for output in method.execute(inputs)]
+            outputs = [output.numpy() for output in method.execute(inputs)]
+            return [output.copy() for output in outputs] if keeps_output else outputs
 
         return call
 
@@ -1009,7 +1029,8 @@ def zeros_for(inputs: list) -> list:
 def time_kit(runtime: Any, kit: Path, call: Call, arrays: list, runs: int) -> tuple:
     """Time what the host lowered beside the package: a chain of products, and parts of the model.
 
-    The parts follow each other as in the model, so that each finds the caches as it would there.
+    Each part is run twice and timed the second time: at the end of a call XNNPACK's threads go to
+    sleep, and waking them for the first costs as much as many a part.
 
     Returns
     -------
@@ -1030,20 +1051,22 @@ def time_kit(runtime: Any, kit: Path, call: Call, arrays: list, runs: int) -> tu
             (
                 part["name"],
                 part["kind"],
-                runtime.load(kit / part["file"]),
+                runtime.load(kit / part["file"], keeps_output=False),
                 zeros_for(part["inputs"]),
             )
             for part in content["parts"]
         ]
-        items: dict = {}
-        whole = 0.0
-        for run in range(runs + 2):
-            counts = run > 1  # the first ones warm up
+        wholes: list = []
+        times: dict = {}
+        for _ in range(runs):
             call(arrays)
-            whole += timed(call, arrays) * counts
+            wholes.append(timed(call, arrays))
             for name, kind, part, inputs in calls:
-                key = (name, kind, "alone")
-                items[key] = items.get(key, 0.0) + timed(part, inputs) * 1e6 * counts
+                part(inputs)
+                times.setdefault((name, kind, "alone"), []).append(timed(part, inputs))
+        # Medians: the first runs are slower by far.
+        items = {key: float(np.median(each)) * 1e6 * runs for key, each in times.items()}
+        whole = float(np.median(wholes)) * runs
         parts = operations(content["parts_method"], runs, whole, items)
     return roof, parts
 
