@@ -4,13 +4,13 @@
 # that are there are used; a combination that has no recipe is left out. Each package is measured by
 # a command of its own, so that an interrupted run keeps what it has measured.
 #
-#   scripts/measure-this-machine.sh [more options of sepvit_edge.profile]
+#   [PRECISIONS="fp32 int8"] scripts/measure-this-machine.sh [more options of sepvit_edge.profile]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python}
 
 for target in openvino onnxruntime executorch; do
-    for precision in fp32 fp16 int8; do
+    for precision in ${PRECISIONS:-fp32 fp16 int8}; do
         [ -e "export/$target-$precision.toml" ] || continue
         for variant in lite t; do
             package=packages/$variant-$target-$precision
