@@ -6,7 +6,7 @@ On several GPUs or hosts: `accelerate launch -m sepvit_edge.train ...`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -45,6 +45,10 @@ def main(
     weight_bits: Annotated[
         int, typer.Option(help="With --qat: fewer, to see what fewer would cost.", min=2, max=8)
     ] = 8,
+    scheme: Annotated[
+        Literal["layers", "full"],
+        typer.Option(help="With --qat: int8 layers; or every operation, for units without floats."),
+    ] = "layers",
     half: Annotated[bool, typer.Option("--half", help="Store float weights as float16.")] = False,
     seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = -1,
     workers: Annotated[int, typer.Option(help="Processes that load images.")] = 1,
@@ -103,6 +107,7 @@ def main(
                 qat=qat,
                 keep_float=keep_float or (),
                 weight_bits=weight_bits,
+                scheme=scheme,
                 half=half,
                 workers=workers,
                 cache=cache,

@@ -59,7 +59,8 @@ _MOVES = {
     _ATEN.clone.default,
     _ATEN.amax.default,
 }
-_LAYERS = {_ATEN.linear.default, _ATEN.convolution.default}
+# Products with a constant: the model's layers, and rows of ones or 1 / C in place of sums.
+LAYERS = frozenset({_ATEN.linear.default, _ATEN.convolution.default})
 # exp of less than this is nearer to 0 than to the first step of its result's grid.
 _EXP_FROM = -math.log(512)
 _DTYPES = {16: torch.int16, 32: torch.int32}
@@ -228,7 +229,7 @@ def _observe(
             return value
 
     observer = Observer(program.graph_module)
-    constants = list(_constants(program).values())
+    constants = list(constants_of(program).values())
     for batch, count in batches(pixels, _BATCH):
         observer.run(*constants, batch)
         advance(count)
@@ -242,14 +243,14 @@ def _observe(
             by_group[group] = Grid.between(max(histogram.low, _EXP_FROM), 0.0)
         else:
             by_group[group] = histogram.grid()
-    layers = [node for node in program.graph.nodes if node.target in _LAYERS]
+    layers = [node for node in program.graph.nodes if node.target in LAYERS]
     return (
         {n.name: by_group[g] for n, g in groups.items() if n.target not in _MOVES},
         {n.name: by_group[groups[n.args[0]]].scale for n in layers},
     )
 
 
-def _constants(program: ExportedProgram) -> dict[str, Tensor]:
+def constants_of(program: ExportedProgram) -> dict[str, Tensor]:
     """Values of the placeholders in front of the input, in the order of the graph."""
     signature = program.graph_signature
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
@@ -268,7 +269,7 @@ def _groups(program: ExportedProgram) -> dict[Node, int]:
     """
     apart = set()
     for node in program.graph.nodes:
-        if node.target in _LAYERS:
+        if node.target in LAYERS:
             apart |= set(node.args[1:3])
         elif str(node.target).startswith("quantized_decomposed."):
             apart |= {node, *node.all_input_nodes}
@@ -339,7 +340,7 @@ def quantized_program(edge: EdgeModel, quantization: FullQuantization) -> Export
     for node in groups:
         if groups[node] not in by_group:
             raise SepViTError(f"the quantisation does not fit the model: {node.name}")
-    for node in [node for node in program.graph.nodes if node.target in _LAYERS]:
+    for node in [node for node in program.graph.nodes if node.target in LAYERS]:
         _quantize_row(program, node, by_group[groups[node.args[0]]].scale)
     for node, group in groups.items():
         if node.op == "placeholder":
@@ -390,16 +391,20 @@ def _quantize_constant(program: ExportedProgram, node: Node, grid: Grid) -> None
     _read_instead(node, restored, (restored,))
 
 
+def row_grids(weight: Tensor, input_scale: float) -> tuple[Grid, Grid]:
+    """Grids of a product that is no layer: of its row of ones or 1 / C, and of its epsilon."""
+    scale = float(weight.abs().max()) / weight_range()
+    return Grid(scale, 0), Grid(input_scale * scale, 0, 32)
+
+
 def _quantize_row(program: ExportedProgram, node: Node, input_scale: float) -> None:
-    """Quantise the constants of a product that is no layer: ones, or 1 / C with an epsilon."""
-    weight, *bias = (argument for argument in node.args[1:3] if isinstance(argument, Node))
-    if weight.op == "placeholder":
-        largest = float(_constants(program)[weight.name].abs().max())
-        _quantize_constant(program, weight, Grid(largest / weight_range(), 0))
-    for constant in bias:
-        if constant.op == "placeholder":
-            weight_scale: Any = node.args[1].args[1]  # type: ignore[union-attr]
-            _quantize_constant(program, constant, Grid(input_scale * weight_scale, 0, 32))
+    """Quantise the constants of a product that is no layer."""
+    row, *rest = (argument for argument in node.args[1:3] if isinstance(argument, Node))
+    if row.op != "placeholder":
+        return
+    grids = row_grids(constants_of(program)[row.name], input_scale)
+    for constant, grid in zip((row, *rest), grids, strict=False):
+        _quantize_constant(program, constant, grid)
 
 
 def _take_pixels(program: ExportedProgram) -> Node:
@@ -445,7 +450,7 @@ def run_exactly(program: ExportedProgram, pixels: Tensor) -> list[Tensor]:
     """
     constants = [
         value.double() if value.is_floating_point() else value
-        for value in _constants(program).values()
+        for value in constants_of(program).values()
     ]
     outputs: list[Tensor] = _Exact(program.graph_module).run(*constants, pixels)
     return list(outputs)

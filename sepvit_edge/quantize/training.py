@@ -95,11 +95,20 @@ def _log(scale: float | None) -> nn.Parameter | None:
     return None if scale is None else nn.Parameter(torch.tensor(math.log(scale)))
 
 
-class QuantizedTrainee(nn.Module):
-    """A quantisation-aware model under training; see `sepvit_edge.training.loop.Trainee`.
+def make_trainable(edge: EdgeModel) -> None:
+    """Let an edge model's weights be trained, in place.
 
     Window tokens, and the norm in front of each window with one, stay as they are: their product
     is a constant of the edge form.
+    """
+    edge.requires_grad_(True)
+    for module in edge.modules():
+        if isinstance(module, DSA) and module.separable:
+            module.norm.requires_grad_(False)
+
+
+class QuantizedTrainee(nn.Module):
+    """A quantisation-aware model under training; see `sepvit_edge.training.loop.Trainee`.
 
     Parameters
     ----------
@@ -124,14 +133,10 @@ class QuantizedTrainee(nn.Module):
             if name in quantization.layers:
                 fake = FakeInt8Layer(layer, quantization.layers[name], bits)
                 self.edge.set_submodule(name, fake)
-        for parameter in self.edge.parameters():
-            parameter.requires_grad_(True)
+        make_trainable(self.edge)
         for module in self.edge.modules():
             if isinstance(module, (DSA, PSA)):
                 _share_input(module)
-            if isinstance(module, DSA) and module.separable:
-                for parameter in module.norm.parameters():
-                    parameter.requires_grad_(False)
         rule = model.config.preprocessing
         for name, values in (("mean", rule.mean), ("std", rule.std)):
             self.register_buffer(name, torch.tensor(values).reshape(1, 3, 1, 1) * 255, False)
@@ -205,7 +210,9 @@ class QuantizedTrainee(nn.Module):
         return quantized_model(model, twin, quantization)
 
 
-def quantized_model(model: SepViT, edge: EdgeModel, quantization: Quantization) -> SepViT:
+def quantized_model(
+    model: SepViT, edge: EdgeModel, quantization: Quantization | None = None
+) -> SepViT:
     """Make the reference model of an edge model whose weights lie on their grid."""
     result = with_config(model, model.config)
     state = unfold(edge, model)

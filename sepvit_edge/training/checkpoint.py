@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 
@@ -35,6 +35,7 @@ def train_checkpoint(
     qat: bool = False,
     keep_float: Sequence[str] = (),
     weight_bits: int = 8,
+    scheme: Literal["layers", "full"] = "layers",
     half: bool = False,
     workers: int = 0,
     cache: Path | None = None,
@@ -62,6 +63,9 @@ def train_checkpoint(
         With `qat`: patterns of layers to leave in float.
     weight_bits : int
         With `qat`: fewer than 8 to see what fewer would cost; stored as int8 all the same.
+    scheme : str
+        With `qat`: what is rounded in training, as in a package's recipe
+        (`sepvit_edge.recipe.QuantizationOptions`).
     half : bool
         Store float weights as float16.
     workers, cache, resume, report, epoch_done
@@ -86,6 +90,13 @@ def train_checkpoint(
         raise SepViTError("give the training data by --data: a folder per class, or a built-in set")
     if qat and not weights:
         raise SepViTError("quantisation-aware training starts from trained weights: give --weights")
+    if scheme == "full" and (keep_float or weight_bits != 8):
+        raise SepViTError(
+            "full int8 leaves no layer in float, and has 8 bits: leave --keep-float and "
+            "--weight-bits out"
+        )
+    if scheme == "full" and not qat:
+        raise SepViTError("a scheme is for quantisation-aware training: give --qat")
     if recipe.rounding_noise and not qat:
         raise SepViTError("rounding_noise is for quantisation-aware training: give --qat")
     if weights:
@@ -132,7 +143,12 @@ def train_checkpoint(
         )
     run.mkdir(parents=True, exist_ok=True)
     trainee: torch.nn.Module
-    if qat:
+    if qat and scheme == "full":
+        from ..quantize.full_int8_training import FullQuantizedTrainee
+
+        images = open_dataset(recipe.data, labels, "calibration")
+        trainee = FullQuantizedTrainee.calibrated(model, recipe, images)
+    elif qat:
         from ..quantize.training import QuantizedTrainee
 
         images = open_dataset(recipe.data, labels, "calibration")

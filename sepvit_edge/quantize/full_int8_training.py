@@ -1,0 +1,191 @@
+"""Quantisation-aware training with every operation on its grid (`full_int8.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.fx import Interpreter, Node
+
+from ..data import Dataset
+from ..edge import EdgeModel, EdgeOptions
+from ..errors import SepViTError
+from ..graph import trace
+from ..reference import SepViT
+from .calibration import calibrate
+from .full_int8 import (
+    LAYERS,
+    FullQuantization,
+    Grid,
+    calibrate_full,
+    constants_of,
+    row_grids,
+)
+from .scheme import (
+    quantizable_layers,
+    quantize_weight,
+    round_bias,
+    weight_range,
+    weight_scales,
+)
+from .training import make_trainable, quantized_model
+
+if TYPE_CHECKING:
+    from ..training.recipe import TrainingRecipe
+
+# Single operations, and the layers that every other form has under the same names.
+_OPTIONS = EdgeOptions(layer_norm="lookup", softmax="linear")
+_TINY = 1e-12
+
+
+class FullQuantizedTrainee(nn.Module):
+    """A model under training in full int8; see `sepvit_edge.training.loop.Trainee`.
+
+    Weights learn to live with the rounding. Grids stay as they were calibrated: an export measures
+    them anew, for the form that its unit needs.
+
+    Parameters
+    ----------
+    model : SepViT
+        Trained in float.
+    quantization : FullQuantization
+        Grids of `_OPTIONS`' form.
+    data : Dataset
+        Calibration images: for the scales that other runtimes need of the trained weights.
+    batch : int
+        Images a step.
+    """
+
+    def __init__(
+        self, model: SepViT, quantization: FullQuantization, data: Dataset, batch: int
+    ) -> None:
+        super().__init__()
+        self._model = (model,)  # not a part of what is trained
+        self._quantization, self._data = quantization, data
+        self._programs: dict[int, ExportedProgram] = {}
+        self._rounding = True
+        self.edge = EdgeModel(model, batch, quantization.options)
+        make_trainable(self.edge)
+        rule = model.config.preprocessing
+        for name, values in (("mean", rule.mean), ("std", rule.std)):
+            self.register_buffer(name, torch.tensor(values).reshape(1, 3, 1, 1) * 255, False)
+
+    @classmethod
+    def calibrated(
+        cls, model: SepViT, recipe: TrainingRecipe, data: Dataset
+    ) -> FullQuantizedTrainee:
+        """Start from post-training quantisation.
+
+        Raises
+        ------
+        SepViTError
+            If the recipe has more than one image size.
+        """
+        if len(recipe.resolution_schedule) > 1:
+            raise SepViTError(
+                "grids of tensors belong to one image size: give --resolution-schedule SIZE"
+            )
+        start = calibrate_full(model.eval(), data, _OPTIONS)
+        return cls(model, start, data, recipe.batch)
+
+    def set_image_size(self, image_size: int) -> None:
+        """Accept the size that the grids belong to."""
+        if image_size != self.edge.config.image_size:
+            raise SepViTError(f"this model is quantised for {self.edge.config.image_size} pixels")
+
+    @contextmanager
+    def unrounded(self) -> Iterator[None]:
+        """Leave everything but the weights float within the block."""
+        self._rounding = False
+        try:
+            yield
+        finally:
+            self._rounding = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, size, size), normalised -> (B, classes)."""
+        program = self._programs.get(len(x))
+        if program is None:
+            edge = EdgeModel(self._model[0], len(x), self._quantization.options)
+            program = self._programs[len(x)] = trace(edge)
+        mean, std = cast(Tensor, self.mean), cast(Tensor, self.std)
+        pixels = (x.float() * std + mean).round().clamp(0, 255).to(torch.uint8)
+        constants = constants_of(program)
+        own = dict(self.edge.named_parameters())
+        for placeholder, name in program.graph_signature.inputs_to_parameters.items():
+            constants[placeholder] = own[name]
+        for node in program.graph.nodes:
+            if node.target in LAYERS:
+                _round_layer(node, constants, program, self._quantization.input_scales[node.name])
+        values = [value.to(x.device) for value in constants.values()]
+        grids = self._quantization.grids if self._rounding else {}
+        logits: Tensor
+        (logits,) = _OnGrids(program, grids).run(*values, pixels.permute(0, 2, 3, 1))
+        return logits
+
+    def finished(self) -> SepViT:
+        """Return the reference model with the weights that the integers stand for.
+
+        Its `quantization` is that of the first scheme, with the same integers.
+        """
+        twin = EdgeModel(self._model[0], self.edge.batch, self.edge.options)
+        twin.load_state_dict(self.edge.state_dict())
+        for layer in quantizable_layers(twin).values():
+            scale = weight_scales(layer.weight)
+            integers = quantize_weight(layer.weight, scale).float()
+            layer.weight.data = integers * scale.reshape(-1, *(1,) * (integers.ndim - 1))
+        result = quantized_model(self._model[0], twin)
+        result.quantization = replace(calibrate(result, self._data), trained=True)
+        return result
+
+
+class _OnGrids(Interpreter):
+    """Runs a traced program and puts what has a grid on it; gradients pass through the rounding."""
+
+    def __init__(self, program: ExportedProgram, grids: Any) -> None:
+        super().__init__(program.graph_module)
+        self._grids = grids
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if target is torch.ops.aten.rsqrt.default:
+            # A small variance is rounded to 0: the result's grid ends all the same, gradients not.
+            args = (args[0].clamp(min=_TINY),)
+        return super().call_function(target, args, kwargs)
+
+    def run_node(self, n: Node) -> Any:
+        value = super().run_node(n)
+        grid: Grid | None = self._grids.get(n.name)
+        return value if grid is None else _straight_through(value, grid)
+
+
+def _straight_through(x: Tensor, grid: Grid) -> Tensor:
+    scale, zero_point, low, high, _ = grid.arguments
+    steps = (x / scale).clamp(low - zero_point, high - zero_point)
+    return (steps + (steps.round() - steps).detach()) * scale
+
+
+def _round_layer(
+    node: Node, constants: dict[str, Tensor], program: ExportedProgram, input_scale: float
+) -> None:
+    """Put weight and bias of a linear or convolution on their grids, in place of what they were."""
+    weight, bias = node.args[1], node.args[2] if len(node.args) > 2 else None
+    assert isinstance(weight, Node)
+    values = constants[weight.name]
+    if weight.name in program.graph_signature.inputs_to_parameters:
+        assert isinstance(bias, Node)
+        scale, limit = weight_scales(values), weight_range()
+        zeros = torch.zeros(len(scale), dtype=torch.int32, device=scale.device)
+        constants[weight.name] = torch.fake_quantize_per_channel_affine(
+            values, scale, zeros, 0, -limit, limit
+        )
+        floats = constants[bias.name]
+        constants[bias.name] = floats + (round_bias(floats, scale, input_scale) - floats).detach()
+        return
+    for constant, grid in zip((weight, bias), row_grids(values, input_scale), strict=True):
+        if isinstance(constant, Node):
+            constants[constant.name] = _straight_through(constants[constant.name], grid)
