@@ -41,7 +41,7 @@ def full_trainee(digits_model: SepViT) -> FullQuantizedTrainee:
 def test_full_int8_is_trained_with_the_rounding_of_its_program(full_trainee, digits_model) -> None:
     pixels = pixels_of(Digits("test"), digits_model, 8)
     with torch.no_grad():
-        trained = full_trainee(parity.normalize(digits_model, pixels))
+        trained = full_trainee(parity.normalize(digits_model, pixels).contiguous())
     program = full_trainee._quantization.program(digits_model, batch=8)
     (exact,) = run_exactly(program, pixels)
     # float32 against float64: one activation that is rounded the other way moves others. Another

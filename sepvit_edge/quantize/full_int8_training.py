@@ -125,7 +125,7 @@ class FullQuantizedTrainee(nn.Module):
         values = [value.to(x.device) for value in constants.values()]
         grids = self._quantization.grids if self._rounding else {}
         logits: Tensor
-        (logits,) = _OnGrids(program, grids).run(*values, pixels.permute(0, 2, 3, 1))
+        (logits,) = _OnGrids(program, grids).run(*values, pixels.permute(0, 2, 3, 1).contiguous())
         return logits
 
     def finished(self) -> SepViT:
