@@ -391,20 +391,25 @@ def _quantize_constant(program: ExportedProgram, node: Node, grid: Grid) -> None
     _read_instead(node, restored, (restored,))
 
 
-def row_grids(weight: Tensor, input_scale: float) -> tuple[Grid, Grid]:
-    """Grids of a product that is no layer: of its row of ones or 1 / C, and of its epsilon."""
-    scale = float(weight.abs().max()) / weight_range()
-    return Grid(scale, 0), Grid(input_scale * scale, 0, 32)
+def row_grid(weight: Tensor) -> Grid:
+    """Grid of a product's row of ones, or 1 / C."""
+    return Grid(float(weight.abs().max()) / weight_range(), 0)
+
+
+def accumulator_grid(input_scale: float, weight_scale: float) -> Grid:
+    """Grid of what is added to a product before it is rounded, as an epsilon is."""
+    return Grid(input_scale * weight_scale, 0, 32)
 
 
 def _quantize_row(program: ExportedProgram, node: Node, input_scale: float) -> None:
-    """Quantise the constants of a product that is no layer."""
-    row, *rest = (argument for argument in node.args[1:3] if isinstance(argument, Node))
-    if row.op != "placeholder":
-        return
-    grids = row_grids(constants_of(program)[row.name], input_scale)
-    for constant, grid in zip((row, *rest), grids, strict=False):
-        _quantize_constant(program, constant, grid)
+    """Quantise the constants of a product that is no layer; two products may share a row."""
+    weight, *bias = (argument for argument in node.args[1:3] if isinstance(argument, Node))
+    if weight.op == "placeholder":
+        _quantize_constant(program, weight, row_grid(constants_of(program)[weight.name]))
+    for constant in bias:
+        if constant.op == "placeholder":
+            weight_scale: Any = node.args[1].args[1]  # type: ignore[union-attr]
+            _quantize_constant(program, constant, accumulator_grid(input_scale, weight_scale))
 
 
 def _take_pixels(program: ExportedProgram) -> Node:

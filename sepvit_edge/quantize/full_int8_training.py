@@ -22,9 +22,10 @@ from .full_int8 import (
     LAYERS,
     FullQuantization,
     Grid,
+    accumulator_grid,
     calibrate_full,
     constants_of,
-    row_grids,
+    row_grid,
 )
 from .scheme import (
     quantizable_layers,
@@ -186,6 +187,8 @@ def _round_layer(
         floats = constants[bias.name]
         constants[bias.name] = floats + (round_bias(floats, scale, input_scale) - floats).detach()
         return
-    for constant, grid in zip((weight, bias), row_grids(values, input_scale), strict=True):
-        if isinstance(constant, Node):
-            constants[constant.name] = _straight_through(constants[constant.name], grid)
+    row = row_grid(values)
+    constants[weight.name] = _straight_through(values, row)
+    if isinstance(bias, Node):
+        grid = accumulator_grid(input_scale, row.scale)
+        constants[bias.name] = _straight_through(constants[bias.name], grid)
