@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Interpreter, Node
 
 from ..data import Dataset
 from ..edge import EdgeModel, EdgeOptions
-from ..errors import SepViTError
 from ..graph import trace
 from ..reference import SepViT
 from .calibration import calibrate
@@ -27,14 +26,8 @@ from .full_int8 import (
     constants_of,
     row_grid,
 )
-from .scheme import (
-    quantizable_layers,
-    quantize_weight,
-    round_bias,
-    weight_range,
-    weight_scales,
-)
-from .training import make_trainable, quantized_model
+from .scheme import QuantizedLayer, quantizable_layers, quantize_weight, weight_scales
+from .training import EdgeTrainee, quantized_model, refuse_sizes, round_parameters
 
 if TYPE_CHECKING:
     from ..training.recipe import TrainingRecipe
@@ -44,7 +37,7 @@ _OPTIONS = EdgeOptions(layer_norm="lookup", softmax="linear")
 _TINY = 1e-12
 
 
-class FullQuantizedTrainee(nn.Module):
+class FullQuantizedTrainee(EdgeTrainee):
     """A model under training in full int8; see `sepvit_edge.training.loop.Trainee`.
 
     Weights learn to live with the rounding. Grids stay as they were calibrated: an export measures
@@ -65,16 +58,10 @@ class FullQuantizedTrainee(nn.Module):
     def __init__(
         self, model: SepViT, quantization: FullQuantization, data: Dataset, batch: int
     ) -> None:
-        super().__init__()
-        self._model = (model,)  # not a part of what is trained
+        super().__init__(model, EdgeModel(model, batch, quantization.options))
         self._quantization, self._data = quantization, data
         self._programs: dict[int, ExportedProgram] = {}
         self._rounding = True
-        self.edge = EdgeModel(model, batch, quantization.options)
-        make_trainable(self.edge)
-        rule = model.config.preprocessing
-        for name, values in (("mean", rule.mean), ("std", rule.std)):
-            self.register_buffer(name, torch.tensor(values).reshape(1, 3, 1, 1) * 255, False)
 
     @classmethod
     def calibrated(
@@ -87,17 +74,9 @@ class FullQuantizedTrainee(nn.Module):
         SepViTError
             If the recipe has more than one image size.
         """
-        if len(recipe.resolution_schedule) > 1:
-            raise SepViTError(
-                "grids of tensors belong to one image size: give --resolution-schedule SIZE"
-            )
+        refuse_sizes(recipe)
         start = calibrate_full(model.eval(), data, _OPTIONS)
         return cls(model, start, data, recipe.batch)
-
-    def set_image_size(self, image_size: int) -> None:
-        """Accept the size that the grids belong to."""
-        if image_size != self.edge.config.image_size:
-            raise SepViTError(f"this model is quantised for {self.edge.config.image_size} pixels")
 
     @contextmanager
     def unrounded(self) -> Iterator[None]:
@@ -114,8 +93,7 @@ class FullQuantizedTrainee(nn.Module):
         if program is None:
             edge = EdgeModel(self._model[0], len(x), self._quantization.options)
             program = self._programs[len(x)] = trace(edge)
-        mean, std = cast(Tensor, self.mean), cast(Tensor, self.std)
-        pixels = (x.float() * std + mean).round().clamp(0, 255).to(torch.uint8)
+        pixels = self.pixels(x).round().clamp(0, 255).to(torch.uint8)
         constants = constants_of(program)
         own = dict(self.edge.named_parameters())
         for placeholder, name in program.graph_signature.inputs_to_parameters.items():
@@ -138,8 +116,8 @@ class FullQuantizedTrainee(nn.Module):
         twin.load_state_dict(self.edge.state_dict())
         for layer in quantizable_layers(twin).values():
             scale = weight_scales(layer.weight)
-            integers = quantize_weight(layer.weight, scale).float()
-            layer.weight.data = integers * scale.reshape(-1, *(1,) * (integers.ndim - 1))
+            integers = quantize_weight(layer.weight, scale)
+            layer.weight.data = QuantizedLayer(integers, scale, None, None).dequantized()
         result = quantized_model(self._model[0], twin)
         result.quantization = replace(calibrate(result, self._data), trained=True)
         return result
@@ -148,7 +126,7 @@ class FullQuantizedTrainee(nn.Module):
 class _OnGrids(Interpreter):
     """Runs a traced program and puts what has a grid on it; gradients pass through the rounding."""
 
-    def __init__(self, program: ExportedProgram, grids: Any) -> None:
+    def __init__(self, program: ExportedProgram, grids: Mapping[str, Grid]) -> None:
         super().__init__(program.graph_module)
         self._grids = grids
 
@@ -160,14 +138,15 @@ class _OnGrids(Interpreter):
 
     def run_node(self, n: Node) -> Any:
         value = super().run_node(n)
-        grid: Grid | None = self._grids.get(n.name)
+        grid = self._grids.get(n.name)
         return value if grid is None else _straight_through(value, grid)
 
 
 def _straight_through(x: Tensor, grid: Grid) -> Tensor:
+    """Round to a grid, halves up as the units do (`full_int8._Exact`); gradients pass."""
     scale, zero_point, low, high, _ = grid.arguments
     steps = (x / scale).clamp(low - zero_point, high - zero_point)
-    return (steps + (steps.round() - steps).detach()) * scale
+    return (steps + ((steps + 0.5).floor() - steps).detach()) * scale
 
 
 def _round_layer(
@@ -179,13 +158,9 @@ def _round_layer(
     values = constants[weight.name]
     if weight.name in program.graph_signature.inputs_to_parameters:
         assert isinstance(bias, Node)
-        scale, limit = weight_scales(values), weight_range()
-        zeros = torch.zeros(len(scale), dtype=torch.int32, device=scale.device)
-        constants[weight.name] = torch.fake_quantize_per_channel_affine(
-            values, scale, zeros, 0, -limit, limit
+        constants[weight.name], constants[bias.name] = round_parameters(
+            values, constants[bias.name], input_scale
         )
-        floats = constants[bias.name]
-        constants[bias.name] = floats + (round_bias(floats, scale, input_scale) - floats).detach()
         return
     row = row_grid(values)
     constants[weight.name] = _straight_through(values, row)

@@ -32,6 +32,22 @@ if TYPE_CHECKING:
     from ..training.recipe import TrainingRecipe
 
 
+def rounded(steps: Tensor) -> Tensor:
+    """Round; the gradient passes as if it were not rounded."""
+    return steps + (steps.round() - steps).detach()
+
+
+def round_parameters(
+    weight: Tensor, bias: Tensor, input_scale: float | None, bits: int = WEIGHT_BITS
+) -> tuple[Tensor, Tensor]:
+    """Put a layer's weight and bias on the grids that they have now; gradients pass."""
+    scale = weight_scales(weight, bits)
+    zeros = torch.zeros(len(scale), dtype=torch.int32, device=scale.device)
+    limit = weight_range(bits)
+    weight = torch.fake_quantize_per_channel_affine(weight, scale, zeros, 0, -limit, limit)
+    return weight, bias + (round_bias(bias, scale, input_scale) - bias).detach()
+
+
 class FakeInt8Layer(nn.Module):
     """A layer that computes with rounded weights and activations, and can be trained.
 
@@ -55,14 +71,9 @@ class FakeInt8Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Of the shapes of the layer."""
-        scale = weight_scales(self.weight, self.bits)
-        zeros = torch.zeros(len(scale), dtype=torch.int32, device=scale.device)
-        limit = weight_range(self.bits)
-        weight = torch.fake_quantize_per_channel_affine(self.weight, scale, zeros, 0, -limit, limit)
-        bias: Tensor = self.bias
-        if self.input_log_scale is not None:
-            rounded = round_bias(bias, scale, self.input_log_scale.exp().item())
-            bias = bias + (rounded - bias).detach()
+        log_scale = self.input_log_scale
+        input_scale = None if log_scale is None else log_scale.exp().item()
+        weight, bias = round_parameters(self.weight, self.bias, input_scale, self.bits)
         y = self.function(self._on_grid(x, self.input_log_scale), weight, bias)
         return self._on_grid(y, self.output_log_scale)
 
@@ -71,7 +82,7 @@ class FakeInt8Layer(nn.Module):
             return x
         scale = log_scale.exp()
         steps = (x.float() / scale).clamp(*ACTIVATION_RANGE)
-        return (steps + (steps.round() - steps).detach()) * scale
+        return rounded(steps) * scale
 
     def quantized(self) -> QuantizedLayer:
         """Return the integers that its weight stands for."""
@@ -107,7 +118,38 @@ def make_trainable(edge: EdgeModel) -> None:
             module.norm.requires_grad_(False)
 
 
-class QuantizedTrainee(nn.Module):
+class EdgeTrainee(nn.Module):
+    """An edge model under training, at the one image size that its grids belong to."""
+
+    def __init__(self, model: SepViT, edge: EdgeModel) -> None:
+        super().__init__()
+        self._model = (model,)  # not a part of what is trained
+        self.edge = edge
+        make_trainable(edge)
+        rule = model.config.preprocessing
+        for name, values in (("mean", rule.mean), ("std", rule.std)):
+            self.register_buffer(name, torch.tensor(values).reshape(1, 3, 1, 1) * 255, False)
+
+    def set_image_size(self, image_size: int) -> None:
+        """Accept the size that the grids belong to."""
+        if image_size != self.edge.config.image_size:
+            raise SepViTError(f"this model is quantised for {self.edge.config.image_size} pixels")
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """Undo the normalisation: values 0-255, of the shape that came."""
+        mean, std = cast(Tensor, self.mean), cast(Tensor, self.std)
+        return x.float() * std + mean
+
+
+def refuse_sizes(recipe: TrainingRecipe) -> None:
+    """Refuse a recipe with more than one image size."""
+    if len(recipe.resolution_schedule) > 1:
+        raise SepViTError(
+            "scales of activations belong to one image size: give --resolution-schedule SIZE"
+        )
+
+
+class QuantizedTrainee(EdgeTrainee):
     """A quantisation-aware model under training; see `sepvit_edge.training.loop.Trainee`.
 
     Parameters
@@ -125,21 +167,16 @@ class QuantizedTrainee(nn.Module):
     def __init__(
         self, model: SepViT, quantization: Quantization, batch: int, bits: int = WEIGHT_BITS
     ) -> None:
-        super().__init__()
-        self._model = (model,)  # not a part of what is trained
-        self._quantization = quantization
-        self.edge = EdgeModel(model, batch, EdgeOptions(input="float32-nchw"))
-        for name, layer in quantizable_layers(self.edge).items():
+        edge = EdgeModel(model, batch, EdgeOptions(input="float32-nchw"))
+        for name, layer in quantizable_layers(edge).items():
             if name in quantization.layers:
                 fake = FakeInt8Layer(layer, quantization.layers[name], bits)
-                self.edge.set_submodule(name, fake)
-        make_trainable(self.edge)
-        for module in self.edge.modules():
+                edge.set_submodule(name, fake)
+        for module in edge.modules():
             if isinstance(module, (DSA, PSA)):
                 _share_input(module)
-        rule = model.config.preprocessing
-        for name, values in (("mean", rule.mean), ("std", rule.std)):
-            self.register_buffer(name, torch.tensor(values).reshape(1, 3, 1, 1) * 255, False)
+        super().__init__(model, edge)
+        self._quantization = quantization
 
     @classmethod
     def calibrated(
@@ -157,17 +194,9 @@ class QuantizedTrainee(nn.Module):
         SepViTError
             If the recipe has more than one image size.
         """
-        if len(recipe.resolution_schedule) > 1:
-            raise SepViTError(
-                "scales of activations belong to one image size: give --resolution-schedule SIZE"
-            )
+        refuse_sizes(recipe)
         start = calibrate(model.eval(), data, keep_float=keep_float, weight_bits=bits)
         return cls(model, start, recipe.batch, bits)
-
-    def set_image_size(self, image_size: int) -> None:
-        """Accept the size that the scales belong to."""
-        if image_size != self.edge.config.image_size:
-            raise SepViTError(f"this model is quantised for {self.edge.config.image_size} pixels")
 
     @contextmanager
     def unrounded(self) -> Iterator[None]:
@@ -185,8 +214,7 @@ class QuantizedTrainee(nn.Module):
         """(B, 3, size, size), normalised -> (B, classes)."""
         if len(x) != self.edge.batch:
             set_batch(self.edge, len(x))
-        mean, std = cast(Tensor, self.mean), cast(Tensor, self.std)
-        logits: Tensor = self.edge(x.float() * std + mean)
+        logits: Tensor = self.edge(self.pixels(x))
         return logits
 
     def finished(self) -> SepViT:

@@ -143,15 +143,14 @@ def train_checkpoint(
         )
     run.mkdir(parents=True, exist_ok=True)
     trainee: torch.nn.Module
-    if qat and scheme == "full":
+    if qat:
         from ..quantize.full_int8_training import FullQuantizedTrainee
-
-        images = open_dataset(recipe.data, labels, "calibration")
-        trainee = FullQuantizedTrainee.calibrated(model, recipe, images)
-    elif qat:
         from ..quantize.training import QuantizedTrainee
 
         images = open_dataset(recipe.data, labels, "calibration")
+    if qat and scheme == "full":
+        trainee = FullQuantizedTrainee.calibrated(model, recipe, images)
+    elif qat:
         trainee = QuantizedTrainee.calibrated(model, recipe, images, keep_float, weight_bits)
     else:
         trainee = FloatTrainee(model)
