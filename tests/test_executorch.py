@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from sepvit_edge.backends import executorch as backend_module
 from sepvit_edge.build import lowering, run_twin
 from sepvit_edge.edge import EdgeModel, EdgeOptions
 from sepvit_edge.errors import CheckFailed, SepViTError
-from sepvit_edge.package import Package, open_package
+from sepvit_edge.package import Manifest, Package, open_package
 from sepvit_edge.parity import by_block
 from sepvit_edge.recipe import EdgeSwitches, find_recipe
 
@@ -106,8 +108,12 @@ def write_by_the_documented_route(path: Path) -> None:
 
 
 def test_another_process_and_the_documented_route_give_the_same_bytes(
-    job: Lowering, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    job: Lowering,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(backend_module, "few_transposes", contextlib.nullcontext)
     program = "import sys, pathlib, test_executorch as t; t.{}(pathlib.Path(sys.argv[1]))"
     command = [sys.executable, "-c", program.format(write_by_the_documented_route.__name__)]
     file = tmp_path / "documented.pte"
@@ -116,6 +122,34 @@ def test_another_process_and_the_documented_route_give_the_same_bytes(
     assert capfd.readouterr() == ("", "")  # the tool chain's noise is kept away
     assert done.wait(300) == 0
     assert file.read_bytes() == (tmp_path / backend_module.MODEL).read_bytes()
+
+
+def test_transposes_that_move_nothing_are_left_out(
+    job: Lowering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from executorch.backends.xnnpack import xnnpack_preprocess
+    from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import XNNStaticTranspose
+
+    pixels = random_pixels(1, 64).transpose(0, 3, 1, 2).astype(np.float32)
+    manifest = Manifest.model_construct(input=job.input)
+    serialize = xnnpack_preprocess.serialize_xnnpack_binary
+    counts, logits = [], []
+
+    def count(graph: Any, constants: bytearray) -> bytes:
+        operations = [node.xnode_union for node in graph.xnodes]
+        counts.append(sum(isinstance(o, XNNStaticTranspose) for o in operations))
+        return bytes(serialize(graph, constants))
+
+    monkeypatch.setattr(xnnpack_preprocess, "serialize_xnnpack_binary", count)
+    for folder in ("fewer", "all"):
+        (tmp_path / folder).mkdir()
+        backend_module.backend.lower(job, tmp_path / folder)
+        session = backend_module.backend.open(tmp_path / folder, manifest, None)
+        logits.append(session.run(pixels)[0])
+        monkeypatch.setattr(backend_module, "few_transposes", contextlib.nullcontext)
+    # Two around each of the eight convolutions, and what undoes them.
+    assert counts[1] - counts[0] >= 2 * 2 * 8
+    np.testing.assert_array_equal(*logits)
 
 
 def test_a_broken_budget_names_operations_blocks_and_reasons(tmp_path: Path) -> None:

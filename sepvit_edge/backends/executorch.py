@@ -54,12 +54,13 @@ class ExecuTorchBackend:
 
         `to_edge_transform_and_lower` is the documented route: it decomposes three times more, to
         learn what the partitioner wants kept whole. The traced program needs none of that; without
-        it and with `_few_passes` the same bytes (tests) take a third of the time.
+        it and with `_few_passes` the same bytes (tests) take a third of the time, as long as the
+        transposes that `few_transposes` leaves out are in both.
         """
         for key in job.recipe.options:
             raise SepViTError(f"the recipe's options: {key} is not a known key")
         weights = _half_weights if job.recipe.precision == "fp16" else nullcontext
-        with quiet(), _few_passes(), weights(), _refusals() as refusals:
+        with quiet(), _few_passes(), few_transposes(), weights(), _refusals() as refusals:
             program = write_program(job, partitioner(), folder)
         return delegation(program, job, "XNNPACK", "CPU", refusals)
 
@@ -143,6 +144,71 @@ def _few_passes() -> AbstractContextManager[Any]:
         return _passes.XNNPACKPassManager(program, needed)
 
     return patch.object(xnnpack_preprocess, "XNNPACKPassManager", manager)
+
+
+def few_transposes() -> AbstractContextManager[Any]:
+    """Leave out of what is written for XNNPACK the transposes that move nothing."""
+    from executorch.backends.xnnpack import xnnpack_preprocess
+
+    serialize = xnnpack_preprocess.serialize_xnnpack_binary
+
+    def fewer(graph: Any, constants: bytearray) -> bytes:
+        _leave_out_transposes(graph)
+        return bytes(serialize(graph, constants))
+
+    return patch.object(xnnpack_preprocess, "serialize_xnnpack_binary", fewer)
+
+
+def _leave_out_transposes(graph: Any) -> None:
+    """Change an ``XNNGraph`` in place; exact.
+
+    XNNPACK's convolutions are channels-last, and so are the edge form's rows. Torch's are
+    channels-first: the edge form transposes around each of them, ExecuTorch transposes back, and
+    every such pair goes. So does a transpose of axes that are 1 long, as of a single head: it is
+    a reshape.
+    """
+    from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import (
+        XNNStaticReshape,
+        XNNStaticTranspose,
+    )
+
+    values = (getattr(v.xvalue_union, "tensor_value", v.xvalue_union) for v in graph.xvalues)
+    shapes = {value.id_out: value.dims for value in values}
+    transposes: dict[int, Any] = {}  # by what they give
+    same: dict[int, int] = {}  # what a pair gives, and what it was given
+    kept, used = [], set(graph.output_ids)
+    for node in graph.xnodes:
+        operation = node.xnode_union
+        for key in _inputs(operation):
+            given = getattr(operation, key)
+            setattr(operation, key, same.get(given, given))
+        if isinstance(operation, XNNStaticTranspose):
+            order, shape = list(operation.perm), shapes[operation.input_id]
+            before = transposes.get(operation.input_id)
+            if (
+                before is not None
+                and [before.perm[axis] for axis in order] == sorted(order)
+                and operation.output_id not in used
+            ):
+                same[operation.output_id] = before.input_id
+                continue
+            moved = [axis for axis in order if shape[axis] > 1]
+            if moved == sorted(moved):
+                ends = operation.input_id, operation.output_id
+                shape = [shape[axis] for axis in order]
+                operation = XNNStaticReshape(len(shape), shape, *ends, operation.flags)
+                node.xnode_union = operation
+            else:
+                transposes[operation.output_id] = operation
+        used.update(getattr(operation, key) for key in _inputs(operation))
+        kept.append(node)
+    idle = transposes.keys() - used  # the first ones of the pairs
+    graph.xnodes = [node for node in kept if vars(node.xnode_union).get("output_id") not in idle]
+
+
+def _inputs(operation: Any) -> list[str]:
+    """Names of the fields that hold what an operation of an ``XNNGraph`` reads."""
+    return [key for key in vars(operation) if key.endswith("_id") and key != "output_id"]
 
 
 @contextmanager

@@ -230,7 +230,7 @@ def _lower_part(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> by
     from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge
     from executorch.exir.passes import MemoryPlanningPass
 
-    from ..backends.executorch import partitioner
+    from ..backends.executorch import few_transposes, partitioner
 
     config = EdgeCompileConfig(
         preserve_ops=[torch.ops.aten.linear.default], _check_ir_validity=False
@@ -241,9 +241,9 @@ def _lower_part(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> by
     disabled, logger.disabled = logger.disabled, True  # it logs what it refuses, and advertises
     try:
         edge = to_edge(_trace(module, inputs), compile_config=config)
-        program = edge.to_backend(partitioner()).to_executorch(
-            ExecutorchBackendConfig(memory_planning_pass=in_place)
-        )
+        with few_transposes():
+            lowered = edge.to_backend(partitioner())
+        program = lowered.to_executorch(ExecutorchBackendConfig(memory_planning_pass=in_place))
         buffer: bytes = program.buffer
     finally:
         logger.disabled = disabled
