@@ -38,6 +38,8 @@ pytestmark = [
 STORED = Path(__file__).parent / "data" / "ethos-u-two-stages.tosa.xz"
 RECIPE = find_recipe("ethos-u", "int8")
 EDGE = EdgeOptions(**RECIPE.edge.model_dump())
+# With multipliers of more than their 31 bits, 2 of the first 20 have another integer.
+IMAGES = 20
 
 
 def few_images(recipe: Recipe, **options: object) -> Recipe:
@@ -163,8 +165,8 @@ def test_one_delegate_that_the_reference_model_runs(package: Package) -> None:
     assert outside.macs_share == 0
     parity = manifest.parity
     assert parity is not None and parity.sqnr_quantized_db is not None
-    # The issue's bound. Both sides compute with the same integers, and round the same sums.
-    assert parity.sqnr_quantized_db >= 35
+    # The same integers: what is left is a float32's rounding of the logits. Measured 142.5 dB.
+    assert parity.sqnr_quantized_db >= 120
     estimates = {e.what: e for e in manifest.placement.estimates}
     assert set(estimates) == {"latency", "cycles", "SRAM", "DRAM", "flash"}
     assert all("ethos-u85-256" in e.source and "Sram_Only" in e.source for e in estimates.values())
@@ -206,14 +208,10 @@ def assert_same_integers(tosa: bytes, program: ExportedProgram, size: int) -> No
 
     (output,) = program.graph.output_node().args[0]
     _, scale, zero_point, *_ = output.args
-    different = []
-    for pixels in random_pixels(4, size)[:, None]:
+    for pixels in random_pixels(IMAGES, size)[:, None]:
         (integers,) = ethos_u._run_reference_model(tosa, pixels)
         (expected,) = run_exactly(program, torch.from_numpy(pixels))
-        different.append(integers != (expected / scale + zero_point).round().numpy())
-    # What is nearer to a half than the 31 bits of a multiplier tell may go either way, and what
-    # reads it with it: seen in one image of twelve. An error of the backend's changes most of them.
-    assert np.mean(different) < 1e-3
+        np.testing.assert_array_equal(integers, (expected / scale + zero_point).round().numpy())
 
 
 def test_the_stored_graph_computes_what_torch_does() -> None:

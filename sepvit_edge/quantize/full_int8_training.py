@@ -101,7 +101,7 @@ class FullQuantizedTrainee(EdgeTrainee):
         for node in program.graph.nodes:
             if node.target in LAYERS:
                 _round_layer(node, constants, program, self._quantization.input_scales[node.name])
-        values = [value.to(x.device) for value in constants.values()]
+        values = [value.to(x) for value in constants.values()]
         grids = self._quantization.grids if self._rounding else {}
         logits: Tensor
         (logits,) = _OnGrids(program, grids).run(*values, pixels.permute(0, 2, 3, 1).contiguous())
