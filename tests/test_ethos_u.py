@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 import lzma
+import re
 import tempfile
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from sepvit_edge.errors import SepViTError
 from sepvit_edge.package import Package, open_package
 from sepvit_edge.parity import quantized_logits, reference_logits, sqnr_db
 from sepvit_edge.quantize import calibrate_full
-from sepvit_edge.quantize.full_int8 import Grid, Histogram, run_exactly
+from sepvit_edge.quantize.full_int8 import FullQuantization, Grid, Histogram, run_exactly
 from sepvit_edge.recipe import Recipe, find_recipe, load_recipe
 from sepvit_edge.weights import builtin_checkpoints, load_checkpoint
 
@@ -186,14 +188,24 @@ def stored_graph() -> bytes:
     return lzma.decompress(STORED.read_bytes())
 
 
-def first_stages(count: int, recipe: Recipe = RECIPE, size: int = 64) -> Lowering:
+def first_stages(
+    count: int, recipe: Recipe = RECIPE, size: int = 64, scale: float | None = None
+) -> Lowering:
     """The first stages: tokens, one head and two, windows; small enough to be stored."""
     add_mini()  # also without pytest
     model, chosen = jittered("mini", image_size=size), few_images(recipe)
     options = EdgeOptions(**chosen.edge.model_dump())
     edge = EdgeModel(model, 1, options)
     edge.stages, edge.head = edge.stages[:count], torch.nn.Identity()  # type: ignore[assignment]
-    return lowering(model, edge, chosen, quantization_for(model, chosen))
+    quantization = quantization_for(model, chosen)
+    assert isinstance(quantization, FullQuantization)
+    if scale is not None:
+        grids = {name: Grid(scale, 0) for name in quantization.grids}
+        finer = Grid(2**-0.6 * scale, 0)  # or sums would be on the grid by themselves
+        grids |= {name: finer for name in grids if re.search("_(proj|fc2)__linear$", name)}
+        scales = dict.fromkeys(quantization.input_scales, scale)
+        quantization = dataclasses.replace(quantization, grids=grids, input_scales=scales)
+    return lowering(model, edge, chosen, quantization)
 
 
 def lower(job: Lowering, folder: Path) -> bytes:
@@ -221,6 +233,11 @@ def test_the_stored_graph_computes_what_torch_does() -> None:
 def test_ethos_u55_computes_what_torch_does(tmp_path: Path) -> None:
     """Its stem is one of its own, and some of the backend's passes are for it alone."""
     job = first_stages(1, load_recipe("ethos-u55-256-int8"), 32)
+    assert_same_integers(lower(job, tmp_path), job.program, 32)
+
+
+def test_a_sum_is_rounded_before_a_sum_of_its_scale(tmp_path: Path) -> None:
+    job = first_stages(1, size=32, scale=2**-5.6)
     assert_same_integers(lower(job, tmp_path), job.program, 32)
 
 
