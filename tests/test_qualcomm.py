@@ -150,6 +150,7 @@ def test_verify_compiles_anew_and_finds_the_same_bytes(packages: dict[str, Packa
     assert kept.keys() == made.keys() and kept != made
 
 
+@pytest.mark.slow
 def test_a_node_that_the_htp_refuses_is_named_with_its_block(tmp_path: Path) -> None:
     """An int8 classifier whose logits are float: QNN has none."""
     model = load_checkpoint("lite-digits", image_size=64)
@@ -179,6 +180,7 @@ def test_an_unknown_soc_is_refused(tmp_path: Path, socs: str) -> None:
         )
 
 
+@pytest.mark.slow
 def test_what_qnn_cannot_compile_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
