@@ -470,7 +470,7 @@ def run_exactly(program: ExportedProgram, pixels: Tensor) -> list[Tensor]:
     return list(outputs)
 
 
-def _round(x: Tensor) -> Tensor:
+def round_half_up(x: Tensor) -> Tensor:
     """To integers, halves up."""
     return (x + 0.5).floor()
 
@@ -513,11 +513,11 @@ class _Exact(Interpreter):
                 steps = x / scale
             else:
                 steps = (x / read[0]).round() * _multiplier(read[0] / scale)
-            return (_round(steps) + zero_point).clamp(low, high).to(dtype)
+            return (round_half_up(steps) + zero_point).clamp(low, high).to(dtype)
         if n.target in (_ATEN.add.Tensor, _ATEN.sub.Tensor):
             common = self.scales[n] = 2 * max(read) / 2**20
             values = [
-                _round((x / scale).round() * _multiplier(scale / common)) * common
+                round_half_up((x / scale).round() * _multiplier(scale / common)) * common
                 for x, scale in zip(arguments, read, strict=True)
             ]
             return super().call_function(n.target, tuple(values), {})

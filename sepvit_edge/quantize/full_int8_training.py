@@ -24,6 +24,7 @@ from .full_int8 import (
     accumulator_grid,
     calibrate_full,
     constants_of,
+    round_half_up,
     row_grid,
 )
 from .scheme import QuantizedLayer, quantizable_layers, quantize_weight, weight_scales
@@ -146,7 +147,7 @@ def _straight_through(x: Tensor, grid: Grid) -> Tensor:
     """Round to a grid, halves up as the units do (`full_int8._Exact`); gradients pass."""
     scale, zero_point, low, high, _ = grid.arguments
     steps = (x / scale).clamp(low - zero_point, high - zero_point)
-    return (steps + ((steps + 0.5).floor() - steps).detach()) * scale
+    return (steps + (round_half_up(steps) - steps).detach()) * scale
 
 
 def _round_layer(
