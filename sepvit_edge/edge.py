@@ -30,11 +30,16 @@ measured by `python benchmarks/edge_form.py`; README has the table.
    (`heads="linears"`): nothing is cut out of anything, and what the heads give stands side by side.
 10. Ethos-U swaps two axes of three in one pass, and needs up to five for the inner two of four:
    there each row of windows is cut by a permutation of its own (`windows="by-row"`).
+11. A unit that keeps a map as channels of (H, W) computes a linear as a 1 x 1 convolution of it,
+   and transposes rows in front of each one and behind it (Rockchip, where rows that are no multiple
+   of 16 go to the CPU for that). There the stream is a map, or (B, C, n, M) within a block, and
+   every linear is written as that convolution (`stream="channels-first"`).
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeVar, cast
 
@@ -42,6 +47,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .errors import SepViTError
 from .reference import (
     ConditionalPositionEncoding,
     DepthwiseSeparableSelfAttention,
@@ -75,6 +81,14 @@ class EdgeOptions:
     stem : str
         The first convolution as it is, ``"stride-4"``; or ``"stride-2"`` with every other row and
         column dropped, for units whose strides end at 3 (Ethos-U55): four times its work.
+    stream : str
+        What is between the layers: ``"rows"``, or maps, ``"channels-first"`` (principle 11), which
+        go with the defaults of `layer_norm`, `heads`, `windows` and `stem` only.
+
+    Raises
+    ------
+    SepViTError
+        If the switches do not go together.
     """
 
     input: Literal["uint8-nhwc", "float32-nchw"] = "uint8-nhwc"
@@ -84,6 +98,22 @@ class EdgeOptions:
     heads: Literal["permuted", "linears"] = "permuted"
     windows: Literal["at-once", "by-row"] = "at-once"
     stem: Literal["stride-4", "stride-2"] = "stride-4"
+    stream: Literal["rows", "channels-first"] = "rows"
+
+    def __post_init__(self) -> None:
+        if not self.channels_first:
+            return
+        for name in ("layer_norm", "heads", "windows", "stem"):
+            if getattr(self, name) != getattr(EdgeOptions, name):
+                raise SepViTError(
+                    f'the switches of the edge form: {name} = "{getattr(self, name)}" does not go '
+                    f'with stream = "channels-first"; leave one of them out'
+                )
+
+    @property
+    def channels_first(self) -> bool:
+        """Whether the stream is a map."""
+        return self.stream == "channels-first"
 
 
 _Layer = TypeVar("_Layer", nn.Conv2d, nn.Linear)
@@ -99,6 +129,19 @@ def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0])
     linear.weight, linear.bias = _frozen(weight), _frozen(bias)
     return linear
+
+
+def _pointwise(weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    """The linear as a 1 x 1 convolution (principle 11)."""
+    conv = nn.utils.skip_init(nn.Conv2d, weight.shape[1], weight.shape[0], 1)
+    conv.weight, conv.bias = _frozen(weight[:, :, None, None]), _frozen(bias)
+    return conv
+
+
+def _in_stream(linear: nn.Linear, options: EdgeOptions) -> nn.Linear | nn.Conv2d:
+    """A frozen copy of a linear, for the stream that it computes in."""
+    make = _pointwise if options.channels_first else _linear
+    return make(linear.weight, linear.bias)
 
 
 def _own(layer: _Layer) -> _Layer:
@@ -120,6 +163,7 @@ class LayerNorm(nn.Module):
         self.dim, self.eps = norm.weight.numel(), norm.eps
         self.linear = options.layer_norm != "native"
         self.lookup = options.layer_norm == "lookup"
+        self.channels_first = options.channels_first
         self.weight = _frozen(norm.weight) if affine else None
         self.bias = _frozen(norm.bias) if affine else None
         if self.linear:
@@ -127,7 +171,11 @@ class LayerNorm(nn.Module):
             self.epsilon = nn.Buffer(torch.full((1,), self.eps))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(rows, C) -> (rows, C)."""
+        """(rows, C) -> (rows, C), or (B, C, H, W) -> (B, C, H, W)."""
+        if self.channels_first:
+            x = x.permute(0, 2, 3, 1)
+            x = F.layer_norm(x, (self.dim,), self.weight, self.bias, self.eps)
+            return x.permute(0, 3, 1, 2)
         if not self.linear:
             return F.layer_norm(x, (self.dim,), self.weight, self.bias, self.eps)
         centred = x - F.linear(x, self.average)
@@ -155,6 +203,13 @@ def _head_linears(weight: Tensor, bias: Tensor) -> nn.ModuleList:
     return nn.ModuleList(_linear(w, b) for w, b in pairs)
 
 
+def _maker(options: EdgeOptions) -> Callable[[Tensor, Tensor], nn.Module]:
+    """What makes a projection to heads of a weight and a bias."""
+    if options.channels_first:
+        return _pointwise
+    return _head_linears if options.heads == "linears" else _linear
+
+
 def _pieces(x: Tensor, count: int, axis: int) -> list[Tensor]:
     """Cut an axis into equal slices."""
     width = x.shape[axis] // count
@@ -172,6 +227,11 @@ def _product(q: Tensor, k: Tensor) -> Tensor:
 
 def _joined(pieces: list[Tensor], axis: int) -> Tensor:
     return torch.cat(pieces, axis) if len(pieces) > 1 else pieces[0]
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (rows, C), which rows are already: how parts are compared."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]) if x.ndim == 4 else x
 
 
 class Input(nn.Module):
@@ -205,6 +265,7 @@ class PatchEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         self.side, self.norm = side, LayerNorm(embed.norm, options)
+        self.channels_first = options.channels_first
         self.every_other = False
         if input_std is None:
             self.proj = _own(embed.proj)
@@ -217,7 +278,9 @@ class PatchEmbedding(nn.Module):
             self.proj.bias = _frozen(embed.proj.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W), or (rows, C) of the previous stage -> (rows, C)."""
+        """(B, 3, H, W), or the stream of the previous stage -> the stream."""
+        if self.channels_first:
+            return cast(Tensor, self.norm(self.proj(x)))
         if self.side is not None:
             x = x.reshape(-1, self.side, self.side, x.shape[1]).permute(0, 3, 1, 2)
         x = self.proj(x).permute(0, 2, 3, 1)
@@ -232,9 +295,9 @@ class PatchEmbedding(nn.Module):
 class PositionEncoding(nn.Module):
     """The depthwise convolution with "+ x" as one more unit in its centre tap (principle 4)."""
 
-    def __init__(self, conv: nn.Conv2d, side: int) -> None:
+    def __init__(self, conv: nn.Conv2d, side: int, options: EdgeOptions) -> None:
         super().__init__()
-        self.side = side
+        self.side, self.channels_first = side, options.channels_first
         weight = conv.weight.detach().clone()
         weight[:, :, 1, 1] += 1
         dim = conv.out_channels
@@ -243,7 +306,9 @@ class PositionEncoding(nn.Module):
         self.proj.bias = _frozen(conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(rows, C) -> (rows, C)."""
+        """(rows, C) -> (rows, C), or (B, C, H, W) -> (B, C, H, W)."""
+        if self.channels_first:
+            return cast(Tensor, self.proj(x))
         C = x.shape[1]
         x = x.reshape(-1, self.side, self.side, C).permute(0, 3, 1, 2)
         return self.proj(x).permute(0, 2, 3, 1).reshape(-1, C)
@@ -255,23 +320,28 @@ class DSA(nn.Module):
     def __init__(self, block: SepViTBlock, batch: int, options: EdgeOptions) -> None:
         super().__init__()
         attn, dim = block.attn, block.norm1.weight.numel()
-        self.heads, self.count = attn.heads, batch * (block.side // block.ws) ** 2
+        self.heads, self.batch = attn.heads, batch
+        self.count = batch * (block.side // block.ws) ** 2
         self.tokens = block.ws**2 + block.separable
         self.norm = LayerNorm(block.norm1, options)
         weights, biases = attn.DSA_qkv.weight.split(dim), attn.DSA_qkv.bias.split(dim)
         scale = HEAD_DIM**-0.5
-        self.own_linears = options.heads == "linears"
-        make = _head_linears if self.own_linears else _linear
+        self.own_linears, self.channels_first = options.heads == "linears", options.channels_first
+        make = _maker(options)
         self.q = make(weights[0] * scale, biases[0] * scale)
         self.k, self.v = make(weights[1], biases[1]), make(weights[2], biases[2])
         self.ones = _ones(self.tokens, options)
         self.separable = block.separable
         if self.separable:
             token = block.norm1(block.win_tokens).detach()[0].repeat(batch, 1, 1)
-            self.window_tokens = nn.Buffer(token)  # (B n, 1, C), principle 3
+            if self.channels_first:
+                token = token.reshape(batch, -1, dim, 1).transpose(1, 2).contiguous()
+            self.window_tokens = nn.Buffer(token)  # (B n, 1, C) or (B, C, n, 1), principle 3
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B n M, C) in window order -> (B n T, C)."""
+        """(B n M, C) in window order -> (B n T, C), or (B, C, n, M) -> (B, C, n, T)."""
+        if self.channels_first:
+            return self._by_channel(x)
         C, n, h, T = x.shape[1], self.count, self.heads, self.tokens
         x = self.norm(x)
         if self.separable:
@@ -283,6 +353,18 @@ class DSA(nn.Module):
         v = self.v(x).reshape(n, T, h, HEAD_DIM).permute(0, 2, 1, 3).reshape(n * h, T, HEAD_DIM)
         y = torch.bmm(_softmax(torch.bmm(q, k), self.ones), v)
         return y.reshape(n, h, T, HEAD_DIM).permute(0, 2, 1, 3).reshape(n * T, C) + x
+
+    def _by_channel(self, x: Tensor) -> Tensor:
+        """(B, C, n, M) -> (B, C, n, T) (principle 11)."""
+        x = self.norm(x)
+        if self.separable:
+            x = torch.cat((self.window_tokens, x), 3)
+        n, T, Bh = x.shape[2], self.tokens, self.batch * self.heads
+        q = self.q(x).reshape(Bh, HEAD_DIM, n, T).permute(0, 2, 3, 1).reshape(-1, T, HEAD_DIM)
+        k = self.k(x).reshape(Bh, HEAD_DIM, n, T).permute(0, 2, 1, 3).reshape(-1, HEAD_DIM, T)
+        v = self.v(x).reshape(Bh, HEAD_DIM, n, T).permute(0, 2, 3, 1).reshape(-1, T, HEAD_DIM)
+        y = torch.bmm(_softmax(torch.bmm(q, k), self.ones), v)
+        return y.reshape(Bh, n, T, HEAD_DIM).permute(0, 3, 1, 2).reshape(x.shape) + x
 
     def _by_head(self, x: Tensor) -> Tensor:
         """Attention of (B n T, C), head by head (principle 9)."""
@@ -309,15 +391,17 @@ class PSA(nn.Module):
         self.norm = LayerNorm(attn.win_tokens_norm, options)
         weights, biases = attn.PSA_qk.weight.split(dim), attn.PSA_qk.bias.split(dim)
         scale = HEAD_DIM**-0.5
-        self.own_linears = options.heads == "linears"
-        make = _head_linears if self.own_linears else _linear
+        self.own_linears, self.channels_first = options.heads == "linears", options.channels_first
+        make = _maker(options)
         self.q = make(weights[0] * scale, biases[0] * scale)
         self.k = make(weights[1], biases[1])
         self.ones = _ones(windows, options)
         self.identity = nn.Buffer(torch.eye(windows)[None])
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B n T, C) -> (B n M, C)."""
+        """(B n T, C) -> (B n M, C), or (B, C, n, T) -> (B, C, n, M)."""
+        if self.channels_first:
+            return self._by_channel(x)
         B, n, h, C = self.batch, self.windows, self.heads, x.shape[1]
         x = x.reshape(B * n, -1, C)
         M = x.shape[1] - 1
@@ -340,6 +424,19 @@ class PSA(nn.Module):
             mixed = mixed.reshape(B * n, h, M, HEAD_DIM).permute(0, 2, 1, 3)
         return mixed.reshape(B * n * M, C)
 
+    def _by_channel(self, x: Tensor) -> Tensor:
+        """(B, C, n, T) -> (B, C, n, M) (principle 11)."""
+        B, C, n, T = x.shape
+        Bh = B * self.heads
+        tokens = F.gelu(self.norm(x[..., :1]))
+        q = self.q(tokens).reshape(Bh, HEAD_DIM, n).permute(0, 2, 1)
+        k = self.k(tokens).reshape(Bh, HEAD_DIM, n)
+        attention = _softmax(torch.bmm(q, k), self.ones) + self.identity
+        v = x[..., 1:].reshape(Bh, HEAD_DIM, n, T - 1).permute(0, 2, 1, 3)
+        mixed = torch.bmm(attention, v.reshape(Bh, n, HEAD_DIM * (T - 1)))
+        mixed = mixed.reshape(Bh, n, HEAD_DIM, T - 1).permute(0, 2, 1, 3)
+        return mixed.reshape(B, C, n, T - 1)
+
     def _by_head(self, tokens: Tensor, x: Tensor) -> Tensor:
         """Mix (B n, M, C) by (B n, C) tokens, head by head (principle 9)."""
         B, n, h, M = self.batch, self.windows, self.heads, x.shape[1]
@@ -360,11 +457,11 @@ class MLP(nn.Module):
     def __init__(self, block: SepViTBlock, options: EdgeOptions) -> None:
         super().__init__()
         self.norm = LayerNorm(block.norm2, options, affine=False)
-        self.fc1 = _fold_affine(block.norm2, block.mlp.fc1)
-        self.fc2 = _own(block.mlp.fc2)
+        self.fc1 = _in_stream(_fold_affine(block.norm2, block.mlp.fc1), options)
+        self.fc2 = _in_stream(block.mlp.fc2, options)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(rows, C) -> (rows, C)."""
+        """Stream -> stream."""
         return self.fc2(F.gelu(self.fc1(self.norm(x))))
 
 
@@ -377,7 +474,8 @@ class Block(nn.Module):
         self.by_row = options.windows == "by-row"
         self.dsa = DSA(block, batch, options)
         self.psa = PSA(block.attn, batch, self.groups**2, options) if block.separable else None
-        self.proj = _own(block.attn.proj)
+        self.channels_first = options.channels_first
+        self.proj = _in_stream(block.attn.proj, options)
         self.mlp = MLP(block, options)
 
     def _permuted(self, x: Tensor, first: int, second: int) -> Tensor:
@@ -389,23 +487,41 @@ class Block(nn.Module):
         pieces = _pieces(x, rows, 0) if self.by_row else [x]
         return _joined([piece.permute(0, 2, 1, 3) for piece in pieces], 0).reshape(-1, C)
 
+    def _reordered(self, x: Tensor, axes: tuple[int, int], sides: tuple[int, int]) -> Tensor:
+        """Rows permuted; or a map of those, with new sides (principle 11)."""
+        if not self.channels_first:
+            return self._permuted(x, *axes)
+        if self.groups == 1:
+            return x.reshape(self.batch, -1, *sides)
+        x = self._permuted(_rows(x), *axes)  # in front of channels Rockchip's NPU can do it
+        return x.reshape(self.batch, *sides, -1).permute(0, 3, 1, 2)
+
+    def _windows(self, x: Tensor) -> Tensor:
+        """Map order -> window order, or (B, C, H, W) -> (B, C, n, M)."""
+        return self._reordered(x, (self.ws, self.groups), (self.groups**2, self.ws**2))
+
+    def _map(self, x: Tensor) -> Tensor:
+        """Window order -> map order, or (B, C, n, M) -> (B, C, H, W)."""
+        side = self.groups * self.ws
+        return self._reordered(x, (self.groups, self.ws), (side, side))
+
     def forward(self, x: Tensor, taps: dict[str, Tensor] | None, name: str) -> Tensor:
-        """(rows, C) -> (rows, C); with `taps`, the parts' outputs are put into it."""
-        x = self._permuted(x, self.ws, self.groups)  # window order from here on
+        """Stream -> stream; with `taps`, the parts' outputs are put into it."""
+        x = self._windows(x)
         y = self.dsa(x)
         if taps is not None:
-            taps[f"{name}.dsa"] = y
+            taps[f"{name}.dsa"] = _rows(y)
         if self.psa is not None:
             y = self.psa(y)
             if taps is not None:
-                taps[f"{name}.psa"] = y
+                taps[f"{name}.psa"] = _rows(y)
         x = x + self.proj(y)
         if taps is not None:
-            taps[f"{name}.proj"] = self._permuted(x, self.groups, self.ws)
+            taps[f"{name}.proj"] = _rows(self._map(x))
         x = x + self.mlp(x)
-        x = self._permuted(x, self.groups, self.ws)
+        x = self._map(x)
         if taps is not None:
-            taps[f"{name}.mlp"] = x
+            taps[f"{name}.mlp"] = _rows(x)
         return x
 
 
@@ -423,19 +539,19 @@ class Stage(nn.Module):
         blocks = cast(nn.ModuleList, model.blocks[index])
         self.blocks = nn.ModuleList(Block(cast(SepViTBlock, b), batch, options) for b in blocks)
         cpe = cast(ConditionalPositionEncoding, model.pos_block[index])
-        self.cpe = PositionEncoding(cast(nn.Conv2d, cpe.proj[0]), model.sides[index])
+        self.cpe = PositionEncoding(cast(nn.Conv2d, cpe.proj[0]), model.sides[index], options)
 
     def forward(self, x: Tensor, taps: dict[str, Tensor] | None, name: str) -> Tensor:
-        """The previous stage's rows, or the input's map -> (rows, C)."""
+        """The previous stage's stream, or the input's map -> the stream."""
         x = self.patch_embedding(x)
         if taps is not None:
-            taps[f"{name}.patch_embedding"] = x
+            taps[f"{name}.patch_embedding"] = _rows(x)
         for index, block in enumerate(self.blocks):
             x = block(x, taps, f"{name}.blocks.{index}")
             if index == 0:
                 x = self.cpe(x)
                 if taps is not None:
-                    taps[f"{name}.cpe"] = x
+                    taps[f"{name}.cpe"] = _rows(x)
         return x
 
 
@@ -446,15 +562,18 @@ class Head(nn.Module):
         super().__init__()
         self.batch, self.side, self.linear = batch, model.sides[-1], options.layer_norm != "native"
         self.norm = LayerNorm(model.norm, options, affine=False)
+        self.channels_first = options.channels_first
         self.lookup = options.layer_norm == "lookup"
         if self.lookup:  # a product too: the Arm backend has no integer mean of this kind
             self.average = nn.Buffer(torch.full((batch, 1, self.side**2), self.side**-2))
         self.classifier = _fold_affine(model.norm, model.head)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(rows, C) -> (B, classes)."""
+        """Stream -> (B, classes)."""
         C = x.shape[1]
         x = self.norm(x)
+        if self.channels_first:
+            return cast(Tensor, self.classifier(x.mean((2, 3))))
         if self.lookup:
             x = torch.bmm(self.average, x.reshape(self.batch, self.side**2, C))
             return self.classifier(x.reshape(self.batch, C))

@@ -38,6 +38,7 @@ class EdgeSwitches(Strict):
     heads: Literal["permuted", "linears"] = "permuted"
     windows: Literal["at-once", "by-row"] = "at-once"
     stem: Literal["stride-4", "stride-2"] = "stride-4"
+    stream: Literal["rows", "channels-first"] = "rows"
 
 
 class PlacementBudget(Strict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from conftest import jittered, random_pixels
 
 from sepvit_edge.edge import EdgeModel, EdgeOptions
+from sepvit_edge.errors import SepViTError
 from sepvit_edge.graph import macs_by_operation, part_of, trace
 from sepvit_edge.parity import normalize, reference_taps
 from sepvit_edge.reference import count_macs
@@ -18,6 +20,7 @@ SWITCHES = [
     EdgeOptions(),
     EdgeOptions("float32-nchw", "linear"),
     EdgeOptions("uint8-nhwc", "lookup", "int8", "linear", "linears", "by-row", "stride-2"),
+    EdgeOptions("float32-nchw", stream="channels-first"),
 ]
 # Both sides compute in float32; the issue is a form that is not the same function, which costs
 # 1e-2 and more. Measured: 4e-7.
@@ -105,9 +108,12 @@ def test_making_the_edge_form_leaves_the_reference_alone() -> None:
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-def test_the_graph_is_static_of_rank_4_and_attributable() -> None:
+@pytest.mark.parametrize("stream", ["rows", "channels-first"])
+def test_the_graph_is_static_of_rank_4_and_attributable(
+    stream: Literal["rows", "channels-first"],
+) -> None:
     model = jittered("lite")
-    program = trace(EdgeModel(model))
+    program = trace(EdgeModel(model, 1, EdgeOptions(stream=stream)))
     operations = [n for n in program.graph.nodes if n.op == "call_function"]
     for node in operations:
         value = node.meta.get("val")  # an assertion on metadata has none
@@ -120,13 +126,25 @@ def test_the_graph_is_static_of_rank_4_and_attributable() -> None:
     assert not any(word in names for word in ("index", "gather", "arange", "expand", "einsum"))
 
 
+def test_channels_first_has_no_linear_of_rows() -> None:
+    program = trace(EdgeModel(jittered("lite"), 1, EdgeOptions(stream="channels-first")))
+    names = [n.name for n in program.graph.nodes if n.op == "call_function"]
+    assert [name for name in names if name.endswith("__linear")] == ["head_classifier__linear"]
+
+
+def test_switches_that_do_not_go_together_are_named() -> None:
+    with pytest.raises(SepViTError, match=r'heads = "linears" does not go with stream = "chann'):
+        EdgeOptions(heads="linears", stream="channels-first")
+
+
 def test_macs_of_the_graph_are_the_models() -> None:
     model = jittered("lite")
     macs = macs_by_operation(trace(EdgeModel(model)))
     # q, k and v of PSA and the identity trick add nothing; both count the same products
     assert sum(macs.values()) == count_macs(model)
-    linear = macs_by_operation(trace(EdgeModel(model, 1, SWITCHES[1])))
-    assert sum(linear.values()) == count_macs(model)
+    for options in (SWITCHES[1], SWITCHES[3]):
+        macs = macs_by_operation(trace(EdgeModel(model, 1, options)))
+        assert sum(macs.values()) == count_macs(model)
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,19 @@ def test_unfolding_undoes_the_edge_form() -> None:
     assert keys <= set(model.state_dict()) and len(keys) == len(quantizable_layers(edge)) - 28
 
 
+def test_both_streams_are_the_same_integers(digits_model, calibrated) -> None:
+    """A linear and its 1 x 1 convolution round alike (edge form, principle 11)."""
+    pixels = torch.from_numpy(digit_pixels(digits_model, 2)).permute(0, 3, 1, 2).double()
+    logits = []
+    for stream in ("rows", "channels-first"):
+        edge = EdgeModel(digits_model, 2, EdgeOptions("float32-nchw", stream=stream))
+        apply_quantization(edge, calibrated)
+        with torch.no_grad():
+            logits.append(edge.double()(pixels).numpy())
+    # In float64 nothing is so near to half a step that the order of a sum decides; measured: equal.
+    assert parity.sqnr_db(*logits) > 150
+
+
 def quantisation_aware(model: SepViT, quantization: Quantization) -> SepViT:
     return QuantizedTrainee(model, quantization, 2).finished()
 

@@ -104,6 +104,13 @@ class Layer:
     place: str
     name: str
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Operations of the program that it computes, as far as they multiply."""
+        if self.kind == "exSDPAttention":  # named after the second of its products
+            return (self.name.removesuffix("_1"), self.name)
+        return (self.name,)
+
 
 class RockchipBackend:
     """The backend; see `sepvit_edge.backends.Backend`."""
@@ -197,7 +204,7 @@ def _placement(layers: list[Layer], job: Lowering, chip: str) -> Placement:
     for place in ("NPU", "CPU"):
         for dtype in sorted({layer.dtype for layer in layers if layer.place == place}):
             group = [layer for layer in layers if (layer.place, layer.dtype) == (place, dtype)]
-            share = sum(macs.pop(layer.name, 0) for layer in group) / total
+            share = sum(macs.pop(name, 0) for layer in group for name in layer.sources) / total
             placed.append(
                 PlacedOps(
                     where=f"{chip} {place}",

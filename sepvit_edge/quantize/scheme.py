@@ -22,7 +22,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -306,7 +306,10 @@ def apply_quantization(edge: EdgeModel, quantization: Quantization) -> None:
     layers = quantizable_layers(edge)
     for name, quantized in quantization.layers.items():
         layer = layers.get(name)
-        if layer is None or layer.weight.shape != quantized.weight.shape:
+        if layer is None or layer.weight.shape[: quantized.weight.ndim] != quantized.weight.shape:
             raise SepViTError(f"the quantisation does not fit the model: {name}")
+        # A linear is a 1 x 1 convolution in some forms.
+        weight = quantized.weight.reshape(layer.weight.shape)
+        quantized = replace(quantized, weight=weight)
         float_weight = name == CLASSIFIER and edge.options.classifier == "float"
         edge.set_submodule(name, Int8Layer(layer, quantized, float_weight))
