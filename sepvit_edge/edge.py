@@ -2,7 +2,7 @@
 
 Shapes in comments: B images (static), n windows of M = ws * ws pixels an image, T = M or M + 1
 tokens a window, C channels, h heads of d = 32. The stream between parts is (rows, C): one row a
-pixel, images one behind the other.
+pixel, images one behind the other; with principle 11 it is (B, C, H, W).
 
 Each principle below has a number, and the number stands where it is applied. What each is worth is
 measured by `python benchmarks/edge_form.py`; README has the table.
@@ -493,7 +493,8 @@ class Block(nn.Module):
             return self._permuted(x, *axes)
         if self.groups == 1:
             return x.reshape(self.batch, -1, *sides)
-        x = self._permuted(_rows(x), *axes)  # in front of channels Rockchip's NPU can do it
+        # Rockchip's NPU can permute in front of the channels, and leaves it to the CPU behind them.
+        x = self._permuted(_rows(x), *axes)
         return x.reshape(self.batch, *sides, -1).permute(0, 3, 1, 2)
 
     def _windows(self, x: Tensor) -> Tensor:
@@ -672,9 +673,9 @@ def set_batch(edge: EdgeModel, batch: int) -> None:
             module.count = module.count // before * batch
             if module.separable:
                 windows = len(module.window_tokens) // before
-                tokens = module.window_tokens[:windows].repeat(batch, 1, 1)
-                module.window_tokens = nn.Buffer(tokens)
-        if isinstance(module, (PSA, Block, Head, EdgeModel)):
+                tokens = module.window_tokens[:windows]
+                module.window_tokens = nn.Buffer(torch.cat([tokens] * batch))
+        if isinstance(module, (DSA, PSA, Block, Head, EdgeModel)):
             module.batch = batch
 
 

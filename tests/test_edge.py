@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import jittered, random_pixels
 
-from sepvit_edge.edge import EdgeModel, EdgeOptions
+from sepvit_edge.edge import EdgeModel, EdgeOptions, set_batch
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.graph import macs_by_operation, part_of, trace
 from sepvit_edge.parity import normalize, reference_taps
@@ -98,6 +98,16 @@ def test_tokens_and_heads_are_not_mixed_between_images() -> None:
         changed = EdgeModel(model, 2)(pixels)
     assert torch.allclose(both[0], changed[0], atol=1e-6)
     assert not torch.allclose(both[1], changed[1], atol=1e-2)
+
+
+@pytest.mark.parametrize("options", [SWITCHES[0], SWITCHES[3]], ids=str)
+def test_the_batch_can_be_changed(options: EdgeOptions) -> None:
+    model = jittered("lite", image_size=64)
+    pixels = as_input(random_pixels(2, 64), options)
+    edge = EdgeModel(model, 3, options)
+    set_batch(edge, 2)
+    with torch.no_grad():
+        assert torch.equal(edge(pixels), EdgeModel(model, 2, options)(pixels))
 
 
 def test_making_the_edge_form_leaves_the_reference_alone() -> None:
