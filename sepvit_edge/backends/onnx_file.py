@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
@@ -43,6 +44,29 @@ def export_onnx(job: Lowering, opset: int) -> ir.Model:
     assert exported is not None
     _name_nodes(exported.model)
     return exported.model
+
+
+def keep_weights_normal(model: ir.Model) -> None:
+    """Move a factor of 2**8 from the first convolution's weights to its input; exact.
+
+    1 / (255 std) is folded into them, so that float16 can write some as subnormal numbers only,
+    which a unit may take for zero (as for Core ML: `coreml.keep_weights_normal`). The emulation
+    does not.
+    """
+    conv = next(node for node in model.graph if node.op_type == "Conv")
+    pixels, weight = conv.inputs[0], conv.inputs[1]
+    assert pixels is not None and weight is not None and weight.const_value is not None
+    scaled_up = weight.const_value.numpy() * np.float32(2**8)
+    weight.const_value = ir.tensor(scaled_up, name=weight.name)
+    down = ir.tensor(np.array(2**-8, np.float32), name="input.scale")
+    factor = ir.Value(name="input.scale", const_value=down)
+    factor.type, factor.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
+    model.graph.register_initializer(factor)
+    product = ir.node("Mul", [pixels, factor])
+    product.outputs[0].name = "input__mul"
+    product.outputs[0].type, product.outputs[0].shape = pixels.type, pixels.shape
+    model.graph.insert_before(conv, product)
+    conv.replace_input_with(0, product.outputs[0])
 
 
 def write_onnx(model: ir.Model, job: Lowering, path: Path) -> None:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from pydantic import field_validator
 
 from ..errors import CheckFailed, SepViTError
@@ -29,7 +28,7 @@ from ..package import Manifest, OutsideOp, PlacedOps, Placement, Verification, v
 from ..recipe import Strict
 from . import Lowering, OpTiming
 from .cache import cached, cached_arrays, verified_package
-from .onnx_file import export_onnx, write_onnx
+from .onnx_file import export_onnx, keep_weights_normal, write_onnx
 from .onnxruntime import MODEL, ONNXRuntimeSession
 from .qualcomm_worker import TRACE, Worker, WorkerError
 
@@ -125,8 +124,7 @@ class QualcommHTPBackend:
             )
         names = job.recipe.options_as(Options).names
         model = export_onnx(job, 20)
-        if job.recipe.precision == "fp16":
-            _keep_weights_normal(model)
+        keep_weights_normal(model)
         write_onnx(model, job, folder / MODEL)
         for index, name in enumerate(names, 1):
             job.step(f"compiling for {name} ({index} of {len(names)})")
@@ -144,29 +142,6 @@ class QualcommHTPBackend:
     def verification(self) -> Verification:
         """The wheel emulates; it runs on the HTP on a device only, where `runner.py` does that."""
         return "emulated"
-
-
-def _keep_weights_normal(model: ir.Model) -> None:
-    """Move a factor of 2**8 from the first convolution's weights to its input; exact.
-
-    1 / (255 std) is folded into them, so that float16 can write some as subnormal numbers only,
-    which a unit may take for zero (as for Core ML: `coreml.keep_weights_normal`). The emulation
-    does not.
-    """
-    conv = next(node for node in model.graph if node.op_type == "Conv")
-    pixels, weight = conv.inputs[0], conv.inputs[1]
-    assert pixels is not None and weight is not None and weight.const_value is not None
-    scaled_up = weight.const_value.numpy() * np.float32(2**8)
-    weight.const_value = ir.tensor(scaled_up, name=weight.name)
-    down = ir.tensor(np.array(2**-8, np.float32), name="input.scale")
-    factor = ir.Value(name="input.scale", const_value=down)
-    factor.type, factor.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
-    model.graph.register_initializer(factor)
-    product = ir.node("Mul", [pixels, factor])
-    product.outputs[0].name = "input__mul"
-    product.outputs[0].type, product.outputs[0].shape = pixels.type, pixels.shape
-    model.graph.insert_before(conv, product)
-    conv.replace_input_with(0, product.outputs[0])
 
 
 def _provider_options(soc: SoC) -> dict[str, str]:

@@ -27,7 +27,7 @@ from ..package import Manifest, OutsideOp, PlacedOps, Placement, Verification
 from ..recipe import Strict
 from . import BACKENDS, Lowering, OpTiming, check_input
 from .cache import cached, cached_arrays
-from .onnx_file import export_onnx, write_onnx
+from .onnx_file import export_onnx, keep_weights_normal, write_onnx
 from .toolkit import Toolkit
 
 TARGET = "rockchip"
@@ -128,7 +128,9 @@ class RockchipBackend:
         options = job.recipe.options_as(Options)
         chips = options.chips
         _toolkit().check()
-        write_onnx(export_onnx(job, _OPSET), job, folder / ONNX)
+        model = export_onnx(job, _OPSET)
+        keep_weights_normal(model)
+        write_onnx(model, job, folder / ONNX)
         facts = _job(chips, options, simulate=False)
 
         def make(made: Path) -> None:
