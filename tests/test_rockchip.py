@@ -144,14 +144,16 @@ def test_the_table_of_layers_is_read() -> None:
 {head} 8    Transpose        INT8     CPU    (1,8,4,2)  (1,8,2,4)  {figures} Transpose:a__permute
 {head} 9    MatMul           INT8     NPU    (1,9),(1,32)  (1,8)  {figures} MatMul:a__bmm
 {head} 10   exSDPAttention   FLOAT16  NPU  (8,32),... (8,32) {figures} exSDPAttention:b__bmm_1#1_2sd
+{head} 11   ConvAdd          FLOAT16  NPU    (1,8),(8,8)  (1,8)  {figures} Conv:b_proj_ConvAdd
 """
     layers = read_layers(log)
     assert [(layer.kind, layer.place, layer.name) for layer in layers] == [
         ("Transpose", "CPU", "a__permute"),
         ("MatMul", "NPU", "a__bmm"),
         ("exSDPAttention", "NPU", "b__bmm_1"),
+        ("ConvAdd", "NPU", "b_proj"),
     ]
-    assert layers[-1].sources == ("b__bmm", "b__bmm_1")
+    assert layers[2].sources == ("b__bmm", "b__bmm_1")
 
 
 def test_platforms_are_checked() -> None:
@@ -219,6 +221,7 @@ needs_toolkit = pytest.mark.skipif(
 def assert_nothing_is_transposed_by_the_cpu(package: Package) -> None:
     outside = package.manifest.placement.outside
     assert [(op.kind, op.part) for op in outside] == [("Reshape", None)]  # of the logits
+    assert package.manifest.placement.macs_unattributed < 0.0005
     # Commands of transpositions filled 70 of 76 MB; without them weights are half of a file.
     sizes = {file.path: file.size for file in package.manifest.files}
     assert sizes["model-rk3588.rknn"] < 2.5 * sizes["model.onnx"]
@@ -252,7 +255,7 @@ def test_the_simulator_holds_int8(tmp_path: Path) -> None:
         for group in package.manifest.placement.placed
         if group.accelerated
     }
-    assert shares["int8"] > 0.9 and sum(shares.values()) > 0.9995, "every product is attributed"
+    assert shares["int8"] > 0.9
     assert_nothing_is_transposed_by_the_cpu(package)
 
 

@@ -186,15 +186,18 @@ def read_layers(log: str) -> list[Layer]:
     """Read the table of layers out of the compiler's log, in the order of execution."""
     matches = (_LAYER.search(line) for line in log.splitlines())
     return [
-        Layer(m["kind"], m["dtype"], m["place"], _origin(m["name"] or ""))
+        Layer(m["kind"], m["dtype"], m["place"], _origin(m["name"] or "", m["kind"]))
         for m in matches
         if m is not None and m["kind"] not in _NO_WORK
     ]
 
 
-def _origin(name: str) -> str:
-    """Name of the operation in the ONNX file: the compiler numbers what it makes of it."""
-    return name.partition(":")[2].partition("#")[0]
+def _origin(name: str, kind: str) -> str:
+    """Name of the operation in the ONNX file: the compiler numbers what it makes of it.
+
+    Where it joins two (``ConvAdd``), it appends their kind to the first one's name.
+    """
+    return name.partition(":")[2].partition("#")[0].removesuffix(f"_{kind}")
 
 
 def _placement(layers: list[Layer], job: Lowering, chip: str) -> Placement:
