@@ -144,7 +144,7 @@ def test_the_table_of_layers_is_read() -> None:
 {head} 8    Transpose        INT8     CPU    (1,8,4,2)  (1,8,2,4)  {figures} Transpose:a__permute
 {head} 9    MatMul           INT8     NPU    (1,9),(1,32)  (1,8)  {figures} MatMul:a__bmm
 {head} 10   exSDPAttention   FLOAT16  NPU  (8,32),... (8,32) {figures} exSDPAttention:b__bmm_1#1_2sd
-{head} 11   ConvAdd          FLOAT16  NPU    (1,8),(8,8)  (1,8)  {figures} Conv:b_proj_ConvAdd
+{head} 11   ConvAdd          FLOAT16  NPU    (1,8),(8,8)  (1,8)  {figures} Conv:b_proj_tile0_ConvAdd
 """
     layers = read_layers(log)
     assert [(layer.kind, layer.place, layer.name) for layer in layers] == [

@@ -195,9 +195,11 @@ def read_layers(log: str) -> list[Layer]:
 def _origin(name: str, kind: str) -> str:
     """Name of the operation in the ONNX file: the compiler numbers what it makes of it.
 
-    Where it joins two (``ConvAdd``), it appends their kind to the first one's name.
+    Where it joins two (``ConvAdd``), it appends their kind to the first one's name; where it cuts
+    one into tiles, their numbers.
     """
-    return name.partition(":")[2].partition("#")[0].removesuffix(f"_{kind}")
+    name = name.partition(":")[2].partition("#")[0].removesuffix(f"_{kind}")
+    return re.sub(r"_tile\d+$", "", name)
 
 
 def _placement(layers: list[Layer], job: Lowering, chip: str) -> Placement:
