@@ -119,7 +119,7 @@ def _row(package: Package) -> tuple[str, ...]:
     if parity is not None:
         ratios = (parity.sqnr_db, parity.sqnr_quantized_db, parity.sqnr_cpu_db)
         texts = ["-" if ratio is None else f"{ratio:.1f}" for ratio in ratios]
-        distance = (str(parity.images), *texts, f"{parity.top1_agreement:.1%}")
+        distance = (f"{parity.images} {parity.data}", *texts, f"{parity.top1_agreement:.1%}")
     return (
         manifest.target,
         placement.device,
