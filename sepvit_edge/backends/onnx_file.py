@@ -50,8 +50,8 @@ def keep_weights_normal(model: ir.Model) -> None:
     """Move a factor of 2**8 from the first convolution's weights to its input; exact.
 
     1 / (255 std) is folded into them, so that float16 can write some as subnormal numbers only,
-    which a unit may take for zero (as for Core ML: `coreml.keep_weights_normal`). The emulation
-    does not.
+    which a unit may take for zero (as for Core ML: `coreml.keep_weights_normal`). Qualcomm's
+    emulation does not.
     """
     conv = next(node for node in model.graph if node.op_type == "Conv")
     pixels, weight = conv.inputs[0], conv.inputs[1]
