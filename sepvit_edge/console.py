@@ -55,10 +55,15 @@ def command(function: Callable[..., Any]) -> Callable[[], None]:
 
     def run() -> None:
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        app.command()(guarded)
+        app.command(help=_one_line_a_paragraph(function.__doc__ or ""))(guarded)
         app()
 
     return run
+
+
+def _one_line_a_paragraph(text: str) -> str:
+    """Leave wrapping to the terminal, which would add its own to the source's."""
+    return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
 
 
 _OS_ERRORS = {
@@ -98,8 +103,15 @@ def print_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
 
 
 def print_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table with a header; the first column is wrapped, not cut."""
-    table = Table(*header)
+    """Print a table with a header; what is too long is wrapped, not cut.
+
+    Names in the first column stay whole, where they are short enough to leave the others room.
+    """
+    first, *others = header
+    table = Table()
+    table.add_column(first, no_wrap=all(len(row[0]) <= 24 for row in rows))
+    for name in others:
+        table.add_column(name)
     for row in rows:
         table.add_row(*(Text(cell, overflow="fold") for cell in row))
     console.print(table)

@@ -46,7 +46,7 @@ def main(
     calibration: Annotated[
         str, typer.Option(help="With --by-block: what an int8 package was calibrated on.")
     ] = "",
-    images: Annotated[int, typer.Option(help="At most so many images.")] = 0,
+    images: Annotated[int | None, typer.Option(help="At most so many images.", min=1)] = None,
     by_block: Annotated[
         bool, typer.Option("--by-block", help="Compare every part of a tapped twin.")
     ] = False,
@@ -63,16 +63,16 @@ def main(
     from .package import open_package
 
     if everything:
-        _everything(weights or [], data, images or None, target or [], json)
+        _everything(weights or [], data, images, target or [], json)
         return
     if package is None:
         raise SepViTError("name a package, or give --all for every runtime of the built-in weights")
     session = open_package(package, threads)
     model = reference_of(session.package, weights[0] if weights else None)
     dataset, limit = (
-        (open_dataset(data, session.package.labels), images or None)
+        (open_dataset(data, session.package.labels), images)
         if data
-        else default_data(model, images or None)
+        else default_data(model, images)
     )
     if by_block:
         _by_block(session.package, model, dataset, calibration, json)

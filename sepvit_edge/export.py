@@ -32,7 +32,10 @@ def main(
         str, typer.Option(help="A checkpoint, a built-in one's name, or 'random'.")
     ] = "",
     labels: Annotated[str, typer.Option(help="A file of class names, or 'imagenet'.")] = "",
-    image_size: Annotated[int, typer.Option(help="Side in pixels, a multiple of 32.")] = 0,
+    image_size: Annotated[
+        int | None,
+        typer.Option(help="Side in pixels, a multiple of 32; the checkpoint's own unless given."),
+    ] = None,
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "",
     batch: Annotated[int, typer.Option(help="Images a call, fixed in the package.")] = 1,
     output: Annotated[
@@ -41,7 +44,7 @@ def main(
     data: Annotated[
         str, typer.Option(help="What parity is measured on: a folder or a built-in set.")
     ] = "",
-    images: Annotated[int, typer.Option(help="At most so many images of it.")] = 0,
+    images: Annotated[int | None, typer.Option(help="At most so many images of it.", min=1)] = None,
     calibration: Annotated[
         str, typer.Option(help="Images to calibrate int8 on: a folder or a built-in set.")
     ] = "",
@@ -116,10 +119,10 @@ class Wanted:
     weights: str
     variant: str
     labels: str
-    image_size: int
+    image_size: int | None
     batch: int
     data: str
-    images: int
+    images: int | None
     calibration: str
     keep_float: tuple[str, ...]
     force: bool
@@ -146,7 +149,7 @@ def export_one(
         recipe=recipe,
         batch=wanted.batch,
         data=open_dataset(wanted.data, model.config.labels) if wanted.data else None,
-        images=wanted.images or None,
+        images=wanted.images,
         calibration=calibration_data(wanted.calibration, model, recipe),
         force=wanted.force,
         step=step,
@@ -311,7 +314,7 @@ def calibration_data(calibration: str, model: SepViT, recipe: Recipe) -> Dataset
     return None
 
 
-def choose_model(weights: str, variant: str, labels: str, image_size: int) -> SepViT:
+def choose_model(weights: str, variant: str, labels: str, image_size: int | None) -> SepViT:
     """Return the model that the options name; the built-in one unless they do."""
     from .build import seeded
     from .weights import default_checkpoint, load_checkpoint, read_labels
@@ -324,7 +327,7 @@ def choose_model(weights: str, variant: str, labels: str, image_size: int) -> Se
         weights or default_checkpoint(variant or None),
         variant=variant or None,
         labels=names,
-        image_size=image_size or None,
+        image_size=image_size,
     )
 
 

@@ -15,7 +15,9 @@ def main(
     package: Annotated[Path, typer.Argument(help="A package's folder.")],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
     top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 3,
-    threads: Annotated[int, typer.Option(help="Of the runtime; its own choice if 0.")] = 0,
+    threads: Annotated[
+        int | None, typer.Option(help="Of the runtime; its own choice unless given.", min=1)
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Name the most probable classes of each image.
@@ -28,7 +30,7 @@ def main(
     from .errors import SepViTError
     from .package import open_package
 
-    session = open_package(package, threads or None)
+    session = open_package(package, threads)
     labels = session.package.labels
     results, failures = [], 0
     for path in list_images(images):

@@ -35,8 +35,9 @@ def main(
         str, typer.Option(help="OpenVINO's device (NPU), or ONNX Runtime's provider.")
     ] = "",
     max_start_temp: Annotated[
-        float, typer.Option(metavar="C", help="Cool down to this before each measurement.")
-    ] = 0,
+        float | None,
+        typer.Option(metavar="C", help="Cool down to this before each measurement.", min=0),
+    ] = None,
     repeat: Annotated[
         int, typer.Option(min=1, help="Measure each so often, in processes of their own.")
     ] = 1,
@@ -93,6 +94,11 @@ def main(
     from .profiling.measuring import check_budgets, measure_packages, with_etdump
 
     if table:
+        if packages or app_file or report or trace or save:
+            raise SepViTError(
+                "--table prints the results that were kept and measures nothing; leave packages, "
+                "--app-file, --report, --trace and --save out"
+            )
         from .profiling.results import load_all, markdown_table
 
         print(markdown_table(load_all(results)))
@@ -155,7 +161,7 @@ def _plan(
     sustained: str,
     cores: str,
     execution: str,
-    max_start_temp: float,
+    max_start_temp: float | None,
     operations: bool,
     repeat: int,
     bootstrap: bool,
@@ -174,7 +180,7 @@ def _plan(
         threads=counts,
         cores=cores or None,
         execution=execution or None,
-        max_start_temp_c=max_start_temp or None,
+        max_start_temp_c=max_start_temp,
         sustained_s=seconds_of(sustained) if sustained else 0,
         operations=operations,
         repeat=repeat,

@@ -22,7 +22,7 @@ def main(
         str,
         typer.Option(help="What accuracy is measured on: a folder per class or a built-in set."),
     ] = "",
-    images: Annotated[int, typer.Option(help="At most so many images of it.")] = 0,
+    images: Annotated[int | None, typer.Option(help="At most so many images of it.", min=1)] = None,
     weights: Annotated[
         list[str] | None,
         typer.Option(help="Checkpoints to choose from; the built-in one unless given."),
@@ -68,12 +68,12 @@ def main(
         facts,
         folder,
         weights=weights or [""],
-        image_sizes=sizes or [0],
+        image_sizes=sizes or [None],
         targets=[t for t in targets.split(",") if t] or facts.measuring.targets,
         precisions=[p for p in precisions.split(",") if p],
         threads=counts or facts.measuring.threads or [None],
         data=data,
-        images=images or None,
+        images=images,
         bootstrap=bootstrap,
     )
     with steps() as step:

@@ -23,10 +23,10 @@ def main(
     variant: Annotated[str, typer.Option(help="lite, t, s or b.")] = "",
     data: Annotated[str, typer.Option(help="A folder per class, or digits, or glyphs.")] = "",
     validation: Annotated[str, typer.Option(help="The same, for the curve.")] = "",
-    epochs: Annotated[int, typer.Option(help="Passes through the data.")] = 0,
-    steps: Annotated[int, typer.Option(help="In place of epochs.")] = 0,
-    batch: Annotated[int, typer.Option(help="Images a step on each device.")] = 0,
-    learning_rate: Annotated[float, typer.Option(help="At its peak.")] = 0.0,
+    epochs: Annotated[int | None, typer.Option(help="Passes through the data.", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help="In place of epochs.", min=1)] = None,
+    batch: Annotated[int | None, typer.Option(help="Images a step on each device.", min=1)] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="At its peak.")] = None,
     resolution_schedule: Annotated[
         str, typer.Option(help="Image sizes in order, as 96,160,224 or 96:3,224:1.")
     ] = "",
@@ -50,7 +50,9 @@ def main(
         typer.Option(help="With --qat: int8 layers; or every operation, for units without floats."),
     ] = "layers",
     half: Annotated[bool, typer.Option("--half", help="Store float weights as float16.")] = False,
-    seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = -1,
+    seed: Annotated[
+        int | None, typer.Option(help="Of weights, order and augmentation.", min=0)
+    ] = None,
     workers: Annotated[int, typer.Option(help="Processes that load images.")] = 1,
     run: Annotated[
         Path | None, typer.Option(help="Folder for state, log and curves; runs/NAME.")
@@ -62,7 +64,10 @@ def main(
         bool, typer.Option("--resume", help="Go on from the run's saved state.")
     ] = False,
 ) -> None:
-    """Train, report held-out top-1, and write the weights and their card."""
+    """Train, report held-out top-1, and write the weights and their card.
+
+    What is not given is the recipe's.
+    """
     from .console import console, step_progress
     from .errors import Interrupted
     from .training.checkpoint import train_checkpoint
@@ -76,11 +81,12 @@ def main(
         "steps": steps,
         "batch": batch,
         "learning_rate": learning_rate,
+        "seed": seed,
         "resolution_schedule": resolution_schedule and parse_schedule(resolution_schedule),
     }
-    changes: dict[str, Any] = {key: value for key, value in given.items() if value}
-    if seed >= 0:
-        changes["seed"] = seed
+    changes: dict[str, Any] = {
+        key: value for key, value in given.items() if value not in ("", None)
+    }
     if teacher:
         changes["distillation"] = {"teacher": teacher, "weight": 0.5}
     chosen = load_training_recipe(recipe or ("qat" if qat else ""), changes)

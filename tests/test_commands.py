@@ -121,6 +121,7 @@ def test_a_labelled_folder_gives_accuracy(
         (["--weights", "random", "--data", "none"], "unknown data set"),
         (["--weights", "random", "--data", "digits"], "not the digits"),
         (["--verify", "none"], "there is no package"),
+        (["--images", "0"], "Invalid value for '--images'"),
         (["--batch", "x"], "Invalid value for '--batch'"),
         (["--nonsense"], "No such option"),
     ],

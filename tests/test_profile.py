@@ -264,6 +264,7 @@ def test_profile_prints_saves_reports_and_traces(
         (("PACKAGE", "--device", "emulated-cortex-a72", "--save"), "leave --save out"),
         (("--compare", "none.json", "none.json"), "there is no result"),
         (("--table", "--results", "none"), "there are no results"),
+        (("--table", "--report", "report.html"), "measures nothing"),
     ],
 )
 def test_bad_options_are_one_sentence(

@@ -114,8 +114,8 @@ class Search:
         Packages and results.
     weights : list of str
         Checkpoints; an empty name is the built-in one.
-    image_sizes : list of int
-        0 is the checkpoint's own.
+    image_sizes : list of int or None
+        None is the checkpoint's own.
     targets, precisions : list of str
         No precision: all that a target has.
     threads : list of int or None
@@ -132,7 +132,7 @@ class Search:
     device: Device
     folder: Path
     weights: list[str]
-    image_sizes: list[int]
+    image_sizes: Sequence[int | None]
     targets: list[str]
     precisions: list[str]
     threads: Sequence[int | None]
@@ -186,7 +186,12 @@ class Search:
         return wanted
 
     def _package(
-        self, weights: str, size: int, target: str, precision: str, step: Callable[[str], None]
+        self,
+        weights: str,
+        size: int | None,
+        target: str,
+        precision: str,
+        step: Callable[[str], None],
     ) -> Package:
         """Export a package, unless the folder has it complete; exports move in place when done."""
         from ..build import export_package
