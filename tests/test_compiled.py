@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Runner
+from conftest import Runner, mini_digits
 
 import sepvit_edge
 from sepvit_edge.backends import BACKENDS, get_backend, host_targets
@@ -27,7 +27,7 @@ def built(recipe: str, folder: Path, images: int | None = None) -> Package:
     needed = {"executorch-coreml-fp16": ("executorch", "coremltools")}
     for library in needed.get(recipe, (recipe.split("-")[0],)):
         pytest.importorskip(library)
-    model = sepvit_edge.load_checkpoint("lite-digits", image_size=64)
+    model = mini_digits()
     return sepvit_edge.export_package(
         model, recipe=load_recipe(recipe), output=folder / recipe, images=images
     )
@@ -48,7 +48,7 @@ def test_one_delegate_takes_everything(packages: dict[str, Package], name: str) 
     assert (group.where, group.precision) == (f"{delegate} delegate", "fp16")
     assert group.macs_share == 1 and placement.macs_unattributed == 0
     assert group.kinds["linear"] == 79 and not placement.outside
-    # Half of the bytes of 3.4 million float32 weights.
+    # Half of the bytes of float32 weights.
     assert packages[name].size < 0.6 * 4 * packages[name].manifest.model.parameters
 
 
@@ -111,7 +111,7 @@ def test_another_program_has_another_identifier(
         return data[start : data.index(b'"', start)]
 
     recipe = load_recipe("executorch-coreml-fp16")
-    model = sepvit_edge.load_checkpoint("lite-digits", image_size=64)
+    model = mini_digits()
     model.head.bias.data += 1
     edge = EdgeModel(model.eval(), 1, EdgeOptions(**recipe.edge.model_dump()))
     get_backend(recipe.target).lower(lowering(model, edge, recipe), tmp_path)
@@ -125,7 +125,7 @@ def test_an_operation_outside_the_delegate_breaks_the_budget(tmp_path: Path) -> 
     edge = recipe.edge.model_copy(update={"input": "uint8-nhwc"})
     with pytest.raises(CheckFailed, match=r"budget is broken.*input__.*\(input\): Vulkan has no"):
         sepvit_edge.export_package(
-            sepvit_edge.load_checkpoint("lite-digits", image_size=64),
+            mini_digits(),
             recipe=recipe.model_copy(update={"edge": edge}),
             output=tmp_path / "p",
         )

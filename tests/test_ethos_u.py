@@ -32,10 +32,7 @@ from sepvit_edge.weights import builtin_checkpoints, load_checkpoint
 
 TOOLS = ("executorch", "ethosu", "tosa_reference_model")
 MISSING = [name for name in TOOLS if importlib.util.find_spec(name) is None]
-pytestmark = [
-    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
-    pytest.mark.usefixtures("mini_variant"),
-]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
 
 STORED = Path(__file__).parent / "data" / "ethos-u-two-stages.tosa.xz"
 RECIPE = find_recipe("ethos-u", "int8")

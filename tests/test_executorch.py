@@ -33,9 +33,6 @@ FP32_DB = 100
 FP16_DB = 60
 
 
-pytestmark = pytest.mark.usefixtures("mini_variant")
-
-
 @pytest.fixture(scope="module")
 def lite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("executorch") / "lite"

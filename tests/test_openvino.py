@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import jittered, random_pixels
+from torch.export import ExportedProgram
 
 pytest.importorskip("openvino")
 
 import sepvit_edge
+from sepvit_edge import build
 from sepvit_edge.build import run_twin
 from sepvit_edge.edge import EdgeModel
-from sepvit_edge.graph import part_of
+from sepvit_edge.graph import part_of, trace
 from sepvit_edge.package import open_package
 from sepvit_edge.parity import by_block, reference_logits, sqnr_db
 from sepvit_edge.recipe import find_recipe, load_recipe
@@ -97,11 +99,18 @@ COMPONENTS = [
 
 def test_every_component_matters_in_the_exported_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """Perturb a component in the checkpoint: the exported logits move as the reference's do."""
-    # Each kind of block, in as few blocks as have them: every component is an export.
+    # Each kind of block, in as few blocks as have them; traced once, with the weights exchanged.
     monkeypatch.setitem(VARIANTS, "few", Variant("few", "SepViT-few", 32, (1, 2, 2, 2), 0.1, 0.0))
     pixels = random_pixels(1, 64)
     recipe = find_recipe("openvino")
     model = jittered("few")
+    program = trace(EdgeModel(model))
+
+    def exchanged(edge: EdgeModel) -> ExportedProgram:
+        program.state_dict.update(edge.state_dict(keep_vars=True))
+        return program
+
+    monkeypatch.setattr(build, "trace", exchanged)
 
     def logits() -> tuple[np.ndarray, np.ndarray]:
         exported = run_twin(model, recipe, pixels, EdgeModel(model))["logits"]

@@ -72,7 +72,7 @@ def test_an_export_that_computes_something_else_fails(
 
     monkeypatch.setattr(openvino, "write_ir", wrong)
     with pytest.raises(CheckFailed, match="computes something else than the reference"):
-        export_package(jittered("lite"), "openvino", output=tmp_path / "p", images=2)
+        export_package(jittered("mini"), "openvino", output=tmp_path / "p", images=2)
     assert not list(tmp_path.iterdir())
     numbers = np.eye(2, dtype=np.float32)
     with pytest.raises(CheckFailed, match="nan dB"):
@@ -107,7 +107,7 @@ class ReturnsValues(torch.nn.Module):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_planted_error_is_named(target: str) -> None:
-    model = jittered("lite")
+    model = jittered("mini")
     pixels = random_pixels(1, 64)
     recipe = find_recipe(target)
     options = EdgeOptions(**recipe.edge.model_dump())
@@ -119,8 +119,8 @@ def test_the_planted_error_is_named(target: str) -> None:
     assert first_that_leaves(EdgeModel(model, 1, options, taps=True)) is None
 
     wrong_scale = EdgeModel(model, 1, options, taps=True)
-    wrong_scale.stages[2].blocks[2].psa.q.weight.mul_(1.25)
-    assert first_that_leaves(wrong_scale) == "stages.2.blocks.2.psa"
+    wrong_scale.stages[2].blocks[0].psa.q.weight.mul_(1.25)
+    assert first_that_leaves(wrong_scale) == "stages.2.blocks.0.psa"
 
     values = EdgeModel(model, 1, options, taps=True)
     values.stages[0].blocks[0].dsa = ReturnsValues(values.stages[0].blocks[0].dsa)
@@ -129,7 +129,7 @@ def test_the_planted_error_is_named(target: str) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_tapped_twin_is_the_package(target: str, tmp_path: Path) -> None:
-    model = jittered("lite")
+    model = jittered("mini")
     pixels = random_pixels(1, 64)
     package = export_package(model, target, output=tmp_path / "package", images=1)
     own = open_package(package.path).run_pixels(pixels)[0]

@@ -287,9 +287,6 @@ if "etdump_path" in flags:
 FLAGS = {"model_path", "inputs", "output_file", "num_executions", "cpu_threads", "etdump_path"}
 
 
-pytestmark = pytest.mark.usefixtures("mini_variant")
-
-
 @pytest.fixture(scope="module")
 def executorch_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("executorch")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from conftest import mini_digits
 
 import sepvit_edge
 from sepvit_edge.profiling.devices import LocalConnection, load_device
 from sepvit_edge.profiling.measuring import Plan, measure_packages
-from sepvit_edge.weights import load_checkpoint
 
 NAME = "emulated-cortex-a72"
 
@@ -36,7 +36,7 @@ LEAST_DB = {"fp32": 100, "int8": 35}
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_golden_vectors_hold_on_a_cortex_a72(precision: str, target: str, tmp_path: Path) -> None:
     pytest.importorskip(target)
-    model = load_checkpoint("lite-digits", image_size=64)
+    model = mini_digits()
     package = sepvit_edge.export_package(model, target, precision, tmp_path / target, images=8)
     (profile,) = measure_packages([package], NAME, load_device(NAME)[1], Plan())
     assert profile.complete and profile.emulated

@@ -62,9 +62,6 @@ class Lowered:
         return write_dump(path, [(name, 1000 + i) for i, name in enumerate(self.names)])
 
 
-pytestmark = pytest.mark.usefixtures("mini_variant")
-
-
 @pytest.fixture(scope="module", params=["fp32", "int8"])
 def lowered(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

@@ -21,7 +21,7 @@ pytest.importorskip(
     reason="onnxruntime-qnn is not installed: pip install 'sepvit-edge[qualcomm]'",
 )
 
-from conftest import Runner, jittered, random_pixels
+from conftest import Runner, jittered, mini_digits, random_pixels
 
 import sepvit_edge
 from sepvit_edge.backends import cache, qualcomm_worker
@@ -31,7 +31,6 @@ from sepvit_edge.errors import CheckFailed, SepViTError
 from sepvit_edge.package import Package, open_package
 from sepvit_edge.parity import by_block, reference_logits, sqnr_db
 from sepvit_edge.recipe import Recipe, load_recipe
-from sepvit_edge.weights import load_checkpoint
 
 # float16 has 11 bits, and some hundred operations follow each other; measured 57 dB.
 FP16_DB = 50
@@ -58,7 +57,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Package]:
     """Built-in digits at 64 pixels, in both precisions; int8 for two SoCs."""
     folder = tmp_path_factory.mktemp("qualcomm")
-    model = load_checkpoint("lite-digits", image_size=64)
+    model = mini_digits()
     return {
         precision: sepvit_edge.export_package(
             model, recipe=recipe_for(precision, socs), output=folder / precision, images=IMAGES
@@ -123,7 +122,7 @@ def test_nothing_of_this_machine_or_of_the_wheel_is_in_a_package(
 
 
 def test_by_block() -> None:
-    model, pixels = jittered("lite"), random_pixels(1, 64)
+    model, pixels = jittered("mini"), random_pixels(1, 64)
     outputs = run_twin(model, recipe_for("fp16"), pixels)
     for tap in by_block(outputs, model, pixels, "fp16"):
         assert tap.sqnr_db > 45, tap  # a wrong head or scale leaves 20 dB
@@ -136,7 +135,7 @@ def test_a_second_export_compiles_and_emulates_nothing(
         raise AssertionError("the worker was started")
 
     monkeypatch.setattr(qualcomm_worker.Worker, "__init__", refuse)
-    model = load_checkpoint("lite-digits", image_size=64)
+    model = mini_digits()
     again = sepvit_edge.export_package(
         model, recipe=packages["fp16"].manifest.recipe, output=tmp_path / "p", images=IMAGES
     )
@@ -153,7 +152,7 @@ def test_verify_compiles_anew_and_finds_the_same_bytes(packages: dict[str, Packa
 @pytest.mark.slow
 def test_a_node_that_the_htp_refuses_is_named_with_its_block(tmp_path: Path) -> None:
     """An int8 classifier whose logits are float: QNN has none."""
-    model = load_checkpoint("lite-digits", image_size=64)
+    model = mini_digits()
     recipe = recipe_for("int8")
     edge = recipe.edge.model_copy(update={"classifier": "int8"})
     with pytest.raises(CheckFailed, match=r"budget is broken.*head_classifier.*\(head\): QNN says"):
@@ -168,7 +167,7 @@ def test_bytes_of_pixels_are_refused(tmp_path: Path) -> None:
     edge = recipe.edge.model_copy(update={"input": "uint8-nhwc"})
     with pytest.raises(SepViTError, match='set input = "float32-nchw"'):
         sepvit_edge.export_package(
-            jittered("lite"), recipe=recipe.model_copy(update={"edge": edge}), output=tmp_path / "p"
+            jittered("mini"), recipe=recipe.model_copy(update={"edge": edge}), output=tmp_path / "p"
         )
 
 
@@ -176,7 +175,7 @@ def test_bytes_of_pixels_are_refused(tmp_path: Path) -> None:
 def test_an_unknown_soc_is_refused(tmp_path: Path, socs: str) -> None:
     with pytest.raises(SepViTError, match=r"there is no SoC .* SM8650"):
         sepvit_edge.export_package(
-            jittered("lite"), recipe=recipe_for("fp16", socs), output=tmp_path / "p"
+            jittered("mini"), recipe=recipe_for("fp16", socs), output=tmp_path / "p"
         )
 
 
@@ -191,7 +190,7 @@ def test_what_qnn_cannot_compile_is_one_sentence(
     monkeypatch.setattr(qualcomm_htp, "_read", lambda file: {"unsupported_nodes": []})
     with pytest.raises(CheckFailed, match="QNN cannot compile the model for SM8350") as refusal:
         sepvit_edge.export_package(
-            load_checkpoint("lite-digits", image_size=64),
+            mini_digits(),
             recipe=recipe_for("int8", "SM8350"),
             output=tmp_path / "p",
         )
@@ -313,7 +312,7 @@ def test_fp16_weights_are_no_subnormal_numbers(packages: dict[str, Package]) -> 
     conv = next(node for node in graph.node if node.op_type == "Conv")
     (product,) = (node for node in graph.node if conv.input[0] in node.output)
     assert product.op_type == "Mul" and weights[product.input[1]] == 2**-8
-    model = load_checkpoint("lite-digits", image_size=64)
+    model = mini_digits()
     std = np.array(model.config.preprocessing.std, np.float32).reshape(1, 3, 1, 1) * 255
     folded = model.patch_embeds[0].proj.weight.detach().numpy() / std
     np.testing.assert_allclose(weights[conv.input[1]] / 2**8, folded, rtol=1e-6)
@@ -325,7 +324,7 @@ def test_fp16_weights_are_no_subnormal_numbers(packages: dict[str, Package]) -> 
 def test_the_reference_is_what_parity_says(packages: dict[str, Package]) -> None:
     """The golden logits are the emulation's, and the reference's stand beside them."""
     golden = packages["fp16"].golden()
-    model = load_checkpoint("lite-digits", image_size=64)
+    model = mini_digits()
     np.testing.assert_allclose(
         golden["reference_logits"], reference_logits(model, golden["pixels"]), atol=1e-4
     )

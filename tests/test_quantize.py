@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from conftest import Runner, jittered
+from conftest import Runner, jittered, mini_digits
 
 from sepvit_edge import build, parity
 from sepvit_edge.data import preprocess
@@ -19,6 +19,7 @@ from sepvit_edge.data.datasets import Digits
 from sepvit_edge.edge import EdgeModel, EdgeOptions, reference_key, unfold
 from sepvit_edge.errors import CheckFailed, SepViTError
 from sepvit_edge.export import summary
+from sepvit_edge.graph import macs_by_operation, part_of, trace
 from sepvit_edge.package import Package, PackageSession, open_package
 from sepvit_edge.profiling.latency import Latency, Speedup
 from sepvit_edge.quantize import Quantization, apply_quantization, calibrate
@@ -44,7 +45,7 @@ TARGETS = ("openvino", "executorch", "onnxruntime", "coreml")
 
 @pytest.fixture(scope="module")
 def digits_model() -> SepViT:
-    return load_checkpoint("lite-digits", image_size=64)
+    return mini_digits()
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_weights_use_the_whole_symmetric_range() -> None:
 
 def test_an_int8_layer_computes_what_integers_give(calibrated, digits_model) -> None:
     """In int32 as a device accumulates it; the float sums of torch differ in their last bits."""
-    name = "stages.2.blocks.1.mlp.fc2"
+    name = "stages.2.blocks.0.mlp.fc2"
     layer = calibrated.layers[name]
     edge = EdgeModel(digits_model)
     apply_quantization(edge, calibrated)
@@ -261,11 +262,11 @@ def test_torchao_makes_the_same_graph(digits_model) -> None:
 
 
 def test_the_scan_finds_the_sensitive_part(digits_model, calibrated) -> None:
-    name = "stages.2.blocks.3.mlp.fc1"
+    name = "stages.2.blocks.0.mlp.fc1"
     layers = dict(calibrated.layers)
     layers[name] = replace(layers[name], input_scale=layers[name].input_scale * 500)
     found = scan(digits_model, replace(calibrated, layers=layers), digit_pixels(digits_model, 8))
-    assert min(found[:-1], key=lambda part: part.sqnr_db).part == "stages.2.blocks.3.mlp"
+    assert min(found[:-1], key=lambda part: part.sqnr_db).part == "stages.2.blocks.0.mlp"
     assert found[-1].part == "everything" and found[-1].layers == len(layers)
 
 
@@ -294,7 +295,10 @@ def test_every_runtime_computes_what_torch_does(packages, digits_model) -> None:
         assert (named[first] == named[second]).mean() >= 0.99, (first, second)
 
 
-def test_int8_packages_are_small_and_say_what_they_are(packages, digits_model, tmp_path) -> None:
+def test_int8_packages_are_small_and_say_what_they_are(
+    packages, digits_model, calibrated, tmp_path
+) -> None:
+    weights = sum(layer.weight.numel() for layer in calibrated.layers.values())
     for target, package in packages.items():
         manifest = package.manifest
         assert manifest.precision == "int8" and manifest.quantization is not None
@@ -312,8 +316,10 @@ def test_int8_packages_are_small_and_say_what_they_are(packages, digits_model, t
         folder.mkdir()
         build.get_backend(target).lower(build.lowering(digits_model, edge, recipe), folder)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        # Of Core ML's float16 half the size is left, and a few percent of program text.
-        assert package.size <= (0.58 if target == "coreml" else 0.33) * size, target
+        # Three bytes of four of a weight are saved, of Core ML's float16 one of two; scales and
+        # grids take some of it again: measured 5 % in OpenVINO's text, 2 to 4 % elsewhere.
+        saved = (size - package.size) / (1 if target == "coreml" else 3)
+        assert saved >= 0.94 * weights, target
 
 
 def test_executorch_keeps_one_delegate(packages) -> None:
@@ -322,19 +328,23 @@ def test_executorch_keeps_one_delegate(packages) -> None:
     assert not placement.outside
 
 
-def test_onnxruntime_runs_its_int8_kernels(packages) -> None:
+def test_onnxruntime_runs_its_int8_kernels(packages, digits_model) -> None:
     kinds = {}
     for group in packages["onnxruntime"].manifest.placement.placed:
         kinds |= group.kinds
-    layers = quantizable_layers(EdgeModel(load_checkpoint("lite-digits", image_size=64)))
+    layers = quantizable_layers(EdgeModel(digits_model))
     # The classifier's result stays float.
     assert kinds["QGemm"] + kinds["QLinearConv"] == len(layers) - len(scheme_float(layers)) - 1
 
 
-def test_openvino_runs_its_int8_kernels(packages) -> None:
+def test_openvino_runs_its_int8_kernels(packages, digits_model, calibrated) -> None:
     placed = {g.precision: g for g in packages["openvino"].manifest.placement.placed}
     integers = [placed[precision] for precision in ("i8", "u8") if precision in placed]
-    assert sum(group.macs_share for group in integers) > 0.9
+    macs = macs_by_operation(trace(EdgeModel(digits_model)))
+    layers = {name.replace(".", "_") for name in calibrated.layers}
+    expected = sum(n for name, n in macs.items() if name.split("__")[0] in layers)
+    share = sum(group.macs_share for group in integers)
+    assert share == pytest.approx(expected / macs.total(), abs=1e-3)  # rounded to four digits
     # Attention's products are the scheme's float ones; without VNNI they would be wrong in int8.
     assert all("MatMul" not in group.kinds for group in integers)
 
@@ -342,7 +352,6 @@ def test_openvino_runs_its_int8_kernels(packages) -> None:
 def test_openvinos_int8_operations_belong_to_parts(packages) -> None:
     """The plugin merges the scales behind a layer with the layer, and names it by them."""
     from sepvit_edge.backends.openvino import compile_ir
-    from sepvit_edge.graph import part_of
     from sepvit_edge.profiling.runner import origins
 
     compiled = compile_ir(packages["openvino"].path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -405,7 +414,7 @@ def test_every_component_matters_in_an_int8_package(digits_model, calibrated, tm
     """Perturb PSA in the checkpoint: the package's logits move as the reference's do."""
     pytest.importorskip("openvino")
     pixels = digit_pixels(digits_model, 8)
-    moved = load_checkpoint("lite-digits", image_size=64)
+    moved = mini_digits()
     with torch.no_grad():
         moved.blocks[1][0].attn.PSA_qk.weight.mul_(-4)
         moved.blocks[1][0].win_tokens.add_(1)

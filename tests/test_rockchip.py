@@ -93,7 +93,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def exported(output: Path, recipe: str = "rockchip-fp16") -> Package:
     return sepvit_edge.export_package(
-        jittered("lite"), output=output, recipe=load_recipe(recipe), images=2
+        jittered("mini"), output=output, recipe=load_recipe(recipe), images=2
     )
 
 

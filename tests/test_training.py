@@ -92,6 +92,7 @@ needs_training = pytest.mark.skipif(
 
 def small(**changes: object) -> TrainingRecipe:
     values = {
+        "variant": "mini",
         "data": "digits",
         "epochs": 2,
         "batch": 128,
@@ -189,7 +190,8 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
 def test_the_command_trains_and_quantises(tmp_path: Path, run_command: Runner) -> None:
     recipe = tmp_path / "r.toml"
     recipe.write_text(
-        'data = "digits"\nepochs = 4\nbatch = 32\nresolution_schedule = [[32, 1]]\ncrop = 1.0\n'
+        'variant = "mini"\ndata = "digits"\nepochs = 4\nbatch = 32\ncrop = 1.0\n'
+        "resolution_schedule = [[32, 1]]\n"
         "mean = [0.5, 0.5, 0.5]\nstd = [0.5, 0.5, 0.5]\nlearning_rate = 1e-3\n"
     )
     floats, integers = tmp_path / "f.safetensors", tmp_path / "q.safetensors"
