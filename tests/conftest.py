@@ -76,6 +76,16 @@ def jittered(variant: str, num_classes: int = 10, image_size: int = 64, seed: in
     return model.eval()
 
 
+@pytest.fixture(scope="session")
+def digits_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of `mini_digits`, for what reads the checkpoint of a package again."""
+    from sepvit_edge.weights import save_checkpoint
+
+    path = tmp_path_factory.mktemp("weights") / "digits.safetensors"
+    save_checkpoint(mini_digits(), path, trained_on="digits/train")
+    return path
+
+
 def random_pixels(count: int, size: int, seed: int = 0) -> np.ndarray:
     """Smooth random images, nearer to photographs than white noise is."""
     from PIL import Image

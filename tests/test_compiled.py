@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import Runner, mini_digits
 
 import sepvit_edge
@@ -19,25 +20,27 @@ from sepvit_edge.package import Package, open_package
 from sepvit_edge.parity import sqnr_db
 from sepvit_edge.recipe import load_recipe
 
-# float16 between all operations; measured 67 dB by the evaluator.
-FP16_DB = 55
+# float16 between all operations; measured 72 dB by the evaluator.
+FP16_DB = 60
 
 
-def built(recipe: str, folder: Path, images: int | None = None) -> Package:
+def built(recipe: str, checkpoint: Path, folder: Path) -> Package:
     needed = {"executorch-coreml-fp16": ("executorch", "coremltools")}
     for library in needed.get(recipe, (recipe.split("-")[0],)):
         pytest.importorskip(library)
-    model = mini_digits()
+    model = sepvit_edge.load_checkpoint(checkpoint)
     return sepvit_edge.export_package(
-        model, recipe=load_recipe(recipe), output=folder / recipe, images=images
+        model, recipe=load_recipe(recipe), output=folder / recipe, images=4
     )
 
 
 @pytest.fixture(scope="module")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Package]:
+def packages(
+    tmp_path_factory: pytest.TempPathFactory, digits_checkpoint: Path
+) -> dict[str, Package]:
     folder = tmp_path_factory.mktemp("compiled")
     names = ("openvino-npu-fp16", "executorch-vulkan-fp16", "executorch-coreml-fp16")
-    return {name: built(name, folder, 4) for name in names}
+    return {name: built(name, digits_checkpoint, folder) for name in names}
 
 
 @pytest.mark.parametrize("name", ["executorch-vulkan-fp16", "executorch-coreml-fp16"])
@@ -47,7 +50,8 @@ def test_one_delegate_takes_everything(packages: dict[str, Package], name: str) 
     delegate = {"vulkan": "Vulkan", "coreml": "Core ML"}[name.split("-")[1]]
     assert (group.where, group.precision) == (f"{delegate} delegate", "fp16")
     assert group.macs_share == 1 and placement.macs_unattributed == 0
-    assert group.kinds["linear"] == 79 and not placement.outside
+    linears = [m for m in EdgeModel(mini_digits()).modules() if isinstance(m, torch.nn.Linear)]
+    assert group.kinds["linear"] == len(linears) and not placement.outside
     # Half of the bytes of float32 weights.
     assert packages[name].size < 0.6 * 4 * packages[name].manifest.model.parameters
 
@@ -85,7 +89,7 @@ def test_the_npus_model_is_static_and_of_rank_4(packages: dict[str, Package]) ->
         if node.get_type_name() not in weights
         for port in node.outputs()
     ]
-    assert len(shapes) > 500 and all(s.is_static and len(s) <= 4 for s in shapes)
+    assert len(shapes) > 250 and all(s.is_static and len(s) <= 4 for s in shapes)
     golden = package.golden()
     compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     logits = np.concatenate([compiled([p[None]])[0].copy() for p in golden["pixels"]])
@@ -96,8 +100,10 @@ def test_the_npus_model_is_static_and_of_rank_4(packages: dict[str, Package]) ->
 
 
 @pytest.mark.parametrize("name", ["executorch-coreml-fp16", "executorch-vulkan-fp16"])
-def test_the_same_bytes_again(packages: dict[str, Package], name: str) -> None:
-    verify_package(packages[name].path)
+def test_the_same_bytes_again(
+    packages: dict[str, Package], digits_checkpoint: Path, name: str
+) -> None:
+    verify_package(packages[name].path, digits_checkpoint)
 
 
 def test_another_program_has_another_identifier(

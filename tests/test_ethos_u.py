@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import add_mini, jittered, random_pixels
+from conftest import add_mini, jittered, mini_digits, random_pixels
 from torch.export import ExportedProgram
 from torch.fx import Node
 
@@ -28,7 +28,6 @@ from sepvit_edge.parity import quantized_logits, reference_logits, sqnr_db
 from sepvit_edge.quantize import calibrate_full
 from sepvit_edge.quantize.full_int8 import FullQuantization, Grid, Histogram, run_exactly
 from sepvit_edge.recipe import Recipe, find_recipe, load_recipe
-from sepvit_edge.weights import builtin_checkpoints, load_checkpoint
 
 TOOLS = ("executorch", "ethosu", "tosa_reference_model")
 MISSING = [name for name in TOOLS if importlib.util.find_spec(name) is None]
@@ -104,11 +103,11 @@ def test_weights_of_a_trained_checkpoint_keep_their_integers() -> None:
 
 def test_what_full_int8_costs() -> None:
     """On a trained checkpoint; figures over all images are in README."""
-    model = load_checkpoint(builtin_checkpoints()["lite-digits"])
+    model = mini_digits()
     data = Digits("test")
     size = model.config.image_size
     rule = model.config.preprocessing
-    pixels = np.stack([sepvit_edge.data.preprocess(data[i].image, rule, size) for i in range(64)])
+    pixels = np.stack([sepvit_edge.data.preprocess(data[i].image, rule, size) for i in range(32)])
     quantization = quantization_for(model, few_images(RECIPE))
     reference = reference_logits(model, pixels)
     measured = quantized_logits(model, quantization, pixels)
@@ -153,6 +152,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
     )
 
 
+@pytest.mark.slow
 def test_one_delegate_that_the_reference_model_runs(package: Package) -> None:
     manifest = package.manifest
     assert manifest.verification == "reference model"
@@ -172,6 +172,7 @@ def test_one_delegate_that_the_reference_model_runs(package: Package) -> None:
     assert estimates["latency"].value > 0
 
 
+@pytest.mark.slow
 def test_a_package_runs_again(package: Package) -> None:
     session = open_package(package.path)
     golden = package.golden()

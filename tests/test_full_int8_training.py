@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from conftest import mini_digits
 from torch.fx import Node
 
 from sepvit_edge import parity
@@ -21,12 +22,11 @@ from sepvit_edge.quantize.scheme import quantizable_layers, quantize_weight, wei
 from sepvit_edge.reference import SepViT
 from sepvit_edge.training.checkpoint import train_checkpoint
 from sepvit_edge.training.recipe import TrainingRecipe
-from sepvit_edge.weights import load_checkpoint
 
 
 @pytest.fixture(scope="module")
 def digits_model() -> SepViT:
-    return load_checkpoint("lite-digits", image_size=64)
+    return mini_digits()
 
 
 def pixels_of(data: Dataset, model: SepViT, count: int) -> torch.Tensor:
@@ -68,8 +68,8 @@ def test_full_int8_is_trained_with_the_rounding_of_its_program(
     with torch.no_grad():
         trained = full_trainee(parity.normalize(digits_model, pixels).double())
     # In float64, since in float32 it depends on the CPU which activation is rounded the other way
-    # and moves all behind it. Measured 37.7 dB; 34.7 with halves rounded to even.
-    assert parity.sqnr_db(exact.numpy(), trained.numpy()) > 35
+    # and moves all behind it. Measured 40.8 dB; 36.9 with halves rounded to even.
+    assert parity.sqnr_db(exact.numpy(), trained.numpy()) > 39
     # In the first norm nothing has been moved yet: a grid, row or epsilon of its own shows here.
     name = "stages_0_patch_embedding_norm__mul_1"
     wanted, step = kept[f"{name}_dequantize"], quantization.grids[name].scale
@@ -87,7 +87,7 @@ def test_gradients_pass_through_the_rounding(full_trainee, digits_model) -> None
     with torch.no_grad():
         wanted = digits_model(x)
         # Something to learn: rounding alone costs next to nothing here.
-        trainee.edge.stages[1].blocks[1].mlp.fc2.weight *= 0.5
+        trainee.edge.stages[1].blocks[0].mlp.fc2.weight *= 0.5
     weights = [p for p in trainee.parameters() if p.requires_grad]
 
     def gradient() -> torch.Tensor:

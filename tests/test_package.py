@@ -268,7 +268,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_batches_are_filled_up(tmp_path: Path) -> None:
-    model = jittered("lite", image_size=32)
+    model = jittered("mini", image_size=32)
     one, three = (
         sepvit_edge.export_package(model, output=tmp_path / str(n), batch=n, images=4)
         for n in (1, 3)
