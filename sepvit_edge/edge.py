@@ -138,10 +138,14 @@ def _pointwise(weight: Tensor, bias: Tensor) -> nn.Conv2d:
     return conv
 
 
+def _maker(options: EdgeOptions) -> Callable[[Tensor, Tensor], nn.Linear | nn.Conv2d]:
+    """What makes a layer of the stream of a weight and a bias."""
+    return _pointwise if options.channels_first else _linear
+
+
 def _in_stream(linear: nn.Linear, options: EdgeOptions) -> nn.Linear | nn.Conv2d:
     """A frozen copy of a linear, for the stream that it computes in."""
-    make = _pointwise if options.channels_first else _linear
-    return make(linear.weight, linear.bias)
+    return _maker(options)(linear.weight, linear.bias)
 
 
 def _own(layer: _Layer) -> _Layer:
@@ -201,13 +205,6 @@ def _head_linears(weight: Tensor, bias: Tensor) -> nn.ModuleList:
     """Linears (C -> d), one a head (principle 9)."""
     pairs = zip(weight.split(HEAD_DIM), bias.split(HEAD_DIM), strict=True)
     return nn.ModuleList(_linear(w, b) for w, b in pairs)
-
-
-def _maker(options: EdgeOptions) -> Callable[[Tensor, Tensor], nn.Module]:
-    """What makes a projection to heads of a weight and a bias."""
-    if options.channels_first:
-        return _pointwise
-    return _head_linears if options.heads == "linears" else _linear
 
 
 def _pieces(x: Tensor, count: int, axis: int) -> list[Tensor]:
@@ -327,7 +324,7 @@ class DSA(nn.Module):
         weights, biases = attn.DSA_qkv.weight.split(dim), attn.DSA_qkv.bias.split(dim)
         scale = HEAD_DIM**-0.5
         self.own_linears, self.channels_first = options.heads == "linears", options.channels_first
-        make = _maker(options)
+        make = _head_linears if self.own_linears else _maker(options)
         self.q = make(weights[0] * scale, biases[0] * scale)
         self.k, self.v = make(weights[1], biases[1]), make(weights[2], biases[2])
         self.ones = _ones(self.tokens, options)
@@ -392,7 +389,7 @@ class PSA(nn.Module):
         weights, biases = attn.PSA_qk.weight.split(dim), attn.PSA_qk.bias.split(dim)
         scale = HEAD_DIM**-0.5
         self.own_linears, self.channels_first = options.heads == "linears", options.channels_first
-        make = _maker(options)
+        make = _head_linears if self.own_linears else _maker(options)
         self.q = make(weights[0] * scale, biases[0] * scale)
         self.k = make(weights[1], biases[1])
         self.ones = _ones(windows, options)
