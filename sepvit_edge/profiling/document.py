@@ -534,7 +534,7 @@ class Attribution(Facts):
         """How, and what looking cost."""
         if self.profiler_share is None:
             return self.method
-        return f"{self.method}; its {self.profiler_share:+.0%} of time are taken out"
+        return f"{self.method}; what looking costs ({self.profiler_share:+.0%}) is taken out"
 
 
 class NotMeasured(Facts):
