@@ -4,7 +4,7 @@ import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +24,10 @@ class Outcome(NamedTuple):
 
 
 def add_mini() -> None:
-    """Make known a Lite with one block a stage: all kinds of block, and a third of the time."""
+    """Make known a Lite with one block a stage: a third of the time.
+
+    It lacks grouped attention over several windows, which whole variants are tested for.
+    """
     from sepvit_edge.variants import VARIANTS, Variant
 
     VARIANTS["mini"] = Variant("mini", "SepViT-mini", 32, (1, 1, 1, 1), 0.1, 0.0)
@@ -74,6 +77,16 @@ def jittered(variant: str, num_classes: int = 10, image_size: int = 64, seed: in
             elif parameter.ndim == 2:
                 parameter.mul_(3)
     return model.eval()
+
+
+def macs_share(model, layers: Iterable[str]) -> float:
+    """Share of a model's MACs that layers of its edge form have."""
+    from sepvit_edge.edge import EdgeModel
+    from sepvit_edge.graph import macs_by_operation, trace
+
+    macs = macs_by_operation(trace(EdgeModel(model)))
+    names = {name.replace(".", "_") for name in layers}
+    return sum(n for name, n in macs.items() if name.split("__")[0] in names) / macs.total()
 
 
 @pytest.fixture(scope="session")

@@ -107,7 +107,7 @@ def test_what_full_int8_costs() -> None:
     data = Digits("test")
     size = model.config.image_size
     rule = model.config.preprocessing
-    pixels = np.stack([sepvit_edge.data.preprocess(data[i].image, rule, size) for i in range(32)])
+    pixels = np.stack([sepvit_edge.data.preprocess(data[i].image, rule, size) for i in range(64)])
     quantization = quantization_for(model, few_images(RECIPE))
     reference = reference_logits(model, pixels)
     measured = quantized_logits(model, quantization, pixels)

@@ -21,15 +21,17 @@ pytest.importorskip(
     reason="onnxruntime-qnn is not installed: pip install 'sepvit-edge[qualcomm]'",
 )
 
-from conftest import Runner, jittered, mini_digits, random_pixels
+from conftest import Runner, jittered, macs_share, mini_digits, random_pixels
 
 import sepvit_edge
 from sepvit_edge.backends import cache, qualcomm_worker
 from sepvit_edge.backends.qualcomm_htp import MODEL, SOCS, QualcommHTPSession
 from sepvit_edge.build import run_twin, verify_package
+from sepvit_edge.edge import EdgeModel
 from sepvit_edge.errors import CheckFailed, SepViTError
 from sepvit_edge.package import Package, open_package
 from sepvit_edge.parity import by_block, reference_logits, sqnr_db
+from sepvit_edge.quantize.scheme import CLASSIFIER, quantizable_layers
 from sepvit_edge.recipe import Recipe, load_recipe
 
 # float16 has 11 bits, and some hundred operations follow each other; measured 59 dB.
@@ -96,8 +98,13 @@ def test_every_operation_is_on_the_htp(packages: dict[str, Package], precision: 
     kinds = {group.precision: group.kinds for group in placement.placed}
     if precision == "fp16":
         assert shares["fp16"] == 1 and kinds["fp16"]["FullyConnected"] == LINEARS
-    else:  # attention and the scheme's float layers have 18 % of the MACs at this size
-        assert shares["int8"] > 0.8
+    else:
+        quantization = packages[precision].manifest.quantization
+        assert quantization is not None
+        model = mini_digits()
+        floats = {layer.name for layer in quantization.float_layers} | {CLASSIFIER}
+        layers = quantizable_layers(EdgeModel(model)).keys() - floats
+        assert shares["int8"] == pytest.approx(macs_share(model, layers), abs=1e-3)
         assert kinds["int8"]["FullyConnected"] == LINEARS - 1  # all but the classifier
         assert kinds["fp16"]["MatMul"] == PRODUCTS and "MatMul" not in kinds["int8"]
 
