@@ -23,15 +23,15 @@ import torch
 from principles import UNDONE, undo
 
 from sepvit_edge.backends import get_backend
-from sepvit_edge.build import lowering, seeded
-from sepvit_edge.edge import EdgeModel, EdgeOptions
+from sepvit_edge.config.recipe import Recipe, find_recipe
 from sepvit_edge.errors import SepViTError
-from sepvit_edge.package import Manifest
-from sepvit_edge.parity import normalize
+from sepvit_edge.model.edge import EdgeModel, EdgeOptions
+from sepvit_edge.model.reference import SepViT, count_macs
+from sepvit_edge.model.variants import find_variant
+from sepvit_edge.package.manifest import Manifest
+from sepvit_edge.pipeline.export import lowering, seeded
+from sepvit_edge.pipeline.parity import normalize
 from sepvit_edge.profiling.latency import time_in_turn
-from sepvit_edge.recipe import Recipe, find_recipe
-from sepvit_edge.reference import SepViT, count_macs
-from sepvit_edge.variants import find_variant
 
 Call = Callable[[], np.ndarray]
 

@@ -12,7 +12,7 @@ import sys
 import torch
 
 from sepvit_edge import create_model
-from sepvit_edge.variants import VARIANTS
+from sepvit_edge.model.variants import VARIANTS
 
 PAPER = {"t": 729, "s": 471, "b": 302}  # arXiv 2203.15380, images a second on a V100
 BATCHES = (64, 128)

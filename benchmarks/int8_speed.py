@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sepvit_edge.build import export_package, seeded
-from sepvit_edge.package import open_package
+from sepvit_edge.config.recipe import QuantizationOptions, find_recipe
+from sepvit_edge.package.session import open_package
+from sepvit_edge.pipeline.export import export_package, seeded
 from sepvit_edge.profiling.latency import time_in_turn
-from sepvit_edge.recipe import QuantizationOptions, find_recipe
 
 
 def main() -> None:

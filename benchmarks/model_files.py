@@ -5,7 +5,8 @@
 
 Both on one machine, since the last bits of a calibration depend on the CPU. Packages of SepViT-Lite
 (digits, 64 px) by each recipe in export/, and of SepViT-T (glyphs, 64 px) once a runtime. A recipe
-whose toolchain is missing is listed with the reason. The cache of slow toolchains is not used.
+whose toolchain is missing is listed with the reason. The cache of slow toolchains is not used;
+Rockchip's needs an environment of its own, and its recipes are left out without `--toolkit-env`.
 """
 
 from __future__ import annotations
@@ -33,12 +34,17 @@ def main() -> int:
     parser.add_argument("output", type=Path, help="JSON file to write")
     parser.add_argument("--against", type=Path, help="JSON file to compare with")
     parser.add_argument("--recipe", action="append", help="only this recipe; repeatable")
+    parser.add_argument("--toolkit-env", help="environment of Rockchip's toolchain")
     options = parser.parse_args()
     names = sorted(path.stem for path in (ROOT / "export").glob("*.toml"))
     jobs = [("lite-digits", name) for name in names]
     jobs += [("t-glyphs-qat", name) for name in LARGE]
     if options.recipe:
         jobs = [job for job in jobs if job[1] in options.recipe]
+    if options.toolkit_env:
+        os.environ["SEPVIT_EDGE_TOOLKIT_ENV"] = options.toolkit_env
+    else:
+        jobs = [job for job in jobs if not job[1].startswith("rockchip")]
     found: dict[str, dict[str, str]] = {}
     for weights, recipe in jobs:
         start = time.monotonic()
@@ -54,7 +60,6 @@ def digests(weights: str, recipe: str) -> dict[str, str]:
         package = Path(scratch, "package")
         command = [sys.executable, "-m", "sepvit_edge.export", "--weights", weights, "--json"]
         command += ["--image-size", "64", "--images", "1", "--recipe", recipe]
-        # Toolchains that live in an environment of their own are used where they are.
         environment = os.environ | {"XDG_CACHE_HOME": scratch, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(
             [*command, "--output", str(package)], env=environment, capture_output=True, text=True

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sepvit_edge import edge
-from sepvit_edge.variants import HEAD_DIM
+from sepvit_edge.model import edge
+from sepvit_edge.model.variants import HEAD_DIM
 
 
 def windows_of_rank_6(self: edge.Block, x: Tensor, first: int, second: int) -> Tensor:

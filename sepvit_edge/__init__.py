@@ -9,22 +9,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .build import export_package as export_package
+    from .checkpoints.files import load_checkpoint as load_checkpoint
+    from .checkpoints.files import save_checkpoint as save_checkpoint
     from .errors import CheckFailed as CheckFailed
     from .errors import SepViTError as SepViTError
-    from .package import open_package as open_package
-    from .reference import create_model as create_model
-    from .weights import load_checkpoint as load_checkpoint
-    from .weights import save_checkpoint as save_checkpoint
+    from .model.reference import create_model as create_model
+    from .package.session import open_package as open_package
+    from .pipeline.export import export_package as export_package
 
 _HOME = {
     "CheckFailed": "errors",
     "SepViTError": "errors",
-    "create_model": "reference",
-    "export_package": "build",
-    "load_checkpoint": "weights",
-    "open_package": "package",
-    "save_checkpoint": "weights",
+    "create_model": "model.reference",
+    "export_package": "pipeline.export",
+    "load_checkpoint": "checkpoints.files",
+    "open_package": "package.session",
+    "save_checkpoint": "checkpoints.files",
 }
 __all__ = sorted(_HOME)
 

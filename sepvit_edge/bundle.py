@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import command, emit_json, print_columns, steps
+from .cli.console import command, emit_json, print_columns, steps
 from .errors import SepViTError, unknown_name
 
 if TYPE_CHECKING:
-    from .package import Package
+    from .package.folder import Package
 
 INDEX = "index.json"
 # Keeps the empty folder in the repository.
@@ -74,7 +74,7 @@ def bundle_packages(
         If a package is damaged or the app cannot run it, or there is no such project; nothing is
         changed then.
     """
-    from .package import Package
+    from .package.folder import Package
 
     if app not in APPS:
         raise unknown_name("app", app, APPS)
@@ -132,8 +132,8 @@ def export_default(app: str, folder: Path) -> Path:
     SepViTError
         If there is no such app, or its runtime is not installed.
     """
-    from .build import export_package
-    from .weights import default_checkpoint, load_checkpoint
+    from .checkpoints.files import default_checkpoint, load_checkpoint
+    from .pipeline.export import export_package
 
     if app not in APPS:
         raise unknown_name("app", app, APPS)
@@ -145,7 +145,7 @@ def export_default(app: str, folder: Path) -> Path:
 
 def _copy(package: Package, destination: Path) -> dict[str, object]:
     """Copy the files that the manifest lists, and no others; return their entry in the index."""
-    from .package import MANIFEST
+    from .package.manifest import MANIFEST
 
     files = [MANIFEST, *sorted(file.path for file in package.manifest.files)]
     for path in files:
@@ -171,7 +171,7 @@ def main(
 
     Every package is checked first, and refused if the app has no engine for it.
     """
-    from .package import Package
+    from .package.folder import Package
 
     with tempfile.TemporaryDirectory() as scratch, steps() as step:
         if not packages:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from .console import command, emit_json, print_columns, print_table
+from .cli.console import command, emit_json, print_columns, print_table
 
 # The CPU's own name of a feature, and what it is called everywhere else.
 _X86 = {
@@ -64,7 +64,7 @@ def target_health() -> list[TargetHealth]:
     from .backends import BACKENDS, get_backend
     from .errors import SepViTError
     from .export import VERIFICATIONS
-    from .package import check_runtime
+    from .package.session import check_runtime
 
     found = []
     for target, runtime in BACKENDS.items():

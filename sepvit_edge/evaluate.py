@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import (
+from .cli.console import (
     command,
     console,
     emit_json,
@@ -23,8 +23,8 @@ from .console import (
 
 if TYPE_CHECKING:
     from .data import Dataset
-    from .package import Package
-    from .reference import SepViT
+    from .model.reference import SepViT
+    from .package.folder import Package
 
 
 @command
@@ -56,11 +56,11 @@ def main(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Top-1 accuracy of a package, and its distance to the fp32 reference."""
-    from . import parity
-    from .build import default_data, quantization_for, reference_of
     from .data import open_dataset
     from .errors import SepViTError
-    from .package import open_package
+    from .package.session import open_package
+    from .pipeline import parity
+    from .pipeline.export import default_data, quantization_for, reference_of
 
     if everything:
         _everything(weights or [], data, images, target or [], json)
@@ -95,10 +95,10 @@ def _everything(
 ) -> None:
     from dataclasses import asdict
 
-    from .build import default_data
-    from .comparison import compare_everything
+    from .checkpoints.files import builtin_checkpoints, default_checkpoint, load_checkpoint
     from .data import open_dataset
-    from .weights import builtin_checkpoints, default_checkpoint, load_checkpoint
+    from .pipeline.comparison import compare_everything
+    from .pipeline.export import default_data
 
     names = weights or [default_checkpoint().stem]
     builtin = builtin_checkpoints()
@@ -147,10 +147,10 @@ def _by_block(
 ) -> None:
     from dataclasses import asdict
 
-    from . import parity
-    from .build import run_twin
     from .data import open_dataset, preprocess
     from .errors import CheckFailed
+    from .pipeline import parity
+    from .pipeline.export import run_twin
 
     manifest = package.manifest
     pixels = preprocess(dataset[0].image, package.preprocessing, manifest.model.image_size)[None]

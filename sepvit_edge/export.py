@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import command, emit_json, parity_rows, print_columns, print_table, steps
+from .cli.console import command, emit_json, parity_rows, print_columns, print_table, steps
 
 if TYPE_CHECKING:
+    from .config.recipe import Recipe
     from .data import Dataset
-    from .package import Manifest, Package
+    from .model.reference import SepViT
+    from .package.folder import Package
+    from .package.manifest import Manifest
     from .profiling.latency import Latency
-    from .recipe import Recipe
-    from .reference import SepViT
 
 
 @command
@@ -72,8 +73,8 @@ def main(
     not trained on. Quantisation-aware weights become int8 packages unless --precision says
     otherwise.
     """
-    from .backends import toolkit
-    from .build import verify_package
+    from .backends.support import toolkit
+    from .pipeline.export import verify_package
 
     if toolkit_env:
         os.environ[toolkit.VARIABLE] = toolkit_env
@@ -136,9 +137,10 @@ def export_one(
     step: Callable[[str], None],
 ) -> tuple[Package, Latency | None]:
     """Export a model by a recipe and take a first look at its latency, where it runs here."""
-    from .build import default_output, export_package, float_twin
     from .data import open_dataset
-    from .package import PackageSession, check_destination
+    from .package.folder import check_destination
+    from .package.session import PackageSession
+    from .pipeline.export import default_output, export_package, float_twin
     from .profiling.latency import available_threads, measure_latency, measure_speedup
 
     destination = output or default_output(model, recipe)
@@ -172,9 +174,9 @@ def _export_all(
     wanted: Wanted, recipe: str, precision: str, output: Path | None, json: bool
 ) -> None:
     from .backends import MissingRuntime, get_backend, host_targets
-    from .build import default_output
     from .errors import SepViTError
-    from .package import check_destination
+    from .package.folder import check_destination
+    from .pipeline.export import default_output
 
     if recipe:
         raise SepViTError("--recipe names one target; leave it out with --target all")
@@ -263,9 +265,9 @@ def choose_recipe(
     SepViTError
         If there is none, or the options contradict each other.
     """
-    from .build import default_precision
+    from .config.recipe import find_recipe, load_recipe
     from .errors import SepViTError
-    from .recipe import find_recipe, load_recipe
+    from .pipeline.export import default_precision
 
     if recipe:
         chosen = load_recipe(recipe)
@@ -297,7 +299,7 @@ def calibration_data(calibration: str, model: SepViT, recipe: Recipe) -> Dataset
     SepViTError
         If there is no such data, or nothing is to be calibrated.
     """
-    from .console import warn
+    from .cli.console import warn
     from .data import open_dataset
     from .data.datasets import Unlabelled
     from .errors import SepViTError
@@ -316,8 +318,8 @@ def calibration_data(calibration: str, model: SepViT, recipe: Recipe) -> Dataset
 
 def choose_model(weights: str, variant: str, labels: str, image_size: int | None) -> SepViT:
     """Return the model that the options name; the built-in one unless they do."""
-    from .build import seeded
-    from .weights import default_checkpoint, load_checkpoint, read_labels
+    from .checkpoints.files import default_checkpoint, load_checkpoint, read_labels
+    from .pipeline.export import seeded
 
     names = read_labels(labels) if labels else None
     if weights == "random":

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import command
+from .cli.console import command
 
 if TYPE_CHECKING:
-    from .package import Manifest, Package
+    from .package.folder import Package
+    from .package.manifest import Manifest
 
 # What each verification proves, and what it leaves open.
 PROOFS = {
@@ -39,7 +40,7 @@ def main(
     packages: Annotated[list[Path], typer.Argument(help="Packages' folders.")],
 ) -> None:
     """Write a page in Markdown: how each package was verified, and what is known about it."""
-    from .package import Package
+    from .package.folder import Package
 
     sys.stdout.write(page([Package(path) for path in packages]))
 

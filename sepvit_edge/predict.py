@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import command, emit_json, print_columns, warn
+from .cli.console import command, emit_json, print_columns, warn
 
 
 @command
@@ -28,7 +28,7 @@ def main(
 
     from .data.datasets import list_images
     from .errors import SepViTError
-    from .package import open_package
+    from .package.session import open_package
 
     session = open_package(package, threads)
     labels = session.package.labels

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import command, console, emit_json, print_columns, print_table, steps
+from .cli.console import command, console, emit_json, print_columns, print_table, steps
 
 if TYPE_CHECKING:
     from .profiling.devices import Device
@@ -89,7 +89,7 @@ def main(
     a regression, or the device went away in the middle.
     """
     from .errors import CheckFailed, SepViTError
-    from .package import Package
+    from .package.folder import Package
     from .profiling.devices import load_device
     from .profiling.measuring import check_budgets, measure_packages, with_etdump
 

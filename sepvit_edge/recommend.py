@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import command, console, emit_json, print_columns, steps, warn
+from .cli.console import command, console, emit_json, print_columns, steps, warn
 
 
 @command

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .console import command
+from .cli.console import command
 
 if TYPE_CHECKING:
     from .training.loop import Epoch
@@ -68,7 +68,7 @@ def main(
 
     What is not given is the recipe's.
     """
-    from .console import console, step_progress
+    from .cli.console import console, step_progress
     from .errors import Interrupted
     from .training.checkpoint import train_checkpoint
     from .training.recipe import load_training_recipe, parse_schedule

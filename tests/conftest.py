@@ -28,7 +28,7 @@ def add_mini() -> None:
 
     It lacks grouped attention over several windows, which whole variants are tested for.
     """
-    from sepvit_edge.variants import VARIANTS, Variant
+    from sepvit_edge.model.variants import VARIANTS, Variant
 
     VARIANTS["mini"] = Variant("mini", "SepViT-mini", 32, (1, 1, 1, 1), 0.1, 0.0)
 
@@ -45,8 +45,8 @@ def mini_digits():
     Trained weights, and no worse on digits at 64 pixels (94 of the first 100), in a third of the
     time: what depends on weights of a real distribution, int8 first of all, is tested with them.
     """
-    from sepvit_edge.reference import SepViT
-    from sepvit_edge.weights import load_checkpoint
+    from sepvit_edge.checkpoints.files import load_checkpoint
+    from sepvit_edge.model.reference import SepViT
 
     full = load_checkpoint("lite-digits", image_size=64)
     model = SepViT(replace(full.config, variant="mini"))
@@ -81,8 +81,8 @@ def jittered(variant: str, num_classes: int = 10, image_size: int = 64, seed: in
 
 def macs_share(model, layers: Iterable[str]) -> float:
     """Share of a model's MACs that layers of its edge form have."""
-    from sepvit_edge.edge import EdgeModel
-    from sepvit_edge.graph import macs_by_operation, trace
+    from sepvit_edge.model.edge import EdgeModel
+    from sepvit_edge.model.graph import macs_by_operation, trace
 
     macs = macs_by_operation(trace(EdgeModel(model)))
     names = {name.replace(".", "_") for name in layers}
@@ -92,7 +92,7 @@ def macs_share(model, layers: Iterable[str]) -> float:
 @pytest.fixture(scope="session")
 def digits_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of `mini_digits`, for what reads the checkpoint of a package again."""
-    from sepvit_edge.weights import save_checkpoint
+    from sepvit_edge.checkpoints.files import save_checkpoint
 
     path = tmp_path_factory.mktemp("weights") / "digits.safetensors"
     save_checkpoint(mini_digits(), path, trained_on="digits/train")

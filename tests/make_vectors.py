@@ -25,9 +25,12 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image, ImageCms
 from safetensors.numpy import load_file, save, save_file
 
+from sepvit_edge.config.recipe import Recipe
 from sepvit_edge.data.preprocess import preprocess, resized_size, to_rgb
 from sepvit_edge.errors import SepViTError
-from sepvit_edge.package import (
+from sepvit_edge.model.variants import Preprocessing
+from sepvit_edge.package.folder import list_files, write_manifest
+from sepvit_edge.package.manifest import (
     GOLDEN,
     LABELS,
     MANIFEST,
@@ -39,12 +42,8 @@ from sepvit_edge.package import (
     Placement,
     RuntimeFacts,
     SourceFacts,
-    list_files,
-    write_manifest,
 )
 from sepvit_edge.profiling.runner import MINIMUM_SQNR_DB
-from sepvit_edge.recipe import Recipe
-from sepvit_edge.variants import Preprocessing
 
 VECTORS = Path(__file__).parent / "vectors"
 # A result of so few pixels is stored whole: a digest says that something is wrong, not what.
@@ -745,8 +744,8 @@ def make_vectors(folder: Path) -> None:
 def make_package(folder: Path) -> None:
     """Export SepViT-Lite on digits at 64 pixels, for every ONNX Runtime since 1.17."""
     import sepvit_edge
-    from sepvit_edge.recipe import load_recipe
-    from sepvit_edge.weights import builtin_checkpoints
+    from sepvit_edge.checkpoints.files import builtin_checkpoints
+    from sepvit_edge.config.recipe import load_recipe
 
     model = sepvit_edge.load_checkpoint(builtin_checkpoints()["lite-digits"], image_size=64)
     recipe = load_recipe("onnxruntime-opset20-fp32")

@@ -11,7 +11,7 @@ from conftest import Runner
 
 from sepvit_edge.bundle import APPS, bundle_packages
 from sepvit_edge.errors import SepViTError
-from sepvit_edge.package import Package, compare_packages
+from sepvit_edge.package.folder import Package, compare_packages
 
 TINY = Path(__file__).parent / "vectors" / "package"
 

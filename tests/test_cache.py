@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sepvit_edge.backends import cache
+from sepvit_edge.backends.support import cache
 
 KEY = {"tool": "compiler 1.0", "options": {"level": 3}}
 

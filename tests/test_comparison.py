@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from conftest import Runner
 
-from sepvit_edge import parity
 from sepvit_edge.backends import host_targets
-from sepvit_edge.comparison import compare_everything
+from sepvit_edge.checkpoints.files import builtin_checkpoints, default_checkpoint, load_checkpoint
 from sepvit_edge.data import preprocess
 from sepvit_edge.data.datasets import Digits
 from sepvit_edge.data.glyphs import Glyphs
-from sepvit_edge.weights import builtin_checkpoints, default_checkpoint, load_checkpoint
+from sepvit_edge.pipeline import parity
+from sepvit_edge.pipeline.comparison import compare_everything
 
 
 def test_one_table_over_everything() -> None:

@@ -11,14 +11,15 @@ from conftest import Runner, mini_digits
 
 import sepvit_edge
 from sepvit_edge.backends import BACKENDS, get_backend, host_targets
-from sepvit_edge.build import lowering, verify_package
-from sepvit_edge.edge import EdgeModel, EdgeOptions
+from sepvit_edge.config.recipe import load_recipe
 from sepvit_edge.errors import CheckFailed, SepViTError
 from sepvit_edge.export import VERIFICATIONS
+from sepvit_edge.model.edge import EdgeModel, EdgeOptions
 from sepvit_edge.npu_table import PROOFS, page
-from sepvit_edge.package import Package, open_package
-from sepvit_edge.parity import sqnr_db
-from sepvit_edge.recipe import load_recipe
+from sepvit_edge.package.folder import Package
+from sepvit_edge.package.session import open_package
+from sepvit_edge.pipeline.export import lowering, verify_package
+from sepvit_edge.pipeline.parity import sqnr_db
 
 # float16 between all operations; measured 72 dB by the evaluator.
 FP16_DB = 60
@@ -167,6 +168,6 @@ def test_the_page_says_what_each_package_proves(
 def test_every_verification_is_explained() -> None:
     from typing import get_args
 
-    from sepvit_edge.package import Verification
+    from sepvit_edge.package.manifest import Verification
 
     assert set(PROOFS) == set(VERIFICATIONS) == set(get_args(Verification))

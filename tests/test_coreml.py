@@ -20,17 +20,17 @@ from PIL import Image
 if importlib.util.find_spec("coremltools") is None:
     pytest.skip("coremltools is not installed", allow_module_level=True)
 
-from sepvit_edge import parity
 from sepvit_edge.backends import coreml, get_backend
-from sepvit_edge.backends import coreml_evaluator as evaluator
-from sepvit_edge.build import golden_images, lowering
+from sepvit_edge.backends.support import coreml_evaluator as evaluator
+from sepvit_edge.config.recipe import PlacementBudget, load_recipe
 from sepvit_edge.data.preprocess import preprocess
-from sepvit_edge.edge import EdgeModel, EdgeOptions
 from sepvit_edge.errors import SepViTError
-from sepvit_edge.graph import part_of
-from sepvit_edge.package import open_package
-from sepvit_edge.recipe import PlacementBudget, load_recipe
-from sepvit_edge.variants import Preprocessing
+from sepvit_edge.model.edge import EdgeModel, EdgeOptions
+from sepvit_edge.model.graph import part_of
+from sepvit_edge.model.variants import Preprocessing
+from sepvit_edge.package.session import open_package
+from sepvit_edge.pipeline import parity
+from sepvit_edge.pipeline.export import golden_images, lowering
 
 ct = coreml.ct
 mb = coreml.mb
@@ -467,7 +467,7 @@ def test_an_export_in_another_process_has_the_same_bytes_and_says_nothing(packag
     script = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from sepvit_edge.build import export_package
+from sepvit_edge.pipeline.export import export_package
 from test_coreml import small_model
 export_package(small_model(), "coreml", "fp16", {str(tmp_path / "package")!r}, images=8)
 """

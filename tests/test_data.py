@@ -14,7 +14,7 @@ from sepvit_edge.data import load_image, open_dataset, preprocess, refuse_overla
 from sepvit_edge.data.datasets import SPLITS, Digits, ImageFolder, list_images
 from sepvit_edge.data.preprocess import MAX_PIXELS, resized_size
 from sepvit_edge.errors import CheckFailed, SepViTError
-from sepvit_edge.variants import Preprocessing
+from sepvit_edge.model.variants import Preprocessing
 
 RULE = Preprocessing()
 PHOTO = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)

@@ -10,11 +10,11 @@ import pytest
 import torch
 from conftest import jittered, random_pixels
 
-from sepvit_edge.edge import EdgeModel, EdgeOptions, set_batch
 from sepvit_edge.errors import SepViTError
-from sepvit_edge.graph import macs_by_operation, part_of, trace
-from sepvit_edge.parity import normalize, reference_taps
-from sepvit_edge.reference import count_macs
+from sepvit_edge.model.edge import EdgeModel, EdgeOptions, set_batch
+from sepvit_edge.model.graph import macs_by_operation, part_of, trace
+from sepvit_edge.model.reference import count_macs
+from sepvit_edge.pipeline.parity import normalize, reference_taps
 
 SWITCHES = [
     EdgeOptions(),

@@ -19,15 +19,16 @@ from torch.fx import Node
 
 import sepvit_edge
 from sepvit_edge.backends import Lowering
-from sepvit_edge.build import lowering, quantization_for
+from sepvit_edge.config.recipe import Recipe, find_recipe, load_recipe
 from sepvit_edge.data.datasets import Digits
-from sepvit_edge.edge import EdgeModel, EdgeOptions
 from sepvit_edge.errors import SepViTError
-from sepvit_edge.package import Package, open_package
-from sepvit_edge.parity import quantized_logits, reference_logits, sqnr_db
-from sepvit_edge.quantize import calibrate_full
-from sepvit_edge.quantize.full_int8 import FullQuantization, Grid, Histogram, run_exactly
-from sepvit_edge.recipe import Recipe, find_recipe, load_recipe
+from sepvit_edge.model.edge import EdgeModel, EdgeOptions
+from sepvit_edge.package.folder import Package
+from sepvit_edge.package.session import open_package
+from sepvit_edge.pipeline.export import lowering, quantization_for
+from sepvit_edge.pipeline.parity import quantized_logits, reference_logits, sqnr_db
+from sepvit_edge.quantization import calibrate_full
+from sepvit_edge.quantization.full_int8 import FullQuantization, Grid, Histogram, run_exactly
 
 TOOLS = ("executorch", "ethosu", "tosa_reference_model")
 MISSING = [name for name in TOOLS if importlib.util.find_spec(name) is None]
@@ -87,7 +88,7 @@ def test_moves_keep_the_grid(program: ExportedProgram) -> None:
 
 def test_weights_of_a_trained_checkpoint_keep_their_integers() -> None:
     model = sepvit_edge.load_checkpoint(
-        sepvit_edge.weights.builtin_checkpoints()["lite-glyphs-qat"]
+        sepvit_edge.checkpoints.files.builtin_checkpoints()["lite-glyphs-qat"]
     )
     assert model.quantization is not None
     recipe = few_images(RECIPE)

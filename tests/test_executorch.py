@@ -20,12 +20,14 @@ pytest.importorskip("executorch")
 import sepvit_edge
 from sepvit_edge.backends import Lowering
 from sepvit_edge.backends import executorch as backend_module
-from sepvit_edge.build import lowering, run_twin
-from sepvit_edge.edge import EdgeModel, EdgeOptions
+from sepvit_edge.config.recipe import EdgeSwitches, find_recipe
 from sepvit_edge.errors import CheckFailed, SepViTError
-from sepvit_edge.package import Manifest, Package, open_package
-from sepvit_edge.parity import by_block
-from sepvit_edge.recipe import EdgeSwitches, find_recipe
+from sepvit_edge.model.edge import EdgeModel, EdgeOptions
+from sepvit_edge.package.folder import Package
+from sepvit_edge.package.manifest import Manifest
+from sepvit_edge.package.session import open_package
+from sepvit_edge.pipeline.export import lowering, run_twin
+from sepvit_edge.pipeline.parity import by_block
 
 # float32 on both sides; measured 124 dB.
 FP32_DB = 100

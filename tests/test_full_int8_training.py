@@ -10,17 +10,17 @@ import torch
 from conftest import mini_digits
 from torch.fx import Node
 
-from sepvit_edge import parity
 from sepvit_edge.data import Dataset, preprocess
 from sepvit_edge.data.datasets import Digits
-from sepvit_edge.edge import EdgeModel
 from sepvit_edge.errors import SepViTError
-from sepvit_edge.quantize import full_int8_training
-from sepvit_edge.quantize.full_int8 import Grid, _Exact, run_exactly
-from sepvit_edge.quantize.full_int8_training import FullQuantizedTrainee
-from sepvit_edge.quantize.scheme import quantizable_layers, quantize_weight, weight_scales
-from sepvit_edge.reference import SepViT
+from sepvit_edge.model.edge import EdgeModel
+from sepvit_edge.model.reference import SepViT
+from sepvit_edge.pipeline import parity
+from sepvit_edge.quantization.full_int8 import Grid, _Exact, run_exactly
+from sepvit_edge.quantization.scheme import quantizable_layers, quantize_weight, weight_scales
+from sepvit_edge.training import full_int8 as full_int8_training
 from sepvit_edge.training.checkpoint import train_checkpoint
+from sepvit_edge.training.full_int8 import FullQuantizedTrainee
 from sepvit_edge.training.recipe import TrainingRecipe
 
 

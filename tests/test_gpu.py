@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import jittered, random_pixels
 
-from sepvit_edge import parity
+from sepvit_edge.pipeline import parity
 
 pytestmark = [
     pytest.mark.gpu,

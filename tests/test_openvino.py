@@ -13,14 +13,14 @@ from torch.export import ExportedProgram
 pytest.importorskip("openvino")
 
 import sepvit_edge
-from sepvit_edge import build
-from sepvit_edge.build import run_twin
-from sepvit_edge.edge import EdgeModel
-from sepvit_edge.graph import part_of, trace
-from sepvit_edge.package import open_package
-from sepvit_edge.parity import by_block, reference_logits, sqnr_db
-from sepvit_edge.recipe import find_recipe, load_recipe
-from sepvit_edge.variants import VARIANTS, Variant
+from sepvit_edge.config.recipe import find_recipe, load_recipe
+from sepvit_edge.model.edge import EdgeModel
+from sepvit_edge.model.graph import part_of, trace
+from sepvit_edge.model.variants import VARIANTS, Variant
+from sepvit_edge.package.session import open_package
+from sepvit_edge.pipeline import export as build
+from sepvit_edge.pipeline.export import run_twin
+from sepvit_edge.pipeline.parity import by_block, reference_logits, sqnr_db
 
 # float32 on both sides; measured 120 dB. A wrong attention head costs it 80.
 FP32_DB = 100

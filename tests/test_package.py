@@ -18,15 +18,9 @@ from conftest import jittered, random_pixels, run_process
 
 import sepvit_edge
 from sepvit_edge.errors import CheckFailed, SepViTError
-from sepvit_edge.package import (
-    Manifest,
-    Package,
-    compare_packages,
-    manifest_schema,
-    open_package,
-    replacing,
-    write_manifest,
-)
+from sepvit_edge.package.folder import Package, compare_packages, replacing, write_manifest
+from sepvit_edge.package.manifest import Manifest, manifest_schema
+from sepvit_edge.package.session import open_package
 
 FILES = ("manifest.json", "model.xml", "model.bin", "labels.txt", "golden.safetensors")
 

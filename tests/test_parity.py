@@ -13,14 +13,14 @@ from conftest import Runner, jittered, random_pixels
 from PIL import Image
 
 from sepvit_edge.backends import Lowering
-from sepvit_edge.build import export_package, run_twin
+from sepvit_edge.checkpoints.files import load_checkpoint
+from sepvit_edge.config.recipe import find_recipe
 from sepvit_edge.data.datasets import Digits
-from sepvit_edge.edge import DSA, EdgeModel, EdgeOptions
 from sepvit_edge.errors import CheckFailed
-from sepvit_edge.package import open_package
-from sepvit_edge.parity import by_block, check, compare, paired_difference, sqnr_db
-from sepvit_edge.recipe import find_recipe
-from sepvit_edge.weights import load_checkpoint
+from sepvit_edge.model.edge import DSA, EdgeModel, EdgeOptions
+from sepvit_edge.package.session import open_package
+from sepvit_edge.pipeline.export import export_package, run_twin
+from sepvit_edge.pipeline.parity import by_block, check, compare, paired_difference, sqnr_db
 
 LIBRARIES = {
     "coreml": "coremltools",

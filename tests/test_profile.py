@@ -20,7 +20,8 @@ from safetensors.numpy import load_file, save_file
 from test_profile_document import MINIMAL
 
 from sepvit_edge.errors import SepViTError
-from sepvit_edge.package import Package, list_files, open_package, write_manifest
+from sepvit_edge.package.folder import Package, list_files, write_manifest
+from sepvit_edge.package.session import open_package
 from sepvit_edge.profiling import runner
 from sepvit_edge.profiling.compare import compare
 from sepvit_edge.profiling.devices import Budgets, devices, load_device
@@ -133,7 +134,7 @@ def test_a_device_that_computes_something_else_is_not_timed(copy: Path) -> None:
 
 def reseal(folder: Path) -> None:
     """Write a manifest that fits changed files."""
-    from sepvit_edge.package import Manifest
+    from sepvit_edge.package.manifest import Manifest
 
     manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
     write_manifest(manifest.model_copy(update={"files": list_files(folder)}), folder)

@@ -29,7 +29,7 @@ from test_profile_document import MINIMAL
 
 import sepvit_edge
 from sepvit_edge.errors import SepViTError
-from sepvit_edge.package import Package
+from sepvit_edge.package.folder import Package
 from sepvit_edge.profiling import runner
 from sepvit_edge.profiling.attribution import program_of
 from sepvit_edge.profiling.devices import ADBConnection, Device, Measuring

@@ -24,8 +24,8 @@ import executorch.extension.pybindings as pybindings
 import sepvit_edge
 from sepvit_edge.backends import executorch as backend
 from sepvit_edge.errors import SepViTError
-from sepvit_edge.graph import part_of
-from sepvit_edge.package import Package
+from sepvit_edge.model.graph import part_of
+from sepvit_edge.package.folder import Package
 from sepvit_edge.profiling.attribution import parts_of
 from sepvit_edge.profiling.etdump import operations_of, read_etdump
 

@@ -13,7 +13,7 @@ import pytest
 from test_profile_ssh import QUICK, SSHD, Board, board, free_port  # noqa: F401  (a fixture)
 
 from sepvit_edge.errors import SepViTError
-from sepvit_edge.package import Package
+from sepvit_edge.package.folder import Package
 from sepvit_edge.profiling.connections import Job, measure, open_host
 from sepvit_edge.profiling.devices import LabgridConnection
 from sepvit_edge.profiling.document import Profile

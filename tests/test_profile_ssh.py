@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pytest
 
 from sepvit_edge.errors import SepViTError
-from sepvit_edge.package import Package
+from sepvit_edge.package.folder import Package
 from sepvit_edge.profiling.connections import Job, measure, open_host
 from sepvit_edge.profiling.devices import SSHConnection
 from sepvit_edge.profiling.document import Profile

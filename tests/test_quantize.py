@@ -13,18 +13,23 @@ import pytest
 import torch
 from conftest import Runner, jittered, macs_share, mini_digits
 
-from sepvit_edge import build, parity
+from sepvit_edge.checkpoints.files import load_checkpoint, save_checkpoint
+from sepvit_edge.config.recipe import find_recipe
 from sepvit_edge.data import preprocess
 from sepvit_edge.data.datasets import Digits
-from sepvit_edge.edge import EdgeModel, EdgeOptions, reference_key, unfold
 from sepvit_edge.errors import CheckFailed, SepViTError
 from sepvit_edge.export import summary
-from sepvit_edge.graph import part_of
-from sepvit_edge.package import Package, PackageSession, open_package
+from sepvit_edge.model.edge import EdgeModel, EdgeOptions, reference_key, unfold
+from sepvit_edge.model.graph import part_of
+from sepvit_edge.model.reference import SepViT
+from sepvit_edge.package.folder import Package
+from sepvit_edge.package.session import PackageSession, open_package
+from sepvit_edge.pipeline import export as build
+from sepvit_edge.pipeline import parity
 from sepvit_edge.profiling.latency import Latency, Speedup
-from sepvit_edge.quantize import Quantization, apply_quantization, calibrate
-from sepvit_edge.quantize.calibration import Histogram
-from sepvit_edge.quantize.scheme import (
+from sepvit_edge.quantization import Quantization, apply_quantization, calibrate
+from sepvit_edge.quantization.calibration import Histogram
+from sepvit_edge.quantization.scheme import (
     CLASSIFIER,
     choose_float,
     quantizable_layers,
@@ -32,13 +37,10 @@ from sepvit_edge.quantize.scheme import (
     scheme_float,
     weight_scales,
 )
-from sepvit_edge.quantize.sensitivity import scan
-from sepvit_edge.quantize.training import QuantizedTrainee
-from sepvit_edge.recipe import find_recipe
-from sepvit_edge.reference import SepViT
+from sepvit_edge.quantization.sensitivity import scan
 from sepvit_edge.training.loop import noise_share
+from sepvit_edge.training.quantized import QuantizedTrainee
 from sepvit_edge.training.recipe import TrainingRecipe
-from sepvit_edge.weights import load_checkpoint, save_checkpoint
 
 TARGETS = ("openvino", "executorch", "onnxruntime", "coreml")
 
@@ -213,7 +215,7 @@ def test_torchao_makes_the_same_graph(digits_model) -> None:
     from torchao.quantization.pt2e import MinMaxObserver
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    from sepvit_edge.quantize.pt2e import SepViTQuantizer, layer_of
+    from sepvit_edge.quantization.pt2e import SepViTQuantizer, layer_of
 
     calibration = Digits("calibration")
     own = calibrate(digits_model, calibration, images=8, method="min-max")

@@ -10,14 +10,14 @@ import torch
 from conftest import jittered
 
 import sepvit_edge
-from sepvit_edge.reference import (
+from sepvit_edge.model.reference import (
     DropPath,
     SepViTBlock,
     count_macs,
     count_parameters,
     with_config,
 )
-from sepvit_edge.variants import VARIANTS, ModelConfig, windows
+from sepvit_edge.model.variants import VARIANTS, ModelConfig, windows
 
 # arXiv 2203.15380: parameters to the last one, MACs as measured with 1000 classes at 224.
 PUBLISHED = {

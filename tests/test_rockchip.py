@@ -21,11 +21,12 @@ pytest.importorskip("onnxruntime")
 import sepvit_edge
 from sepvit_edge.backends import BACKENDS
 from sepvit_edge.backends.rockchip import Options, read_layers
-from sepvit_edge.backends.toolkit import VARIABLE, Toolkit
+from sepvit_edge.backends.support.toolkit import VARIABLE, Toolkit
+from sepvit_edge.checkpoints.files import builtin_checkpoints
+from sepvit_edge.config.recipe import load_recipe
 from sepvit_edge.errors import SepViTError
-from sepvit_edge.package import Package, open_package
-from sepvit_edge.recipe import load_recipe
-from sepvit_edge.weights import builtin_checkpoints
+from sepvit_edge.package.folder import Package
+from sepvit_edge.package.session import open_package
 
 TOOLKIT = BACKENDS["rockchip"].toolkit
 assert TOOLKIT is not None

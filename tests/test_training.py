@@ -13,9 +13,11 @@ import pytest
 import torch
 from conftest import Runner, jittered
 
+from sepvit_edge.checkpoints.files import load_checkpoint
 from sepvit_edge.data.datasets import Digits
 from sepvit_edge.errors import SepViTError
-from sepvit_edge.reference import set_image_size, with_config
+from sepvit_edge.model.reference import set_image_size, with_config
+from sepvit_edge.model.variants import ModelConfig
 from sepvit_edge.training.recipe import (
     Plan,
     TrainingRecipe,
@@ -24,8 +26,6 @@ from sepvit_edge.training.recipe import (
     training_recipes,
 )
 from sepvit_edge.training.widen import widen
-from sepvit_edge.variants import ModelConfig
-from sepvit_edge.weights import load_checkpoint
 
 
 def test_shipped_recipes_are_valid() -> None:

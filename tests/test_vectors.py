@@ -20,10 +20,12 @@ from make_vectors import VECTORS, apply_edits, make_vectors, noise
 
 from sepvit_edge.data.preprocess import _check_size, preprocess, resized_size, to_rgb
 from sepvit_edge.errors import SepViTError
-from sepvit_edge.package import GOLDEN, Package, _check_range, open_package
-from sepvit_edge.parity import sqnr_db
+from sepvit_edge.model.variants import Preprocessing
+from sepvit_edge.package.folder import Package
+from sepvit_edge.package.manifest import GOLDEN
+from sepvit_edge.package.session import _check_range, open_package
+from sepvit_edge.pipeline.parity import sqnr_db
 from sepvit_edge.profiling.runner import MINIMUM_SQNR_DB
-from sepvit_edge.variants import Preprocessing
 
 # How each kind of refusal reads in Python, {} being what the case mentions.
 KINDS = {

@@ -13,8 +13,8 @@ from conftest import jittered
 from safetensors.torch import save_file
 
 from sepvit_edge import SepViTError, load_checkpoint, save_checkpoint
-from sepvit_edge.variants import ModelConfig, Preprocessing
-from sepvit_edge.weights import read_labels, source_of, weights_digest
+from sepvit_edge.checkpoints.files import read_labels, source_of, weights_digest
+from sepvit_edge.model.variants import ModelConfig, Preprocessing
 
 
 def wrap(state: dict[str, torch.Tensor], how: str) -> dict:

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from ..errors import SepViTError, unknown_name
-from .toolkit import Toolkit
+from .support.toolkit import Toolkit
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-    from ..package import (
+    from ..config.recipe import Recipe
+    from ..package.manifest import (
         InputFacts,
         Manifest,
         ModelFacts,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
         QuantizationFacts,
         Verification,
     )
-    from ..recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class OpTiming:
     Attributes
     ----------
     name : str
-        The runtime's name of it; `sepvit_edge.graph.part_of` tells where it belongs.
+        The runtime's name of it; `sepvit_edge.model.graph.part_of` tells where it belongs.
     kind : str
         The runtime's name of its type.
     kernel : str
@@ -129,7 +129,7 @@ class Lowering:
     Attributes
     ----------
     program : torch.export.ExportedProgram
-        The traced edge model (`sepvit_edge.graph.trace`); node names tell stage, block and part.
+        The traced edge model (`sepvit_edge.model.graph.trace`); node names tell stage, block, part.
     outputs : tuple of str
         Names for its outputs: ``logits``, and the taps of a tapped twin.
     recipe : Recipe

@@ -19,10 +19,11 @@ from unittest.mock import patch
 import numpy as np
 from PIL import Image
 
+from ..config.recipe import PlacementBudget, Strict
 from ..errors import SepViTError
-from ..graph import macs_by_operation, part_of
-from ..package import Manifest, OutsideOp, PlacedOps, Placement, Verification, versions_used
-from ..recipe import PlacementBudget, Strict
+from ..model.graph import macs_by_operation, part_of
+from ..package.manifest import Manifest, OutsideOp, PlacedOps, Placement, Verification
+from ..package.session import versions_used
 from . import Lowering, OpTiming, Session
 
 
@@ -53,7 +54,7 @@ with quiet():
     from coremltools.proto import MIL_pb2
     from tqdm import tqdm
 
-    from .coreml_evaluator import SPECIFICATION, WEIGHTS, EvaluatorSession
+    from .support.coreml_evaluator import SPECIFICATION, WEIGHTS, EvaluatorSession
 
 MODEL = "model.mlpackage"
 _MAC = sys.platform == "darwin"

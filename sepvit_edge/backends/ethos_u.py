@@ -29,13 +29,13 @@ import torch
 import tosa_reference_model  # noqa: F401  (likewise)
 from torch.export import ExportedProgram
 
+from ..config.recipe import Strict
 from ..errors import SepViTError
-from ..graph import macs_by_operation, part_of
-from ..package import Estimate, Manifest, OutsideOp, PlacedOps, Placement, Verification
-from ..recipe import Strict
+from ..model.graph import macs_by_operation, part_of
+from ..package.manifest import Estimate, Manifest, OutsideOp, PlacedOps, Placement, Verification
 from . import Lowering, OpTiming, check_input
-from .cache import cached, cached_arrays
 from .executorch import kind_of, operations, quiet
+from .support.cache import cached, cached_arrays
 
 if TYPE_CHECKING:
     from torch.fx import Node

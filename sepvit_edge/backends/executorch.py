@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from ..errors import SepViTError
-from ..graph import macs_by_operation, part_of
-from ..package import Manifest, OutsideOp, PlacedOps, Placement, Verification
+from ..model.graph import macs_by_operation, part_of
+from ..package.manifest import Manifest, OutsideOp, PlacedOps, Placement, Verification
 from . import Lowering, OpTiming, check_input
 
 if TYPE_CHECKING:

@@ -16,13 +16,13 @@ from types import SimpleNamespace
 from typing import Literal
 from unittest.mock import patch
 
+from ..config.recipe import Strict
 from ..errors import SepViTError
-from ..package import Manifest, Placement, Verification
-from ..recipe import Strict
+from ..package.manifest import Manifest, Placement, Verification
 from . import Lowering, Session
 from .coreml import MANIFEST, UNITS, converting, ct, pipeline
-from .coreml_evaluator import SPECIFICATION, WEIGHTS, EvaluatorSession
 from .executorch import MODEL, delegation, quiet, write_program
+from .support.coreml_evaluator import SPECIFICATION, WEIGHTS, EvaluatorSession
 
 
 class Options(Strict):

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..package import Manifest, Placement, Verification
-from ..recipe import Strict
+from ..config.recipe import Strict
+from ..package.manifest import Manifest, Placement, Verification
 from . import Lowering, Session, runs_on_device_only
 from .executorch import delegation, quiet, write_program
 

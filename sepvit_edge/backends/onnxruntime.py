@@ -15,12 +15,12 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 from onnxscript import rewriter
 
+from ..config.recipe import Strict
 from ..errors import SepViTError
-from ..graph import macs_by_operation, part_of
-from ..package import Manifest, PlacedOps, Placement, Verification
-from ..recipe import Strict
+from ..model.graph import macs_by_operation, part_of
+from ..package.manifest import Manifest, PlacedOps, Placement, Verification
 from . import Lowering, OpTiming
-from .onnx_file import export_onnx, write_onnx
+from .support.onnx_file import export_onnx, write_onnx
 
 MODEL = "model.onnx"
 # The runtime's exceptions have no base class.

@@ -13,10 +13,10 @@ import torch
 from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 from torch.fx import Node
 
+from ..config.recipe import Strict
 from ..errors import SepViTError
-from ..graph import macs_by_operation, part_of
-from ..package import Manifest, PlacedOps, Placement, Verification
-from ..recipe import Strict
+from ..model.graph import macs_by_operation, part_of
+from ..package.manifest import Manifest, PlacedOps, Placement, Verification
 from . import Lowering, OpTiming
 
 MODEL = "model.xml"

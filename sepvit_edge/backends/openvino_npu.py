@@ -12,8 +12,8 @@ from pathlib import Path
 
 import openvino as ov
 
-from ..package import Manifest, PlacedOps, Placement, Verification
-from ..recipe import Strict
+from ..config.recipe import Strict
+from ..package.manifest import Manifest, PlacedOps, Placement, Verification
 from . import Lowering, Session, runs_on_device_only
 from .openvino import OpenVINOSession, compile_ir, write_ir
 

@@ -21,16 +21,17 @@ from typing import Any
 import numpy as np
 from pydantic import field_validator
 
+from ..config.recipe import Strict
 from ..errors import CheckFailed, SepViTError
 from ..files import file_sha256
-from ..graph import macs_by_operation, part_of
-from ..package import Manifest, OutsideOp, PlacedOps, Placement, Verification, versions_used
-from ..recipe import Strict
+from ..model.graph import macs_by_operation, part_of
+from ..package.manifest import Manifest, OutsideOp, PlacedOps, Placement, Verification
+from ..package.session import versions_used
 from . import Lowering, OpTiming
-from .cache import cached, cached_arrays, verified_package
-from .onnx_file import export_onnx, keep_weights_normal, write_onnx
 from .onnxruntime import MODEL, ONNXRuntimeSession
-from .qualcomm_worker import TRACE, Worker, WorkerError
+from .support.cache import cached, cached_arrays, verified_package
+from .support.onnx_file import export_onnx, keep_weights_normal, write_onnx
+from .support.qualcomm_worker import TRACE, Worker, WorkerError
 
 if importlib.util.find_spec("onnxruntime_qnn") is None:  # used by the worker only
     raise ModuleNotFoundError("No module named 'onnxruntime_qnn'", name="onnxruntime-qnn")

@@ -21,19 +21,19 @@ from typing import Any
 
 import numpy as np
 
+from ..config.recipe import Strict
 from ..errors import SepViTError
-from ..graph import macs_by_operation, part_of
-from ..package import Manifest, OutsideOp, PlacedOps, Placement, Verification
-from ..recipe import Strict
+from ..model.graph import macs_by_operation, part_of
+from ..package.manifest import Manifest, OutsideOp, PlacedOps, Placement, Verification
 from . import BACKENDS, Lowering, OpTiming, check_input
-from .cache import cached, cached_arrays
-from .onnx_file import export_onnx, keep_weights_normal, write_onnx
-from .toolkit import Toolkit
+from .support.cache import cached, cached_arrays
+from .support.onnx_file import export_onnx, keep_weights_normal, write_onnx
+from .support.toolkit import Toolkit
 
 TARGET = "rockchip"
 ONNX = "model.onnx"
 _OPSET = 18  # the toolkit knows 12 to 19
-_WORKER = Path(__file__).with_name("rockchip_worker.py")
+_WORKER = Path(__file__).parent / "support" / "rockchip_worker.py"
 _CORES = ("rk3576", "rk3588")  # have several
 _PLATFORMS = ("rk3562", "rk3566", "rk3568", "rk3576", "rk3588")
 # What the compiler lists beside the operations of the network.

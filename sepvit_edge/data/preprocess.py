@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import SepViTError
-from ..variants import Preprocessing
+from ..model.variants import Preprocessing
 
 # A 100-megapixel image decodes to 300 MB; a larger one is a mistake or an attack.
 MAX_PIXELS = 100_000_000

@@ -1,8 +1,8 @@
 """Where the time goes: from operations that a runtime timed to the parts of the network.
 
-Names tell it (`sepvit_edge.graph.part_of`), the same way for every runtime. Beside each part's time
-stand its multiply-accumulates and the bytes that even a perfect fusion would move, so that the
-machine's two roofs say what could still be gained.
+Names tell it (`sepvit_edge.model.graph.part_of`), the same way for every runtime. Beside each
+part's time stand its multiply-accumulates and the bytes that even a perfect fusion would move, so
+that the machine's two roofs say what could still be gained.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from ..build import seeded
-from ..edge import EdgeModel, EdgeOptions
-from ..graph import macs_by_operation, part_of, trace
-from ..package import Manifest
-from ..quantize.scheme import apply_quantization, uncalibrated
-from ..recipe import Precision
+from ..config.recipe import Precision
+from ..model.edge import EdgeModel, EdgeOptions
+from ..model.graph import macs_by_operation, part_of, trace
+from ..package.manifest import Manifest
+from ..pipeline.export import seeded
+from ..quantization.scheme import apply_quantization, uncalibrated
 from .document import AttributedPart, Attribution, Operation, Operations
 
 # Bytes of a stored weight; what flows between layers is float32 in all packages so far.

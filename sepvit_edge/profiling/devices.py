@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
+from ..config.recipe import Strict, first_fault
 from ..errors import SepViTError, unknown_name
-from ..recipe import Strict, first_fault
 
 if sys.version_info >= (3, 11):
     import tomllib

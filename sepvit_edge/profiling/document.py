@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from ..recipe import Precision, Strict
+from ..config.recipe import Precision, Strict
 
 SCHEMA_VERSION = 1
 _DIGEST = "^[0-9a-f]{64}$"
@@ -476,7 +476,7 @@ class Roofs(Facts):
 
 
 class AttributedPart(Facts):
-    """One part of the network (`sepvit_edge.graph.part_of`).
+    """One part of the network (`sepvit_edge.model.graph.part_of`).
 
     Attributes
     ----------

@@ -27,7 +27,7 @@ from torch.fx import Node
 
 from ..backends import MissingRuntime
 from ..errors import SepViTError
-from ..package import Manifest
+from ..package.manifest import Manifest
 from .attribution import program_of
 from .document import Operation, Operations
 

@@ -26,8 +26,9 @@ from torch.fx.passes.split_module import split_module
 
 from ..backends import Lowering, get_backend
 from ..files import file_sha256
-from ..graph import name_nodes, part_of
-from ..package import Manifest, replacing
+from ..model.graph import name_nodes, part_of
+from ..package.folder import replacing
+from ..package.manifest import Manifest
 from .attribution import OVERHEAD, program_of
 
 # Rows, and the widths between which the rows go to and fro: 3.7 GMACs, as in SepViT-T's MLPs.

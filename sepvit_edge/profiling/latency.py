@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..package import PackageSession
+from ..package.session import PackageSession
 
 _WARM_UP, _RUNS, _PAIRS = 5, 50, 30
 

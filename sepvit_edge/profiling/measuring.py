@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import SepViTError
-from ..package import Manifest, Package
+from ..package.folder import Package
+from ..package.manifest import Manifest
 from .connections import Job, measure, open_host
 from .devices import ADBConnection, AppFileConnection, Budgets, Device
 from .document import Profile

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ..backends import MissingRuntime, get_backend
 from ..errors import SepViTError
-from ..package import Manifest, Package
+from ..package.folder import Package
+from ..package.manifest import Manifest
 from .devices import Device
 from .document import Profile
 from .measuring import Plan, measure_packages
@@ -164,7 +165,7 @@ class Search:
         return found
 
     def _recipes(self) -> Sequence[tuple[str, str]]:
-        from ..recipe import load_recipe, recipes, targets
+        from ..config.recipe import load_recipe, recipes, targets
 
         for target in self.targets:
             if target not in targets():
@@ -194,10 +195,10 @@ class Search:
         step: Callable[[str], None],
     ) -> Package:
         """Export a package, unless the folder has it complete; exports move in place when done."""
-        from ..build import export_package
+        from ..config.recipe import find_recipe
         from ..data import open_dataset
         from ..export import choose_model
-        from ..recipe import find_recipe
+        from ..pipeline.export import export_package
 
         stem = Path(weights).stem or "builtin"
         path = self.folder / "packages" / f"{stem}-{size or 'own'}-{target}-{precision}"

@@ -12,13 +12,13 @@ from typing import Any, Literal, cast
 
 import torch
 
+from ..checkpoints.files import load_checkpoint, save_checkpoint
 from ..data import Dataset, open_dataset
 from ..data.datasets import BUILT_IN
 from ..doctor import cpu_name
 from ..errors import SepViTError
-from ..reference import SepViT, create_model, set_image_size
-from ..variants import find_variant
-from ..weights import load_checkpoint, save_checkpoint
+from ..model.reference import SepViT, create_model, set_image_size
+from ..model.variants import find_variant
 from .data import open_labels, rule_of
 from .loop import STATE, Epoch, FloatTrainee, evaluate_top1, run_training
 from .recipe import TrainingRecipe
@@ -65,7 +65,7 @@ def train_checkpoint(
         With `qat`: fewer than 8 to see what fewer would cost; stored as int8 all the same.
     scheme : str
         With `qat`: what is rounded in training, as in a package's recipe
-        (`sepvit_edge.recipe.QuantizationOptions`).
+        (`sepvit_edge.config.recipe.QuantizationOptions`).
     half : bool
         Store float weights as float16.
     workers, cache, resume, report, epoch_done
@@ -144,8 +144,8 @@ def train_checkpoint(
     run.mkdir(parents=True, exist_ok=True)
     trainee: torch.nn.Module
     if qat:
-        from ..quantize.full_int8_training import FullQuantizedTrainee
-        from ..quantize.training import QuantizedTrainee
+        from .full_int8 import FullQuantizedTrainee
+        from .quantized import QuantizedTrainee
 
         images = open_dataset(recipe.data, labels, "calibration")
     if qat and scheme == "full":

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..data import Dataset as Images
 from ..data import open_dataset, preprocess, to_rgb
 from ..data.glyphs import SIDE, Glyphs
-from ..variants import Preprocessing
+from ..model.variants import Preprocessing
 from .recipe import Augmentation, Plan, TrainingRecipe
 
 # What a batch sampler hands to the data set: epoch, image size, index.

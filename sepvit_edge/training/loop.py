@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..data import Dataset as Images
 from ..errors import SepViTError
-from ..reference import SepViT, set_image_size
+from ..model.reference import SepViT, set_image_size
 from .data import TrainingImages, evaluation_batches, rule_of, seed_everything, training_loader
 from .recipe import Plan, TrainingRecipe
 

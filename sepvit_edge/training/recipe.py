@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
+from ..config.recipe import Strict, first_fault
 from ..errors import SepViTError, unknown_name
-from ..recipe import Strict, first_fault
-from ..variants import IMAGENET_MEAN, IMAGENET_STD, check_image_size, find_variant
+from ..model.variants import IMAGENET_MEAN, IMAGENET_STD, check_image_size, find_variant
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ..errors import SepViTError
-from ..reference import SepViT
-from ..variants import VARIANTS, find_variant
+from ..model.reference import SepViT
+from ..model.variants import VARIANTS, find_variant
 
 # How unevenly what reads a channel is shared out among its copies: equal copies would stay equal.
 _SPREAD = 0.3

@@ -17,10 +17,11 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
+from ...config.recipe import first_fault
 from ...errors import SepViTError
 from ...files import file_sha256
-from ...package import MANIFEST, Package
-from ...recipe import first_fault
+from ...package.folder import Package
+from ...package.manifest import MANIFEST
 from ..devices import Connection, LabgridConnection, LocalConnection, SSHConnection
 from ..document import Profile
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from ...errors import SepViTError
 from ...files import file_sha256
-from ...package import MANIFEST, Package
+from ...package.folder import Package
+from ...package.manifest import MANIFEST
 from ..devices import ADBConnection
 from ..document import Profile
 from . import Step, missing_library, read_profile

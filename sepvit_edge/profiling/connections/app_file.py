@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from ...errors import SepViTError
-from ...package import Package
+from ...package.folder import Package
 from ..document import Profile
 from . import read_profile
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import SepViTError
-from ...package import Package
+from ...package.folder import Package
 from ..devices import ADBConnection
 from ..document import (
     SCHEMA_VERSION,

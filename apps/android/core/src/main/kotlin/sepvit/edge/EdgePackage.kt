@@ -10,7 +10,7 @@ import kotlinx.serialization.json.JsonPrimitive
 import kotlinx.serialization.json.contentOrNull
 
 /**
- * A package on disk whose every byte was checked; what sepvit_edge/package.py refuses is refused.
+ * A package on disk whose every byte was checked; what sepvit_edge/package/ refuses is refused.
  *
  * @throws Refusal if it is damaged or not for this version.
  */

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import SepViTError
+from ...errors import SepViTError
 from .cache import cache_folder
 
 # Where environments are, in place of the user's cache folder; `export --toolkit-env` sets it.

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from ..data import Dataset, preprocess
-from ..edge import EdgeModel, EdgeOptions
 from ..errors import SepViTError
-from ..reference import SepViT
+from ..model.edge import EdgeModel, EdgeOptions
+from ..model.reference import SepViT
 from .scheme import (
     CLASSIFIER,
     WEIGHT_BITS,

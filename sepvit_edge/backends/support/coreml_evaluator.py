@@ -28,8 +28,8 @@ from coremltools.proto import MIL_pb2, Model_pb2
 from google.protobuf.message import DecodeError
 from torch import Tensor
 
-from ..errors import SepViTError
-from . import OpTiming
+from ...errors import SepViTError
+from .. import OpTiming
 
 SPECIFICATION = Path("Data", "com.apple.CoreML", "model.mlmodel")
 WEIGHTS = Path("Data", "com.apple.CoreML", "weights", "weight.bin")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import file_sha256
+from ...files import file_sha256
 
 # Beyond so many bytes the results that were not used for longest are removed.
 LIMIT = 4 << 30

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .errors import SepViTError, unknown_name
+from ..errors import SepViTError, unknown_name
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,7 +29,7 @@ OptionsT = TypeVar("OptionsT", bound=Strict)
 
 
 class EdgeSwitches(Strict):
-    """The switches of the edge form (`sepvit_edge.edge.EdgeOptions`)."""
+    """The switches of the edge form (`sepvit_edge.model.edge.EdgeOptions`)."""
 
     input: Literal["uint8-nhwc", "float32-nchw"] = "uint8-nhwc"
     layer_norm: Literal["native", "linear", "lookup"] = "native"
@@ -62,8 +62,8 @@ class QuantizationOptions(Strict):
     Attributes
     ----------
     scheme : str
-        ``"layers"`` (`sepvit_edge.quantize.scheme`); or ``"full"``, every operation in integers
-        (`sepvit_edge.quantize.full_int8`), for units that compute nothing else.
+        ``"layers"`` (`sepvit_edge.quantization.scheme`); or ``"full"``, every operation in integers
+        (`sepvit_edge.quantization.full_int8`), for units that compute nothing else.
     keep_float : tuple of str
         Patterns of layers to leave in float, as ``stages.0.*``.
     calibration_images : int
@@ -123,8 +123,9 @@ class Recipe(Strict):
 
 def recipe_folder() -> Path:
     """Where the recipes are: beside the package in a checkout, inside it in a wheel."""
-    inside = Path(__file__).parent / "recipes"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "export"
+    root = Path(__file__).parent.parent
+    inside = root / "recipes"
+    return inside if inside.is_dir() else root.parent / "export"
 
 
 def recipes() -> dict[str, Path]:

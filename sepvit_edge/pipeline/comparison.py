@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ..backends import MissingRuntime, get_backend, host_targets
+from ..config.recipe import find_recipe, recipes_of
+from ..data import Dataset, preprocess, refuse_seen
+from ..model.reference import SepViT
+from ..package.session import open_package
 from . import parity
-from .backends import MissingRuntime, get_backend, host_targets
-from .build import export_package, quantization_for
-from .data import Dataset, preprocess, refuse_seen
-from .package import open_package
-from .recipe import find_recipe, recipes_of
-from .reference import SepViT
+from .export import export_package, quantization_for
 
 _BATCH = 32
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from .errors import SepViTError, unknown_name
+from ..errors import SepViTError, unknown_name
 
 HEAD_DIM = 32
 MLP_RATIO = 4

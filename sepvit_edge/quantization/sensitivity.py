@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..graph import part_of
-from ..parity import quantized_logits, reference_logits, sqnr_db
-from ..reference import SepViT
+from ..model.graph import part_of
+from ..model.reference import SepViT
+from ..pipeline.parity import quantized_logits, reference_logits, sqnr_db
 from .scheme import Quantization
 
 

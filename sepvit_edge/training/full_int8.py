@@ -13,11 +13,11 @@ from torch.export import ExportedProgram
 from torch.fx import Interpreter, Node
 
 from ..data import Dataset
-from ..edge import EdgeModel, EdgeOptions
-from ..graph import trace
-from ..reference import SepViT
-from .calibration import calibrate
-from .full_int8 import (
+from ..model.edge import EdgeModel, EdgeOptions
+from ..model.graph import trace
+from ..model.reference import SepViT
+from ..quantization.calibration import calibrate
+from ..quantization.full_int8 import (
     LAYERS,
     FullQuantization,
     Grid,
@@ -27,11 +27,11 @@ from .full_int8 import (
     round_half_up,
     row_grid,
 )
-from .scheme import QuantizedLayer, quantizable_layers, quantize_weight, weight_scales
-from .training import EdgeTrainee, quantized_model, refuse_sizes, round_parameters
+from ..quantization.scheme import QuantizedLayer, quantizable_layers, quantize_weight, weight_scales
+from .quantized import EdgeTrainee, quantized_model, refuse_sizes, round_parameters
 
 if TYPE_CHECKING:
-    from ..training.recipe import TrainingRecipe
+    from .recipe import TrainingRecipe
 
 # Single operations, and the layers that every other form has under the same names.
 _OPTIONS = EdgeOptions(layer_norm="lookup", softmax="linear")

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ..console import command, console, emit_json, print_columns, progress, steps
+from .cli.console import command, console, emit_json, print_columns, progress, steps
 
 
 @command
@@ -38,12 +38,12 @@ def main(
 
     import numpy as np
 
-    from ..build import default_calibration, default_data
-    from ..data import open_dataset, preprocess
-    from ..parity import quantized_logits, reference_logits, sqnr_db
-    from ..weights import default_checkpoint, load_checkpoint
-    from .calibration import METHODS, calibrate
-    from .sensitivity import draw, scan
+    from .checkpoints.files import default_checkpoint, load_checkpoint
+    from .data import open_dataset, preprocess
+    from .pipeline.export import default_calibration, default_data
+    from .pipeline.parity import quantized_logits, reference_logits, sqnr_db
+    from .quantization.calibration import METHODS, calibrate
+    from .quantization.sensitivity import draw, scan
 
     model = load_checkpoint(weights or default_checkpoint())
     labels, size = model.config.labels, model.config.image_size

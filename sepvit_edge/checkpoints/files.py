@@ -22,17 +22,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .errors import SepViTError
-from .files import file_sha256
-from .reference import SepViT
-from .variants import VARIANTS, ModelConfig, Preprocessing, Source, Variant, find_variant
+from ..errors import SepViTError
+from ..files import file_sha256
+from ..model.reference import SepViT
+from ..model.variants import VARIANTS, ModelConfig, Preprocessing, Source, Variant, find_variant
 
 if TYPE_CHECKING:
-    from .quantize import Quantization
+    from ..quantization import Quantization
 
 _METADATA_KEY = "sepvit_edge"
 _QUANTIZED = "quantized."  # in front of the names of int8 layers
-_BUILTIN = Path(__file__).parent / "builtin"
+_BUILTIN = Path(__file__).parent.parent / "builtin"
 
 
 def builtin_checkpoints() -> dict[str, Path]:
@@ -195,7 +195,7 @@ def _take_quantization(
     """Move the int8 layers of a quantisation-aware checkpoint out of its state dict."""
     if "quantization" not in metadata:
         return None
-    from .quantize import Calibration, Quantization, QuantizedLayer
+    from ..quantization import Calibration, Quantization, QuantizedLayer
 
     try:
         facts = metadata["quantization"]
@@ -217,7 +217,7 @@ def _placeholders(
     quantization: Quantization, config: ModelConfig, state: dict[str, Tensor]
 ) -> dict[str, Tensor]:
     """Zeros for the float weights that the integers will replace."""
-    from .edge import reference_key
+    from ..model.edge import reference_key
 
     with torch.device("meta"):
         shapes = {k: v.shape for k, v in SepViT(config).state_dict().items()}
@@ -227,9 +227,9 @@ def _placeholders(
 
 def _on_grid(model: SepViT, quantization: Quantization) -> SepViT:
     """Replace the weights of a model by those that the integers stand for."""
-    from .edge import EdgeModel
-    from .quantize.scheme import quantizable_layers
-    from .quantize.training import quantized_model
+    from ..model.edge import EdgeModel
+    from ..quantization.scheme import quantizable_layers
+    from ..training.quantized import quantized_model
 
     edge = EdgeModel(model)
     layers = quantizable_layers(edge)
@@ -296,7 +296,7 @@ def save_checkpoint(
         metadata["trained_on"] = trained_on
     state = {key: value.detach().to("cpu", dtype) for key, value in model.state_dict().items()}
     if model.quantization is not None:
-        from .quantize import SCHEME
+        from ..quantization import SCHEME
 
         state = _quantized_state(model, model.quantization)
         metadata["quantization"] = {
@@ -317,8 +317,8 @@ def save_checkpoint(
 
 def _quantized_state(model: SepViT, quantization: Quantization) -> dict[str, Tensor]:
     """State dict with integers and scales in place of the weights that they stand for."""
-    from .edge import EdgeModel, reference_key
-    from .quantize.scheme import quantizable_layers
+    from ..model.edge import EdgeModel, reference_key
+    from ..quantization.scheme import quantizable_layers
 
     covered: dict[str, bool] = {}
     for name in quantizable_layers(EdgeModel(model)):

@@ -12,14 +12,15 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from .data import Dataset, preprocess, refuse_seen
-from .edge import EdgeModel
-from .errors import CheckFailed
-from .package import PackageSession, Parity
-from .quantize import FullQuantization, Quantization, apply_quantization
-from .quantize.calibration import batches
-from .quantize.full_int8 import run_exactly
-from .reference import SepViT, SepViTBlock
+from ..data import Dataset, preprocess, refuse_seen
+from ..errors import CheckFailed
+from ..model.edge import EdgeModel
+from ..model.reference import SepViT, SepViTBlock
+from ..package.manifest import Parity
+from ..package.session import PackageSession
+from ..quantization import FullQuantization, Quantization, apply_quantization
+from ..quantization.calibration import batches
+from ..quantization.full_int8 import run_exactly
 
 _BATCH = 16
 _QUANTIZED_BATCH = 8  # a graph with every operation in integers grows with it
@@ -305,7 +306,7 @@ def by_block(
     Parameters
     ----------
     outputs : dict
-        The twin's outputs by name (`sepvit_edge.build.run_twin`).
+        The twin's outputs by name (`sepvit_edge.pipeline.export.run_twin`).
     model : SepViT
         The reference.
     pixels : numpy.ndarray

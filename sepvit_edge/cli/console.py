@@ -17,10 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from .errors import SepViTError
+from ..errors import SepViTError
 
 if TYPE_CHECKING:
-    from .package import Parity
+    from ..package.manifest import Parity
 
 console = Console(highlight=False)
 # Progress and errors leave standard output to the result.

@@ -47,7 +47,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import SepViTError
+from ..errors import SepViTError
 from .reference import (
     ConditionalPositionEncoding,
     DepthwiseSeparableSelfAttention,

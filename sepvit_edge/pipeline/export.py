@@ -13,17 +13,28 @@ import torch
 from PIL import Image
 from safetensors.numpy import save_file
 
-from . import parity
-from .backends import BACKENDS, Lowering, get_backend
-from .backends.cache import fresh
-from .data import Dataset, open_dataset, preprocess, refuse_overlap
-from .data.datasets import BUILT_IN, Digits, Unlabelled
-from .data.glyphs import Glyphs
-from .edge import EdgeModel, EdgeOptions
-from .errors import CheckFailed, SepViTError
-from .files import file_sha256
-from .graph import trace
-from .package import (
+from ..backends import BACKENDS, Lowering, get_backend
+from ..backends.support.cache import fresh
+from ..checkpoints.files import builtin_checkpoints, load_checkpoint, source_of, weights_digest
+from ..config.recipe import Precision, Recipe, find_recipe
+from ..data import Dataset, open_dataset, preprocess, refuse_overlap
+from ..data.datasets import BUILT_IN, Digits, Unlabelled
+from ..data.glyphs import Glyphs
+from ..errors import CheckFailed, SepViTError
+from ..files import file_sha256
+from ..model.edge import EdgeModel, EdgeOptions
+from ..model.graph import trace
+from ..model.reference import SepViT, count_macs, count_parameters
+from ..model.variants import find_variant
+from ..package.folder import (
+    Package,
+    check_destination,
+    compare_packages,
+    list_files,
+    replacing,
+    write_manifest,
+)
+from ..package.manifest import (
     GOLDEN,
     LABELS,
     SCHEMA_VERSION,
@@ -32,34 +43,23 @@ from .package import (
     Manifest,
     ModelFacts,
     OutputFacts,
-    Package,
-    PackageSession,
     Placement,
     QuantizationFacts,
     RuntimeFacts,
     SourceFacts,
-    check_destination,
-    check_runtime,
-    compare_packages,
-    list_files,
-    replacing,
     source_facts,
-    versions_used,
-    write_manifest,
 )
-from .quantize import (
+from ..package.session import PackageSession, check_runtime, versions_used
+from ..quantization import (
     FullQuantization,
     Quantization,
     apply_quantization,
     calibrate,
     calibrate_full,
 )
-from .quantize.full_int8 import quantized_program
-from .quantize.scheme import choose_float
-from .recipe import Precision, Recipe, find_recipe
-from .reference import SepViT, count_macs, count_parameters
-from .variants import find_variant
-from .weights import builtin_checkpoints, load_checkpoint, source_of, weights_digest
+from ..quantization.full_int8 import quantized_program
+from ..quantization.scheme import choose_float
+from . import parity
 
 # What an export without labelled data measures parity on: enough for the distance of the logits.
 UNLABELLED_IMAGES = 32
@@ -557,7 +557,7 @@ def _write_golden(model: SepViT, session: PackageSession | None, folder: Path) -
 
 def seeded(variant: str, num_classes: int, image_size: int, labels: tuple[str, ...]) -> SepViT:
     """Make a model with seeded random weights: its size and speed are real, its answers are not."""
-    from .reference import create_model
+    from ..model.reference import create_model
 
     with torch.random.fork_rng():
         torch.manual_seed(0)

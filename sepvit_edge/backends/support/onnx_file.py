@@ -19,7 +19,7 @@ import onnx
 import onnx_ir as ir
 import torch
 
-from . import Lowering
+from .. import Lowering
 
 
 def export_onnx(job: Lowering, opset: int) -> ir.Model:
@@ -89,7 +89,7 @@ def _no_notices() -> Iterator[None]:
 
 
 def _name_nodes(model: ir.Model) -> None:
-    """Give nodes the names that `sepvit_edge.graph` gave the traced program.
+    """Give nodes the names that `sepvit_edge.model.graph` gave the traced program.
 
     The exporter traces again and numbers the nodes anew, but notes each one's module and operation.
     """

@@ -28,10 +28,10 @@ from torch.export import ExportedProgram
 from torch.fx import Interpreter, Node
 
 from ..data import Dataset
-from ..edge import EdgeModel, EdgeOptions
 from ..errors import SepViTError
-from ..graph import trace
-from ..reference import SepViT
+from ..model.edge import EdgeModel, EdgeOptions
+from ..model.graph import trace
+from ..model.reference import SepViT
 from .calibration import CALIBRATION_IMAGES, batches, calibration_pixels
 from .scheme import (
     Calibration,

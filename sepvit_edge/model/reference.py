@@ -14,18 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .variants import (
-    HEAD_DIM,
-    MLP_RATIO,
-    ModelConfig,
-    Preprocessing,
-    Source,
-    find_variant,
-    windows,
-)
+from .variants import HEAD_DIM, MLP_RATIO, ModelConfig, Preprocessing, Source, find_variant, windows
 
 if TYPE_CHECKING:
-    from .quantize import Quantization
+    from ..quantization import Quantization
 
 STRIDES = (4, 8, 16, 32)  # of the four stages' maps
 

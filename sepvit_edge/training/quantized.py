@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ..data import Dataset
-from ..edge import DSA, PSA, EdgeModel, EdgeOptions, set_batch, unfold
 from ..errors import SepViTError
-from ..reference import SepViT, with_config
-from .calibration import calibrate
-from .scheme import (
+from ..model.edge import DSA, PSA, EdgeModel, EdgeOptions, set_batch, unfold
+from ..model.reference import SepViT, with_config
+from ..quantization.calibration import calibrate
+from ..quantization.scheme import (
     ACTIVATION_RANGE,
     WEIGHT_BITS,
     LayerFunction,
@@ -29,7 +29,7 @@ from .scheme import (
 )
 
 if TYPE_CHECKING:
-    from ..training.recipe import TrainingRecipe
+    from .recipe import TrainingRecipe
 
 
 def rounded(steps: Tensor) -> Tensor:

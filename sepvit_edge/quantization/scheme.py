@@ -30,8 +30,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  (defines the operations below)
 
-from ..edge import EdgeModel
 from ..errors import SepViTError
+from ..model.edge import EdgeModel
 
 SCHEME = "w8a8: int8, weights symmetric per output channel, activations symmetric per tensor"
 ACTIVATION_RANGE = (-128, 127)

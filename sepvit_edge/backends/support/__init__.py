@@ -1,0 +1,1 @@
+"""What several runtimes share: cache, toolchain environments, ONNX files, evaluators, workers."""

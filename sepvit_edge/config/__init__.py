@@ -1,0 +1,1 @@
+"""Files that users copy and edit: recipes, and the strict TOML behind them."""

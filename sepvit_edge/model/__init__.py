@@ -1,0 +1,1 @@
+"""The model: the paper's reference, its edge forms, and the traced graph."""

@@ -1,0 +1,172 @@
+"""A package that is loaded and takes images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from packaging.version import InvalidVersion, Version
+from PIL import Image
+
+from ..data.preprocess import preprocess
+from ..errors import SepViTError
+from .folder import Package
+
+if TYPE_CHECKING:
+    from ..backends import OpTiming, Runtime, Session
+
+
+def check_runtime(runtime: Runtime) -> str:
+    """Return the installed version of a runtime.
+
+    Raises
+    ------
+    SepViTError
+        If it is missing or outside the supported range.
+    """
+    if runtime.toolkit is not None:
+        return runtime.toolkit.check()
+    try:
+        installed = version(runtime.distribution)
+    except PackageNotFoundError:
+        raise SepViTError(
+            f"{runtime.distribution} is not installed; run: "
+            f"pip install '{runtime.distribution}>={runtime.minimum},<{runtime.below}'"
+        ) from None
+    _check_range(runtime.distribution, installed, runtime.minimum, runtime.below)
+    return installed
+
+
+def _check_range(name: str, installed: str, minimum: str, below: str) -> None:
+    try:
+        fits = Version(minimum) <= Version(installed) < Version(below)
+    except InvalidVersion as error:
+        raise SepViTError(f"the manifest has an invalid version: {error}") from None
+    if not fits:
+        raise SepViTError(
+            f"{name} {installed} is installed, but {minimum} or later and older than {below} is "
+            f"needed; run: pip install '{name}>={minimum},<{below}'"
+        )
+
+
+class PackageSession:
+    """A package that is loaded and takes images.
+
+    Parameters
+    ----------
+    package : Package
+        Checked.
+    threads : int, optional
+        Threads of the runtime; its own choice unless given.
+    """
+
+    def __init__(self, package: Package, threads: int | None = None) -> None:
+        from ..backends import BACKENDS, get_backend
+
+        manifest = package.manifest
+        backend = get_backend(manifest.target)
+        installed = check_runtime(BACKENDS[manifest.target])
+        facts = manifest.runtime
+        _check_range(facts.name, installed, facts.minimum, facts.below)
+        self.package = package
+        self._session = backend.open(package.path, manifest, threads)
+
+    def preprocess(self, images: Any) -> np.ndarray:
+        """Turn images into input pixels.
+
+        Parameters
+        ----------
+        images : numpy.ndarray, image, path, or a sequence of images and paths
+            uint8 (N, H, W, 3) or (H, W, 3); PIL images; files.
+
+        Returns
+        -------
+        numpy.ndarray
+            uint8 (N, image_size, image_size, 3).
+        """
+        if isinstance(images, (str, Path, Image.Image)):
+            images = [images]
+        elif isinstance(images, np.ndarray) and images.ndim == 3:
+            images = images[None]
+        if len(images) == 0:
+            raise SepViTError("there is no image to run")
+        size = self.package.manifest.model.image_size
+        rule = self.package.preprocessing
+        return np.stack([preprocess(image, rule, size) for image in images])
+
+    def run(self, images: Any) -> np.ndarray:
+        """Classify images of any size.
+
+        Parameters
+        ----------
+        images
+            What `preprocess` takes.
+
+        Returns
+        -------
+        numpy.ndarray
+            Logits, float32 (N, num_classes).
+        """
+        return self.run_pixels(self.preprocess(images))[0]
+
+    def run_pixels(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """Run preprocessed pixels; returns every output of the model, logits first.
+
+        A package has a fixed batch: the last one is filled up with black images.
+        """
+        return self._run_batches(self._session, pixels)
+
+    def run_on_cpu(self, pixels: np.ndarray) -> list[np.ndarray] | None:
+        """Run the model file of a package for an NPU on the CPU; None where that cannot be done."""
+        session = getattr(self._session, "on_cpu", None)
+        return None if session is None else self._run_batches(session, pixels)
+
+    def _run_batches(self, session: Session, pixels: np.ndarray) -> list[np.ndarray]:
+        batch = self.package.manifest.input.shape[0]
+        pieces: list[list[np.ndarray]] = []
+        for start in range(0, len(pixels), batch):
+            piece = pixels[start : start + batch]
+            if len(piece) < batch:
+                piece = np.concatenate(
+                    [piece, np.zeros_like(piece[:1]).repeat(batch - len(piece), 0)]
+                )
+            pieces.append(session.run(self._as_input(piece)))
+        if len(pieces) == 1 and batch == 1:
+            return pieces[0]  # a tapped twin's other outputs have no axis of images
+        return [np.concatenate(parts)[: len(pixels)] for parts in zip(*pieces, strict=True)]
+
+    def _as_input(self, pixels: np.ndarray) -> np.ndarray:
+        facts = self.package.manifest.input
+        if facts.layout == "NCHW":
+            pixels = pixels.transpose(0, 3, 1, 2)
+        return np.ascontiguousarray(pixels, dtype=facts.dtype)
+
+    def profile(self, pixels: np.ndarray, runs: int = 50) -> list[OpTiming]:
+        """Time every operation over some runs of one batch of preprocessed pixels."""
+        return self._session.profile(self._as_input(pixels), runs)
+
+
+def open_package(path: str | Path, threads: int | None = None) -> PackageSession:
+    """Check a package and load it.
+
+    Parameters
+    ----------
+    path : str or Path
+        The folder.
+    threads : int, optional
+        Threads of the runtime; its own choice unless given.
+
+    Raises
+    ------
+    SepViTError
+        If the package is damaged, its runtime missing or of the wrong version.
+    """
+    return PackageSession(Package(path), threads)
+
+
+def versions_used(distributions: Sequence[str]) -> dict[str, str]:
+    """Return the installed versions of some distributions."""
+    return {name: version(name) for name in distributions}

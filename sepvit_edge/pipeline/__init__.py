@@ -1,0 +1,1 @@
+"""From a model to a package, and what is measured on it."""
