@@ -26,11 +26,11 @@ from sepvit_edge.backends import get_backend
 from sepvit_edge.config.recipe import Recipe, find_recipe
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.model.edge import EdgeModel, EdgeOptions
+from sepvit_edge.model.logits import normalize
 from sepvit_edge.model.reference import SepViT, count_macs
 from sepvit_edge.model.variants import find_variant
 from sepvit_edge.package.manifest import Manifest
 from sepvit_edge.pipeline.export import lowering, seeded
-from sepvit_edge.pipeline.parity import normalize
 from sepvit_edge.profiling.latency import time_in_turn
 
 Call = Callable[[], np.ndarray]

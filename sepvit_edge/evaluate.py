@@ -58,6 +58,7 @@ def main(
     """Top-1 accuracy of a package, and its distance to the fp32 reference."""
     from .data import open_dataset
     from .errors import SepViTError
+    from .model.logits import torch_threads
     from .package.session import open_package
     from .pipeline import parity
     from .pipeline.export import default_data, quantization_for, reference_of
@@ -82,7 +83,7 @@ def main(
     facts = session.package.manifest.quantization
     own = facts is not None and facts.trained
     quantization = quantization_for(model, session.package.manifest.recipe) if own else None
-    with parity.torch_threads(threads), progress(f"running {dataset.name}", count) as advance:
+    with torch_threads(threads), progress(f"running {dataset.name}", count) as advance:
         measured = parity.measure(session, model, dataset, limit, advance, quantization)
     if json:
         emit_json(measured.model_dump(mode="json"))

@@ -40,8 +40,10 @@ def main(
 
     from .checkpoints.files import default_checkpoint, load_checkpoint
     from .data import open_dataset, preprocess
+    from .metrics import sqnr_db
+    from .model.logits import reference_logits
     from .pipeline.export import default_calibration, default_data
-    from .pipeline.parity import quantized_logits, reference_logits, sqnr_db
+    from .pipeline.parity import quantized_logits
     from .quantization.calibration import METHODS, calibrate
     from .quantization.sensitivity import draw, scan
 

@@ -14,6 +14,7 @@ from sepvit_edge.checkpoints.files import builtin_checkpoints, default_checkpoin
 from sepvit_edge.data import preprocess
 from sepvit_edge.data.datasets import Digits
 from sepvit_edge.data.glyphs import Glyphs
+from sepvit_edge.model.logits import reference_logits
 from sepvit_edge.pipeline import parity
 from sepvit_edge.pipeline.comparison import compare_everything
 
@@ -64,7 +65,7 @@ def test_shipped_int8_weights_are_as_good_as_float_ones() -> None:
     rule, size = floats.config.preprocessing, floats.config.image_size
     pixels = np.stack([preprocess(data[i].image, rule, size) for i in range(len(data))])
     truth = np.array([data[i].label for i in range(len(data))])
-    first = parity.reference_logits(floats, pixels).argmax(1) == truth
+    first = reference_logits(floats, pixels).argmax(1) == truth
     assert integers.quantization is not None
     logits = parity.quantized_logits(integers, integers.quantization, pixels)
     _, interval, _ = parity.paired_difference(first, logits.argmax(1) == truth)

@@ -14,12 +14,12 @@ from sepvit_edge.backends import BACKENDS, get_backend, host_targets
 from sepvit_edge.config.recipe import load_recipe
 from sepvit_edge.errors import CheckFailed, SepViTError
 from sepvit_edge.export import VERIFICATIONS
+from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.edge import EdgeModel, EdgeOptions
 from sepvit_edge.npu_table import PROOFS, page
 from sepvit_edge.package.folder import Package
 from sepvit_edge.package.session import open_package
 from sepvit_edge.pipeline.export import lowering, verify_package
-from sepvit_edge.pipeline.parity import sqnr_db
 
 # float16 between all operations; measured 72 dB by the evaluator.
 FP16_DB = 60

@@ -25,11 +25,12 @@ from sepvit_edge.backends.support import coreml_evaluator as evaluator
 from sepvit_edge.config.recipe import PlacementBudget, load_recipe
 from sepvit_edge.data.preprocess import preprocess
 from sepvit_edge.errors import SepViTError
+from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.edge import EdgeModel, EdgeOptions
 from sepvit_edge.model.graph import part_of
+from sepvit_edge.model.logits import reference_logits
 from sepvit_edge.model.variants import Preprocessing
 from sepvit_edge.package.session import open_package
-from sepvit_edge.pipeline import parity
 from sepvit_edge.pipeline.export import golden_images, lowering
 
 ct = coreml.ct
@@ -321,20 +322,20 @@ def test_weights_are_read_as_coremltools_reads_them(packages):
 
 def test_fp32_is_the_reference_to_rounding(packages, model, pixels):
     package = packages["fp32"]
-    reference = parity.reference_logits(model, pixels)
-    assert parity.sqnr_db(reference, run(package.session, pixels)) > 110
+    reference = reference_logits(model, pixels)
+    assert sqnr_db(reference, run(package.session, pixels)) > 110
     # Bit by bit the edge form, since both compute with torch: nothing was lost on the way.
     planar = torch.from_numpy(pixels.transpose(0, 3, 1, 2)).float()
     with torch.no_grad():
         edge = np.concatenate([package.edge(image[None]).numpy() for image in planar])
-    assert parity.sqnr_db(edge, run(package.session, pixels)) > 130
+    assert sqnr_db(edge, run(package.session, pixels)) > 130
 
 
 def test_fp16_agrees_with_the_reference(packages, model, pixels):
     reference, measured = (
-        parity.reference_logits(model, pixels), run(packages["fp16"].session, pixels)
+        reference_logits(model, pixels), run(packages["fp16"].session, pixels)
     )  # fmt: skip
-    assert parity.sqnr_db(reference, measured) > 50
+    assert sqnr_db(reference, measured) > 50
     assert (reference.argmax(1) == measured.argmax(1)).all()
 
 
@@ -352,8 +353,8 @@ def test_fp16_stands_a_unit_that_has_no_subnormal_numbers(packages, model, pixel
         for kind, function in evaluator.OPERATIONS.items()
     }
     monkeypatch.setattr(evaluator, "OPERATIONS", flushing)
-    reference = parity.reference_logits(model, pixels)
-    assert parity.sqnr_db(reference, run(session, pixels)) > 50
+    reference = reference_logits(model, pixels)
+    assert sqnr_db(reference, run(session, pixels)) > 50
 
 
 def test_half_the_size(packages):
@@ -513,7 +514,7 @@ def test_taps_are_outputs_in_order(model, tmp_path, pixels):
     with torch.no_grad():
         expected = twin.edge(torch.from_numpy(x))
     for name, found, value in zip(twin.job.outputs, results, expected, strict=True):
-        assert parity.sqnr_db(value.numpy(), found) > 110, name
+        assert sqnr_db(value.numpy(), found) > 110, name
     assert twin.placement.macs_unattributed == 0
 
 
@@ -523,7 +524,7 @@ def test_a_batch_comes_as_an_array(model, tmp_path, pixels):
     package = lowered(model, recipe, tmp_path / "array", batch=2)
     planar = np.ascontiguousarray(pixels[:2].transpose(0, 3, 1, 2), np.float32)
     (logits,) = package.session.run(planar)
-    assert parity.sqnr_db(parity.reference_logits(model, pixels[:2]), logits) > 110
+    assert sqnr_db(reference_logits(model, pixels[:2]), logits) > 110
     spec = specification(package)
     assert spec.description.input[0].type.WhichOneof("Type") == "multiArrayType"
     assert [o.name for o in spec.description.output] == ["logits"]

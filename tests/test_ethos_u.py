@@ -22,11 +22,13 @@ from sepvit_edge.backends import Lowering
 from sepvit_edge.config.recipe import Recipe, find_recipe, load_recipe
 from sepvit_edge.data.datasets import Digits
 from sepvit_edge.errors import SepViTError
+from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.edge import EdgeModel, EdgeOptions
+from sepvit_edge.model.logits import reference_logits
 from sepvit_edge.package.folder import Package
 from sepvit_edge.package.session import open_package
 from sepvit_edge.pipeline.export import lowering, quantization_for
-from sepvit_edge.pipeline.parity import quantized_logits, reference_logits, sqnr_db
+from sepvit_edge.pipeline.parity import quantized_logits
 from sepvit_edge.quantization import calibrate_full
 from sepvit_edge.quantization.full_int8 import FullQuantization, Grid, Histogram, run_exactly
 

@@ -13,9 +13,10 @@ from torch.fx import Node
 from sepvit_edge.data import Dataset, preprocess
 from sepvit_edge.data.datasets import Digits
 from sepvit_edge.errors import SepViTError
+from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.edge import EdgeModel
+from sepvit_edge.model.logits import normalize
 from sepvit_edge.model.reference import SepViT
-from sepvit_edge.pipeline import parity
 from sepvit_edge.quantization.full_int8 import Grid, _Exact, run_exactly
 from sepvit_edge.quantization.scheme import quantizable_layers, quantize_weight, weight_scales
 from sepvit_edge.training import full_int8 as full_int8_training
@@ -66,10 +67,10 @@ def test_full_int8_is_trained_with_the_rounding_of_its_program(
 
     monkeypatch.setattr(full_int8_training, "_straight_through", collect)
     with torch.no_grad():
-        trained = full_trainee(parity.normalize(digits_model, pixels).double())
+        trained = full_trainee(normalize(digits_model, pixels).double())
     # In float64, since in float32 it depends on the CPU which activation is rounded the other way
     # and moves all behind it. Measured 40.8 dB; 36.9 with halves rounded to even.
-    assert parity.sqnr_db(exact.numpy(), trained.numpy()) > 39
+    assert sqnr_db(exact.numpy(), trained.numpy()) > 39
     # In the first norm nothing has been moved yet: a grid, row or epsilon of its own shows here.
     name = "stages_0_patch_embedding_norm__mul_1"
     wanted, step = kept[f"{name}_dequantize"], quantization.grids[name].scale
@@ -83,7 +84,7 @@ def test_full_int8_is_trained_with_the_rounding_of_its_program(
 
 def test_gradients_pass_through_the_rounding(full_trainee, digits_model) -> None:
     trainee = copy.deepcopy(full_trainee)
-    x = parity.normalize(digits_model, pixels_of(Digits("train"), digits_model, 16))
+    x = normalize(digits_model, pixels_of(Digits("train"), digits_model, 16))
     with torch.no_grad():
         wanted = digits_model(x)
         # Something to learn: rounding alone costs next to nothing here.

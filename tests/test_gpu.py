@@ -14,6 +14,8 @@ import pytest
 import torch
 from conftest import jittered, random_pixels
 
+from sepvit_edge.metrics import sqnr_db
+from sepvit_edge.model.logits import normalize
 from sepvit_edge.pipeline import parity
 
 pytestmark = [
@@ -53,15 +55,15 @@ def test_every_part_on_the_gpu_is_the_cpu_s(variant: str, mode: str) -> None:
     with tf32(allowed), precision:
         measured = parity.reference_taps(model.cuda(), pixels)
     for name, reference in expected.items():
-        assert parity.sqnr_db(reference, measured[name]) >= least, name
+        assert sqnr_db(reference, measured[name]) >= least, name
 
 
 @pytest.mark.parametrize("variant", ["lite", "t"])
 def test_a_compiled_model_on_the_gpu_is_the_cpu_s(variant: str) -> None:
     model = jittered(variant, image_size=224)
     pixels = random_pixels(2, 224)
-    x = parity.normalize(model, torch.from_numpy(pixels))
+    x = normalize(model, torch.from_numpy(pixels))
     with torch.no_grad(), tf32(False):
         expected = model(x).numpy()
         measured = torch.compile(model.cuda())(x.cuda()).cpu().numpy()
-    assert parity.sqnr_db(expected, measured) >= 95
+    assert sqnr_db(expected, measured) >= 95

@@ -23,12 +23,14 @@ from sepvit_edge.backends import Lowering, get_backend
 from sepvit_edge.backends.onnxruntime import MODEL, ONNXRuntimeSession
 from sepvit_edge.config.recipe import find_recipe, load_recipe
 from sepvit_edge.errors import SepViTError
+from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.edge import EdgeModel
 from sepvit_edge.model.graph import macs_by_operation, part_of
+from sepvit_edge.model.logits import reference_logits
 from sepvit_edge.model.reference import SepViT
 from sepvit_edge.package.manifest import Placement
 from sepvit_edge.pipeline.export import lowering, run_twin
-from sepvit_edge.pipeline.parity import by_block, reference_logits, sqnr_db
+from sepvit_edge.pipeline.parity import by_block
 
 RECIPES = ("onnxruntime-fp32", "onnxruntime-opset20-fp32", "onnxruntime-fp16")
 # float32 on both sides; measured 122 dB.

@@ -14,13 +14,15 @@ pytest.importorskip("openvino")
 
 import sepvit_edge
 from sepvit_edge.config.recipe import find_recipe, load_recipe
+from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.edge import EdgeModel
 from sepvit_edge.model.graph import part_of, trace
+from sepvit_edge.model.logits import reference_logits
 from sepvit_edge.model.variants import VARIANTS, Variant
 from sepvit_edge.package.session import open_package
 from sepvit_edge.pipeline import export as build
 from sepvit_edge.pipeline.export import run_twin
-from sepvit_edge.pipeline.parity import by_block, reference_logits, sqnr_db
+from sepvit_edge.pipeline.parity import by_block
 
 # float32 on both sides; measured 120 dB. A wrong attention head costs it 80.
 FP32_DB = 100

@@ -28,11 +28,13 @@ from sepvit_edge.backends.qualcomm_htp import MODEL, SOCS, QualcommHTPSession
 from sepvit_edge.backends.support import cache, qualcomm_worker
 from sepvit_edge.config.recipe import Recipe, load_recipe
 from sepvit_edge.errors import CheckFailed, SepViTError
+from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.edge import EdgeModel
+from sepvit_edge.model.logits import reference_logits
 from sepvit_edge.package.folder import Package
 from sepvit_edge.package.session import open_package
 from sepvit_edge.pipeline.export import run_twin, verify_package
-from sepvit_edge.pipeline.parity import by_block, reference_logits, sqnr_db
+from sepvit_edge.pipeline.parity import by_block
 from sepvit_edge.quantization.scheme import CLASSIFIER, quantizable_layers
 
 # float16 has 11 bits, and some hundred operations follow each other; measured 59 dB.

@@ -19,8 +19,10 @@ from sepvit_edge.data import preprocess
 from sepvit_edge.data.datasets import Digits
 from sepvit_edge.errors import CheckFailed, SepViTError
 from sepvit_edge.export import summary
+from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.edge import EdgeModel, EdgeOptions, reference_key, unfold
 from sepvit_edge.model.graph import part_of
+from sepvit_edge.model.logits import normalize, reference_logits
 from sepvit_edge.model.reference import SepViT
 from sepvit_edge.package.folder import Package
 from sepvit_edge.package.session import PackageSession, open_package
@@ -142,7 +144,7 @@ def test_both_streams_are_the_same_integers(digits_model, calibrated) -> None:
         with torch.no_grad():
             logits.append(edge.double()(pixels).numpy())
     # In float64 nothing is so near to half a step that the order of a sum decides; measured: equal.
-    assert parity.sqnr_db(*logits) > 150
+    assert sqnr_db(*logits) > 150
 
 
 def quantisation_aware(model: SepViT, quantization: Quantization) -> SepViT:
@@ -160,8 +162,8 @@ def test_a_checkpoint_holds_the_integers_themselves(digits_model, calibrated, tm
     first, second = (parity.quantized_logits(m, m.quantization, pixels) for m in (model, loaded))
     assert np.array_equal(first, second)
     # Its float weights are those that the integers stand for, to float32's rounding.
-    references = [parity.reference_logits(m, pixels) for m in (model, loaded)]
-    assert parity.sqnr_db(*references) > 110
+    references = [reference_logits(m, pixels) for m in (model, loaded)]
+    assert sqnr_db(*references) > 110
     sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in "qf"]
     assert sizes[0] < 0.30 * sizes[1]
 
@@ -291,7 +293,7 @@ def test_every_runtime_computes_what_torch_does(packages, digits_model) -> None:
     named = {}
     for target, package in packages.items():
         logits = open_package(package.path, 1).run_pixels(pixels)[0]
-        assert parity.sqnr_db(torch_logits, logits) >= 35, target
+        assert sqnr_db(torch_logits, logits) >= 35, target
         named[target] = logits.argmax(1)
     for first, second in combinations(named, 2):
         assert (named[first] == named[second]).mean() >= 0.99, (first, second)
@@ -423,7 +425,7 @@ def test_every_component_matters_in_an_int8_package(digits_model, calibrated, tm
         path = tmp_path / name
         build.export_package(model, "openvino", "int8", path, images=8)
         package = PackageSession(Package(path), 1).run_pixels(pixels)[0]
-        logits[name] = (parity.reference_logits(model, pixels), package)
+        logits[name] = (reference_logits(model, pixels), package)
     shift = [logits["moved"][i] - logits["as it is"][i] for i in (0, 1)]
     assert np.abs(shift[0]).max() > 0.05
     assert np.corrcoef(shift[0].ravel(), shift[1].ravel())[0, 1] > 0.9
@@ -434,8 +436,8 @@ def test_training_against_the_noise_of_int8_lowers_it(digits_model) -> None:
     trainee = QuantizedTrainee.calibrated(digits_model, recipe, Digits("calibration"))
     data, config = Digits("train"), digits_model.config
     pixels = np.stack([preprocess(data[i].image, config.preprocessing, 64) for i in range(192)])
-    x = parity.normalize(digits_model, torch.from_numpy(pixels))
-    held_out = parity.normalize(digits_model, torch.from_numpy(digit_pixels(digits_model, 48)))
+    x = normalize(digits_model, torch.from_numpy(pixels))
+    held_out = normalize(digits_model, torch.from_numpy(digit_pixels(digits_model, 48)))
     optimizer = torch.optim.AdamW([p for p in trainee.parameters() if p.requires_grad], 1e-4)
 
     def noise(x: torch.Tensor) -> torch.Tensor:
@@ -460,17 +462,17 @@ def test_training_with_the_rounding_in_place_helps(digits_model) -> None:
     trainee = QuantizedTrainee.calibrated(digits_model, recipe, Digits("calibration"), bits=2)
     data, config = Digits("train"), digits_model.config
     pixels = np.stack([preprocess(data[i].image, config.preprocessing, 64) for i in range(128)])
-    x = parity.normalize(digits_model, torch.from_numpy(pixels))
+    x = normalize(digits_model, torch.from_numpy(pixels))
     with torch.no_grad():
         wanted = digits_model(x)
     optimizer = torch.optim.AdamW([p for p in trainee.parameters() if p.requires_grad], 1e-4)
     held_out = digit_pixels(digits_model, 32)
-    reference = parity.reference_logits(digits_model, held_out)
+    reference = reference_logits(digits_model, held_out)
 
     def noise() -> float:
         model = trainee.finished()
         logits = parity.quantized_logits(model, model.quantization, held_out)
-        return parity.sqnr_db(reference, logits)
+        return sqnr_db(reference, logits)
 
     before = noise()
     for epoch in range(6):

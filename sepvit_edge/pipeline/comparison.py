@@ -13,6 +13,8 @@ import numpy as np
 from ..backends import MissingRuntime, get_backend, host_targets
 from ..config.recipe import find_recipe, recipes_of
 from ..data import Dataset, preprocess, refuse_seen
+from ..metrics import sqnr_db
+from ..model.logits import reference_logits, torch_threads
 from ..model.reference import SepViT
 from ..package.session import open_package
 from . import parity
@@ -171,8 +173,8 @@ def compare_everything(
     for name, model in checkpoints:
         own = model.quantization is not None
         step(f"{name}: torch")
-        with parity.torch_threads(1):
-            reference = parity.reference_logits(model, pixels)
+        with torch_threads(1):
+            reference = reference_logits(model, pixels)
         add(name, "torch", "fp32", reference)
         quantized = None
         named: dict[str, dict[str, np.ndarray]] = {}
@@ -182,7 +184,7 @@ def compare_everything(
                 # What runs such a package takes seconds an image; it rounds as torch does.
                 step(f"{name}: torch, every operation in integers as for {target}")
                 grids = quantization_for(model, int8)
-                with parity.torch_threads(1):
+                with torch_threads(1):
                     integers = parity.quantized_logits(model, grids, pixels)
                 add(name, "torch", f"{target} int8", integers, reference=reference)
                 continue
@@ -196,7 +198,7 @@ def compare_everything(
                 recipe = find_recipe(target, precision)
                 if precision == "int8" and quantized is None:
                     quantization = quantization_for(model, recipe)
-                    with parity.torch_threads(1):
+                    with torch_threads(1):
                         quantized = parity.quantized_logits(model, quantization, pixels)
                     add(name, "torch", "int8", quantized, reference=reference)
                 with tempfile.TemporaryDirectory() as scratch:
@@ -220,4 +222,4 @@ def compare_everything(
 
 
 def _sqnr(signal: np.ndarray | None, measured: np.ndarray) -> float | None:
-    return None if signal is None else round(min(parity.sqnr_db(signal, measured), 200.0), 1)
+    return None if signal is None else round(sqnr_db(signal, measured), 1)

@@ -24,6 +24,7 @@ from ..errors import CheckFailed, SepViTError
 from ..files import file_sha256
 from ..model.edge import EdgeModel, EdgeOptions
 from ..model.graph import trace
+from ..model.logits import reference_logits, torch_threads
 from ..model.reference import SepViT, count_macs, count_parameters
 from ..model.variants import find_variant
 from ..package.folder import (
@@ -154,7 +155,7 @@ def export_package(
         manifest = make_manifest(job, installed, source_facts(source_of(model)), placement)
         _write(manifest, folder)
         measured = None
-        with parity.torch_threads(1):
+        with torch_threads(1):
             if manifest.verification == "compiled":
                 _write_golden(model, None, folder)
             else:
@@ -202,7 +203,7 @@ def quantization_for(
         raise SepViTError("full int8 leaves no layer in float: leave --keep-float out")
     if full or own is None:
         data, images = calibration or default_calibration(model), options.calibration_images
-        with parity.torch_threads(1):
+        with torch_threads(1):
             if full:
                 edge = EdgeOptions(**recipe.edge.model_dump())
                 return calibrate_full(model, data, edge, images=images)
@@ -547,7 +548,7 @@ def _write_golden(model: SepViT, session: PackageSession | None, folder: Path) -
     tensors = {f"image.{i}": np.asarray(image) for i, image in enumerate(images)}
     pixels = np.stack([preprocess(i, config.preprocessing, config.image_size) for i in images])
     tensors["pixels"] = pixels
-    tensors["reference_logits"] = parity.reference_logits(model, pixels)
+    tensors["reference_logits"] = reference_logits(model, pixels)
     if session is not None:
         tensors["package_logits"] = session.run_pixels(pixels)[0]
     notice = "photographs: china.jpg by Yann, flower.jpg by dany13, CC BY 2.0, cropped"

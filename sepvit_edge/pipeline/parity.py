@@ -14,7 +14,9 @@ import torch
 
 from ..data import Dataset, preprocess, refuse_seen
 from ..errors import CheckFailed
+from ..metrics import sqnr_db
 from ..model.edge import EdgeModel
+from ..model.logits import normalize, reference_logits
 from ..model.reference import SepViT, SepViTBlock
 from ..package.manifest import Parity
 from ..package.session import PackageSession
@@ -24,26 +26,6 @@ from ..quantization.full_int8 import run_exactly
 
 _BATCH = 16
 _QUANTIZED_BATCH = 8  # a graph with every operation in integers grows with it
-
-
-def reference_logits(model: SepViT, pixels: np.ndarray) -> np.ndarray:
-    """Run the reference on preprocessed pixels, in fp32 on the CPU.
-
-    Parameters
-    ----------
-    model : SepViT
-        In evaluation mode.
-    pixels : numpy.ndarray
-        uint8 (N, image_size, image_size, 3).
-
-    Returns
-    -------
-    numpy.ndarray
-        float32 (N, num_classes).
-    """
-    with torch.no_grad():
-        batches = torch.from_numpy(pixels).split(_BATCH)
-        return torch.cat([model(normalize(model, batch)) for batch in batches]).numpy()
 
 
 def quantized_reference(
@@ -87,35 +69,6 @@ def quantized_logits(
 ) -> np.ndarray:
     """Run pixels through `quantized_reference`, where nothing more is to be run."""
     return quantized_reference(model, quantization)(pixels)
-
-
-@contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """Run the reference with so many threads while the block runs.
-
-    Rounding depends on how a sum is shared out; with one thread, as exports measure, it does not
-    depend on the machine's number of cores.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def normalize(model: SepViT, pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 (N, H, W, 3) pixels to the reference's normalised float32 (N, 3, H, W)."""
-    rule = model.config.preprocessing
-    mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (rule.mean, rule.std))
-    return (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
-
-
-def sqnr_db(signal: np.ndarray, measured: np.ndarray) -> float:
-    """Signal-to-quantisation-noise ratio in dB: 10 log10(sum s^2 / sum (s - m)^2)."""
-    s, m = signal.astype(np.float64), measured.astype(np.float64)
-    noise = float(((s - m) ** 2).sum())
-    return math.inf if noise == 0 else 10 * math.log10(float((s**2).sum()) / noise)
 
 
 def measure(
@@ -178,7 +131,7 @@ def measure(
     further = {}
     for name, others in (("sqnr_quantized_db", quantized), ("sqnr_cpu_db", on_cpu)):
         if others:
-            further[name] = round(min(sqnr_db(np.concatenate(others), logits), 200.0), 1)
+            further[name] = round(sqnr_db(np.concatenate(others), logits), 1)
     return figures.model_copy(update=further)
 
 
@@ -202,15 +155,13 @@ def compare(
             "top1_difference_interval": (rounded(interval[0]), rounded(interval[1])),
             "mcnemar_p": rounded(p),
         }
-    noise = sqnr_db(reference, measured)
     return Parity(
         data=data,
         data_sha256=data_sha256,
         images=len(reference),
         max_abs_error=rounded(float(np.abs(reference - measured).max())),
         logits_range=rounded(float(reference.max() - reference.min())),
-        # Identical logits have no noise; 200 dB is beyond what float32 can tell apart.
-        sqnr_db=round(min(noise, 200.0), 1),
+        sqnr_db=round(sqnr_db(reference, measured), 1),
         top1_agreement=rounded(float((predicted[0] == predicted[1]).mean())),
         **figures,
     )
@@ -323,7 +274,7 @@ def by_block(
     distances = []
     for name, reference in references.items():
         measured = outputs[name].reshape(reference.shape)
-        noise = min(sqnr_db(reference, measured), 200.0)
+        noise = sqnr_db(reference, measured)
         error = float(np.abs(reference - measured).max())
         leaves = noise < LEAVES_BELOW_DB[precision]
         distances.append(TapDistance(name, rounded(error), round(noise, 1), leaves))

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ..metrics import sqnr_db
 from ..model.graph import part_of
+from ..model.logits import reference_logits
 from ..model.reference import SepViT
-from ..pipeline.parity import quantized_logits, reference_logits, sqnr_db
+from ..pipeline.parity import quantized_logits
 from .scheme import Quantization
 
 
@@ -66,8 +68,7 @@ def scan(
         alone = {name: quantization.layers[name] for name in layers}
         logits = quantized_logits(model, replace(quantization, layers=alone), pixels)
         advance(1)
-        noise = min(sqnr_db(reference, logits), 200.0)
-        return Sensitivity(part, len(layers), round(noise, 1))
+        return Sensitivity(part, len(layers), round(sqnr_db(reference, logits), 1))
 
     found = [measured(part, layers) for part, layers in parts.items()]
     return [*found, measured("everything", list(quantization.layers))]

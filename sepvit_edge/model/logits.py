@@ -1,0 +1,56 @@
+"""Logits of the reference for preprocessed pixels, in fp32 on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .reference import SepViT
+
+_BATCH = 16
+
+
+def reference_logits(model: SepViT, pixels: np.ndarray) -> np.ndarray:
+    """Run the reference on preprocessed pixels, in fp32 on the CPU.
+
+    Parameters
+    ----------
+    model : SepViT
+        In evaluation mode.
+    pixels : numpy.ndarray
+        uint8 (N, image_size, image_size, 3).
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (N, num_classes).
+    """
+    with torch.no_grad():
+        batches = torch.from_numpy(pixels).split(_BATCH)
+        return torch.cat([model(normalize(model, batch)) for batch in batches]).numpy()
+
+
+def normalize(model: SepViT, pixels: Tensor) -> Tensor:
+    """Turn uint8 (N, H, W, 3) pixels into the reference's normalised float32 (N, 3, H, W)."""
+    rule = model.config.preprocessing
+    mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (rule.mean, rule.std))
+    return (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Limit torch to a number of threads while the block runs.
+
+    Rounding depends on how a sum is split; one thread, which exports use, gives the same result
+    on any number of cores.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
