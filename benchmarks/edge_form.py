@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from principles import UNDONE, undo
 
-from sepvit_edge.backends import get_backend
+from sepvit_edge.backends.registry import get_backend
 from sepvit_edge.config.recipe import Recipe, find_recipe
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.model.edge import EdgeModel, EdgeOptions
@@ -30,7 +30,7 @@ from sepvit_edge.model.logits import normalize
 from sepvit_edge.model.reference import SepViT, count_macs
 from sepvit_edge.model.variants import find_variant
 from sepvit_edge.package.manifest import Manifest
-from sepvit_edge.pipeline.export import lowering, seeded
+from sepvit_edge.pipeline.export import lowering_job, seeded
 from sepvit_edge.profiling.latency import time_in_turn
 
 Call = Callable[[], np.ndarray]
@@ -125,7 +125,7 @@ def edge(model, recipe: Recipe, pixels: np.ndarray, threads: int, undone: str = 
     options = EdgeOptions(**recipe.edge.model_dump())
     with undo(undone), torch.no_grad():
         edge_model = EdgeModel(model, 1, options)
-        job = lowering(model, edge_model, recipe)
+        job = lowering_job(model, edge_model, recipe)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         backend.lower(job, folder)

@@ -45,13 +45,7 @@ fetch bookworm arm64 libc6 libgcc-s1 libstdc++6 libgomp1 zlib1g libexpat1 libssl
 for deb in *_arm64.deb; do dpkg -x "$deb" "$folder/board"; done
 
 echo "runtimes"
-requirements=$("$python" - "$repository" <<'PYTHON'
-import pathlib, re, sys
-text = pathlib.Path(sys.argv[1], "sepvit_edge/backends/__init__.py").read_text()
-for name, low, high in re.findall(r'Runtime\("(onnxruntime|openvino)", "(.*?)", "(.*?)"\)', text):
-    print(f"{name}>={low},<{high}")
-PYTHON
-)
+requirements=$(cd "$repository" && "$python" -m sepvit_edge.backends.registry onnxruntime openvino)
 platforms=()
 for glibc in 2_17 2_26 2_27 2_28 2_31 2_34 2_35; do platforms+=(--platform "manylinux_${glibc}_aarch64"); done
 # shellcheck disable=SC2086  (a word each)

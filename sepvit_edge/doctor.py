@@ -61,13 +61,13 @@ class TargetHealth:
 
 def target_health() -> list[TargetHealth]:
     """Look at every target's runtime; without loading it, but for NPUs."""
-    from .backends import BACKENDS, get_backend
+    from .backends.registry import RUNTIMES, get_backend
+    from .backends.versions import check_runtime
     from .errors import SepViTError
     from .export import VERIFICATIONS
-    from .package.session import check_runtime
 
     found = []
-    for target, runtime in BACKENDS.items():
+    for target, runtime in RUNTIMES.items():
         try:
             installed = version(runtime.distribution)
         except PackageNotFoundError:

@@ -173,7 +173,7 @@ def export_one(
 def _export_all(
     wanted: Wanted, recipe: str, precision: str, output: Path | None, json: bool
 ) -> None:
-    from .backends import MissingRuntime, get_backend, host_targets
+    from .backends.registry import MissingRuntime, get_backend, host_targets
     from .errors import SepViTError
     from .package.folder import check_destination
     from .pipeline.export import default_output

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import Runner
 
-from sepvit_edge.backends import host_targets
+from sepvit_edge.backends.registry import host_targets
 from sepvit_edge.checkpoints.files import builtin_checkpoints, default_checkpoint, load_checkpoint
 from sepvit_edge.data import preprocess
 from sepvit_edge.data.datasets import Digits

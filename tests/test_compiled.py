@@ -10,7 +10,7 @@ import torch
 from conftest import Runner, mini_digits
 
 import sepvit_edge
-from sepvit_edge.backends import BACKENDS, get_backend, host_targets
+from sepvit_edge.backends.registry import RUNTIMES, get_backend, host_targets
 from sepvit_edge.config.recipe import load_recipe
 from sepvit_edge.errors import CheckFailed, SepViTError
 from sepvit_edge.export import VERIFICATIONS
@@ -19,7 +19,7 @@ from sepvit_edge.model.edge import EdgeModel, EdgeOptions
 from sepvit_edge.npu_table import PROOFS, page
 from sepvit_edge.package.folder import Package
 from sepvit_edge.package.session import open_package
-from sepvit_edge.pipeline.export import lowering, verify_package
+from sepvit_edge.pipeline.export import lowering_job, verify_package
 
 # float16 between all operations; measured 72 dB by the evaluator.
 FP16_DB = 60
@@ -121,7 +121,7 @@ def test_another_program_has_another_identifier(
     model = mini_digits()
     model.head.bias.data += 1
     edge = EdgeModel(model.eval(), 1, EdgeOptions(**recipe.edge.model_dump()))
-    get_backend(recipe.target).lower(lowering(model, edge, recipe), tmp_path)
+    get_backend(recipe.target).lower(lowering_job(model, edge, recipe), tmp_path)
     first, other = (identifier(f) for f in (packages["executorch-coreml-fp16"].path, tmp_path))
     assert first != other and len(first) == len(other) > 32
 
@@ -142,7 +142,7 @@ def test_an_operation_outside_the_delegate_breaks_the_budget(tmp_path: Path) -> 
 def test_targets_for_npus_are_named_to_be_exported(run_command: Runner) -> None:
     hosts = set(host_targets())
     assert hosts == {"coreml", "executorch", "onnxruntime", "openvino"}
-    assert {"qualcomm-htp", "openvino-npu", "executorch-vulkan"} <= BACKENDS.keys() - hosts
+    assert {"qualcomm-htp", "openvino-npu", "executorch-vulkan"} <= RUNTIMES.keys() - hosts
     assert "all: each but those for NPUs" in " ".join(run_command("export", "--help").out.split())
 
 

@@ -20,7 +20,8 @@ from PIL import Image
 if importlib.util.find_spec("coremltools") is None:
     pytest.skip("coremltools is not installed", allow_module_level=True)
 
-from sepvit_edge.backends import coreml, get_backend
+from sepvit_edge.backends import coreml
+from sepvit_edge.backends.registry import get_backend
 from sepvit_edge.backends.support import coreml_evaluator as evaluator
 from sepvit_edge.config.recipe import PlacementBudget, load_recipe
 from sepvit_edge.data.preprocess import preprocess
@@ -31,7 +32,7 @@ from sepvit_edge.model.graph import part_of
 from sepvit_edge.model.logits import reference_logits
 from sepvit_edge.model.variants import Preprocessing
 from sepvit_edge.package.session import open_package
-from sepvit_edge.pipeline.export import golden_images, lowering
+from sepvit_edge.pipeline.export import golden_images, lowering_job
 
 ct = coreml.ct
 mb = coreml.mb
@@ -47,7 +48,7 @@ def small_model():
 
 def lowered(model, recipe, folder, batch=1, taps=False):
     edge = EdgeModel(model, batch, EdgeOptions(**recipe.edge.model_dump()), taps)
-    job = lowering(model, edge, recipe)
+    job = lowering_job(model, edge, recipe)
     folder.mkdir(exist_ok=True)
     placement = get_backend("coreml").lower(job, folder)
     session = get_backend("coreml").open(folder, SimpleNamespace(recipe=recipe), None)

@@ -18,7 +18,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 import sepvit_edge
-from sepvit_edge.backends import Lowering
+from sepvit_edge.backends.interface import LoweringJob
 from sepvit_edge.config.recipe import Recipe, find_recipe, load_recipe
 from sepvit_edge.data.datasets import Digits
 from sepvit_edge.errors import SepViTError
@@ -27,7 +27,7 @@ from sepvit_edge.model.edge import EdgeModel, EdgeOptions
 from sepvit_edge.model.logits import reference_logits
 from sepvit_edge.package.folder import Package
 from sepvit_edge.package.session import open_package
-from sepvit_edge.pipeline.export import lowering, quantization_for
+from sepvit_edge.pipeline.export import lowering_job, quantization_for
 from sepvit_edge.pipeline.parity import quantized_logits
 from sepvit_edge.quantization import calibrate_full
 from sepvit_edge.quantization.full_int8 import FullQuantization, Grid, Histogram, run_exactly
@@ -95,7 +95,7 @@ def test_weights_of_a_trained_checkpoint_keep_their_integers() -> None:
     assert model.quantization is not None
     recipe = few_images(RECIPE)
     edge = EdgeModel(model, 1, EDGE)
-    job = lowering(model, edge, recipe, quantization_for(model, recipe))
+    job = lowering_job(model, edge, recipe, quantization_for(model, recipe))
     assert job.quantization is not None and job.quantization.scheme.startswith("full int8")
     state = job.program.state_dict
     for name, layer in model.quantization.layers.items():
@@ -191,7 +191,7 @@ def stored_graph() -> bytes:
 
 def first_stages(
     count: int, recipe: Recipe = RECIPE, size: int = 64, scale: float | None = None
-) -> Lowering:
+) -> LoweringJob:
     """The first stages: tokens, one head and two, windows; small enough to be stored."""
     add_mini()  # also without pytest
     model, chosen = jittered("mini", image_size=size), few_images(recipe)
@@ -206,10 +206,10 @@ def first_stages(
         grids |= {name: finer for name in grids if re.search("_(proj|fc2)__linear$", name)}
         scales = dict.fromkeys(quantization.input_scales, scale)
         quantization = dataclasses.replace(quantization, grids=grids, input_scales=scales)
-    return lowering(model, edge, chosen, quantization)
+    return lowering_job(model, edge, chosen, quantization)
 
 
-def lower(job: Lowering, folder: Path) -> bytes:
+def lower(job: LoweringJob, folder: Path) -> bytes:
     from sepvit_edge.backends import ethos_u
 
     ethos_u._lower(job, job.recipe.options_as(ethos_u.Options), folder)

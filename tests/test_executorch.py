@@ -18,15 +18,15 @@ from conftest import add_mini, jittered, random_pixels
 pytest.importorskip("executorch")
 
 import sepvit_edge
-from sepvit_edge.backends import Lowering
 from sepvit_edge.backends import executorch as backend_module
+from sepvit_edge.backends.interface import LoweringJob
 from sepvit_edge.config.recipe import EdgeSwitches, find_recipe
 from sepvit_edge.errors import CheckFailed, SepViTError
 from sepvit_edge.model.edge import EdgeModel, EdgeOptions
 from sepvit_edge.package.folder import Package
 from sepvit_edge.package.manifest import Manifest
 from sepvit_edge.package.session import open_package
-from sepvit_edge.pipeline.export import lowering, run_twin
+from sepvit_edge.pipeline.export import lowering_job, run_twin
 from sepvit_edge.pipeline.parity import by_block
 
 # float32 on both sides; measured 124 dB.
@@ -85,15 +85,15 @@ def test_fp16_stores_linears_in_half(tmp_path: Path) -> None:
     assert half.size < 4 * everything - 2 * linears + 300_000
 
 
-def make_job() -> Lowering:
+def make_job() -> LoweringJob:
     add_mini()  # also without pytest
     model, recipe = jittered("mini"), find_recipe("executorch")
     edge = EdgeModel(model, 1, EdgeOptions(**recipe.edge.model_dump()))
-    return lowering(model, edge, recipe)
+    return lowering_job(model, edge, recipe)
 
 
 @pytest.fixture(scope="module")
-def job() -> Lowering:
+def job() -> LoweringJob:
     return make_job()
 
 
@@ -107,7 +107,7 @@ def write_by_the_documented_route(path: Path) -> None:
 
 
 def test_another_process_and_the_documented_route_give_the_same_bytes(
-    job: Lowering,
+    job: LoweringJob,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -124,7 +124,7 @@ def test_another_process_and_the_documented_route_give_the_same_bytes(
 
 
 def test_transposes_that_move_nothing_are_left_out(
-    job: Lowering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: LoweringJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from executorch.backends.xnnpack import xnnpack_preprocess
     from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import XNNStaticTranspose
@@ -230,7 +230,7 @@ def test_a_wrong_input_is_refused(lite: Path) -> None:
         session.run_pixels(random_pixels(1, 96))
 
 
-def test_an_unknown_option_is_refused(job: Lowering, tmp_path: Path) -> None:
+def test_an_unknown_option_is_refused(job: LoweringJob, tmp_path: Path) -> None:
     recipe = job.recipe.model_copy(update={"options": {"delegates": 1}})
     with pytest.raises(SepViTError, match="delegates is not a known key"):
         backend_module.backend.lower(dataclasses.replace(job, recipe=recipe), tmp_path)

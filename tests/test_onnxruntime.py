@@ -19,8 +19,9 @@ pytest.importorskip("onnxruntime")
 
 import onnx
 
-from sepvit_edge.backends import Lowering, get_backend
+from sepvit_edge.backends.interface import LoweringJob
 from sepvit_edge.backends.onnxruntime import MODEL, ONNXRuntimeSession
+from sepvit_edge.backends.registry import get_backend
 from sepvit_edge.config.recipe import find_recipe, load_recipe
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.metrics import sqnr_db
@@ -29,7 +30,7 @@ from sepvit_edge.model.graph import macs_by_operation, part_of
 from sepvit_edge.model.logits import reference_logits
 from sepvit_edge.model.reference import SepViT
 from sepvit_edge.package.manifest import Placement
-from sepvit_edge.pipeline.export import lowering, run_twin
+from sepvit_edge.pipeline.export import lowering_job, run_twin
 from sepvit_edge.pipeline.parity import by_block
 
 RECIPES = ("onnxruntime-fp32", "onnxruntime-opset20-fp32", "onnxruntime-fp16")
@@ -41,7 +42,7 @@ FP16_DB = 45
 
 class Built(NamedTuple):
     model: SepViT
-    job: Lowering
+    job: LoweringJob
     folder: Path
     placement: Placement
 
@@ -55,7 +56,7 @@ class Built(NamedTuple):
 
 def build(recipe: str, folder: Path, variant: str = "lite", batch: int = 1) -> Built:
     model = jittered(variant)
-    job = lowering(model, EdgeModel(model, batch), load_recipe(recipe))
+    job = lowering_job(model, EdgeModel(model, batch), load_recipe(recipe))
     return Built(model, job, folder, get_backend("onnxruntime").lower(job, folder))
 
 

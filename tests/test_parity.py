@@ -11,7 +11,7 @@ import torch
 from conftest import Runner, jittered, random_pixels
 from PIL import Image
 
-from sepvit_edge.backends import Lowering
+from sepvit_edge.backends.interface import LoweringJob
 from sepvit_edge.checkpoints.files import load_checkpoint
 from sepvit_edge.config.recipe import find_recipe
 from sepvit_edge.data.datasets import Digits
@@ -66,7 +66,7 @@ def test_an_export_that_computes_something_else_fails(
 
     whole = openvino.write_ir
 
-    def wrong(job: Lowering, folder: Path) -> object:
+    def wrong(job: LoweringJob, folder: Path) -> object:
         job.program.state_dict["stages.0.patch_embedding.proj.weight"].neg_()
         return whole(job, folder)
 

@@ -25,9 +25,10 @@ from conftest import Runner, jittered, macs_share, mini_digits, random_pixels
 
 import sepvit_edge
 from sepvit_edge.backends.qualcomm_htp import MODEL, SOCS, QualcommHTPSession
-from sepvit_edge.backends.support import cache, qualcomm_worker
+from sepvit_edge.backends.support import qualcomm_worker
 from sepvit_edge.config.recipe import Recipe, load_recipe
 from sepvit_edge.errors import CheckFailed, SepViTError
+from sepvit_edge.files import cache_folder
 from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.edge import EdgeModel
 from sepvit_edge.model.logits import reference_logits
@@ -164,9 +165,9 @@ def test_a_second_export_compiles_and_emulates_nothing(
 def test_verify_compiles_anew_and_finds_the_same_bytes(
     packages: dict[str, Package], digits_checkpoint: Path
 ) -> None:
-    kept = {file: file.stat().st_mtime_ns for file in cache.cache_folder().glob("*/*.bin")}
+    kept = {file: file.stat().st_mtime_ns for file in cache_folder().glob("*/*.bin")}
     verify_package(packages["fp16"].path, digits_checkpoint)
-    made = {file: file.stat().st_mtime_ns for file in cache.cache_folder().glob("*/*.bin")}
+    made = {file: file.stat().st_mtime_ns for file in cache_folder().glob("*/*.bin")}
     assert kept.keys() == made.keys() and kept != made
 
 
@@ -305,7 +306,7 @@ def test_profile_is_refused_where_it_means_nothing(packages: dict[str, Package])
 def test_a_missing_wheel_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.util
 
-    from sepvit_edge.backends import get_backend
+    from sepvit_edge.backends.registry import get_backend
 
     real = importlib.util.find_spec
     monkeypatch.delitem(sys.modules, "sepvit_edge.backends.qualcomm_htp")

@@ -318,7 +318,7 @@ def test_int8_packages_are_small_and_say_what_they_are(
         edge = EdgeModel(digits_model, 1, EdgeOptions(**recipe.edge.model_dump()))
         folder = tmp_path / target
         folder.mkdir()
-        build.get_backend(target).lower(build.lowering(digits_model, edge, recipe), folder)
+        build.get_backend(target).lower(build.lowering_job(digits_model, edge, recipe), folder)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         # Three bytes of four of a weight are saved, of Core ML's float16 one of two; scales and
         # grids take some of it again: measured 5 % in OpenVINO's text, 2 to 4 % elsewhere.

@@ -19,7 +19,7 @@ from conftest import Runner, jittered, random_pixels
 pytest.importorskip("onnxruntime")
 
 import sepvit_edge
-from sepvit_edge.backends import BACKENDS
+from sepvit_edge.backends.registry import RUNTIMES
 from sepvit_edge.backends.rockchip import Options, read_layers
 from sepvit_edge.backends.support.toolkit import VARIABLE, Toolkit
 from sepvit_edge.checkpoints.files import builtin_checkpoints
@@ -28,7 +28,7 @@ from sepvit_edge.errors import SepViTError
 from sepvit_edge.package.folder import Package
 from sepvit_edge.package.session import open_package
 
-TOOLKIT = BACKENDS["rockchip"].toolkit
+TOOLKIT = RUNTIMES["rockchip"].toolkit
 assert TOOLKIT is not None
 
 STAND_IN = """

@@ -23,8 +23,8 @@ from ..config.recipe import PlacementBudget, Strict
 from ..errors import SepViTError
 from ..model.graph import macs_by_operation, part_of
 from ..package.manifest import Manifest, OutsideOp, PlacedOps, Placement, Verification
-from ..package.session import versions_used
-from . import Lowering, OpTiming, Session
+from .interface import LoweringJob, OpTiming, Session
+from .versions import versions_used
 
 
 @contextmanager
@@ -194,11 +194,11 @@ def pipeline(half: bool) -> ct.PassPipeline:
 
 
 class CoreMLBackend:
-    """The backend; see `sepvit_edge.backends.Backend`."""
+    """The backend; see `sepvit_edge.backends.interface.Backend`."""
 
     target = "coreml"
 
-    def lower(self, job: Lowering, folder: Path) -> Placement:
+    def lower(self, job: LoweringJob, folder: Path) -> Placement:
         """Convert the decomposed program as it is, so that its names last."""
         options = job.recipe.options_as(Options)
         _check(job, options)
@@ -243,7 +243,7 @@ class CoreMLBackend:
         return "run" if _MAC else "evaluated"
 
 
-def _check(job: Lowering, options: Options) -> None:
+def _check(job: LoweringJob, options: Options) -> None:
     batch = job.input.shape[0]
     if job.recipe.precision == "int8" and options.deployment_target == "iOS16":
         raise SepViTError(
@@ -313,7 +313,7 @@ def _add_classifier(specification: Any, labels: tuple[str, ...], logits: str) ->
     description.predictedFeatureName, description.predictedProbabilitiesName = LABEL, PROBABILITIES
 
 
-def _describe(description: Any, job: Lowering, options: Options) -> None:
+def _describe(description: Any, job: LoweringJob, options: Options) -> None:
     """Write what Xcode shows; nothing in it depends on when or where it was written."""
     model, rule, metadata = job.model, job.input, description.metadata
     metadata.Clear()  # coremltools puts the date there
@@ -341,7 +341,7 @@ def _describe(description: Any, job: Lowering, options: Options) -> None:
         output.shortDescription = texts[output.name]
 
 
-def _placement(specification: Any, job: Lowering, package: Path, options: Options) -> Placement:
+def _placement(specification: Any, job: LoweringJob, package: Path, options: Options) -> Placement:
     """Count the program's operations by precision, on macOS by the device that Core ML plans too.
 
     Elsewhere nothing counts as accelerated: the device decides, when it loads the program.
@@ -389,7 +389,7 @@ def _placement(specification: Any, job: Lowering, package: Path, options: Option
     )
 
 
-def _output_nodes(job: Lowering) -> list[str]:
+def _output_nodes(job: LoweringJob) -> list[str]:
     return [str(name) for name in job.program.graph_signature.user_outputs]
 
 
@@ -413,8 +413,8 @@ def _plan(package: Path, options: Options) -> dict[str, tuple[str, list[str]]]:
     return devices
 
 
-class CoreMLSession:
-    """A package in Core ML, on macOS; see `sepvit_edge.backends.Session`."""
+class CoreMLSession(Session):
+    """A package in Core ML, on macOS; see `sepvit_edge.backends.interface.Session`."""
 
     def __init__(self, package: Path, options: Options) -> None:
         self._image, units = options.image_input, UNITS[options.compute_units]

@@ -33,8 +33,8 @@ from ..config.recipe import Strict
 from ..errors import SepViTError
 from ..model.graph import macs_by_operation, part_of
 from ..package.manifest import Estimate, Manifest, OutsideOp, PlacedOps, Placement, Verification
-from . import Lowering, OpTiming, check_input
 from .executorch import kind_of, operations, quiet
+from .interface import LoweringJob, OpTiming, Session, check_input
 from .support.cache import cached, cached_arrays
 
 if TYPE_CHECKING:
@@ -95,11 +95,11 @@ class Options(Strict):
 
 
 class EthosUBackend:
-    """The backend; see `sepvit_edge.backends.Backend`."""
+    """The backend; see `sepvit_edge.backends.interface.Backend`."""
 
     target = TARGET
 
-    def lower(self, job: Lowering, folder: Path) -> Placement:
+    def lower(self, job: LoweringJob, folder: Path) -> Placement:
         """Lower to one TOSA graph and compile it; minutes, so the result is cached.
 
         Raises
@@ -142,7 +142,7 @@ def _content(program: ExportedProgram) -> dict[str, object]:
     return {"nodes": nodes, "constants": constants}
 
 
-def _lower(job: Lowering, options: Options, folder: Path) -> Placement:
+def _lower(job: LoweringJob, options: Options, folder: Path) -> Placement:
     job.step("lowering to TOSA")
     with _quiet(), _few_passes(), _sums_rounded(), _compiling(options, job.step) as compiled:
         import executorch.kernels.quantized  # noqa: F401  (the kernel that makes logits float)
@@ -320,7 +320,7 @@ def _origin(node: Node) -> str:
 
 
 def _placement(
-    program: ExportedProgram, job: Lowering, options: Options, summary: dict[str, str]
+    program: ExportedProgram, job: LoweringJob, options: Options, summary: dict[str, str]
 ) -> Placement:
     """Read the lowered program back: the delegate's operations before they became TOSA."""
     delegates = [
@@ -390,8 +390,8 @@ def _estimates(options: Options, summary: dict[str, str]) -> tuple[Estimate, ...
     )
 
 
-class EthosUSession:
-    """A package in TOSA's reference model; see `sepvit_edge.backends.Session`.
+class EthosUSession(Session):
+    """A package in TOSA's reference model; see `sepvit_edge.backends.interface.Session`.
 
     The delegate's integers come from the reference model, what is left to do outside of it from
     the program: its dequantisation of the outputs.

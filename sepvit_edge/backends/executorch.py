@@ -24,7 +24,7 @@ import torch
 from ..errors import SepViTError
 from ..model.graph import macs_by_operation, part_of
 from ..package.manifest import Manifest, OutsideOp, PlacedOps, Placement, Verification
-from . import Lowering, OpTiming, check_input
+from .interface import LoweringJob, OpTiming, Session, check_input
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -45,11 +45,11 @@ _REASONS = {
 
 
 class ExecuTorchBackend:
-    """The backend; see `sepvit_edge.backends.Backend`."""
+    """The backend; see `sepvit_edge.backends.interface.Backend`."""
 
     target = "executorch"
 
-    def lower(self, job: Lowering, folder: Path) -> Placement:
+    def lower(self, job: LoweringJob, folder: Path) -> Placement:
         """Lower to XNNPACK, and what it refuses to ExecuTorch's portable kernels.
 
         `to_edge_transform_and_lower` is the documented route: it decomposes three times more, to
@@ -73,7 +73,7 @@ class ExecuTorchBackend:
         return "run"
 
 
-def write_program(job: Lowering, partitioner: Any, folder: Path) -> ExportedProgram:
+def write_program(job: LoweringJob, partitioner: Any, folder: Path) -> ExportedProgram:
     """Lower a job to the delegate of a partitioner, what it refuses to portable kernels; write it.
 
     Returns
@@ -271,7 +271,7 @@ def _refusals() -> Iterator[list[tuple[Node, str]]]:
 
 def delegation(
     program: ExportedProgram,
-    job: Lowering,
+    job: LoweringJob,
     delegate: str,
     device: str,
     refusals: Sequence[tuple[Node, str]] = (),
@@ -283,7 +283,7 @@ def delegation(
     ----------
     program : torch.export.ExportedProgram
         What `write_program` gave.
-    job : Lowering
+    job : LoweringJob
         What was lowered.
     delegate, device : str
         What people call the delegate, and what it runs on.
@@ -411,8 +411,8 @@ def _set_threads(threads: int | None) -> None:
     portable_lib._unsafe_reset_threadpool(wanted)
 
 
-class ExecuTorchSession:
-    """A loaded program; see `sepvit_edge.backends.Session`."""
+class ExecuTorchSession(Session):
+    """A loaded program; see `sepvit_edge.backends.interface.Session`."""
 
     def __init__(self, folder: Path, shape: list[int], threads: int | None) -> None:
         with quiet():

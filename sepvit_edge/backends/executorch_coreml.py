@@ -19,9 +19,9 @@ from unittest.mock import patch
 from ..config.recipe import Strict
 from ..errors import SepViTError
 from ..package.manifest import Manifest, Placement, Verification
-from . import Lowering, Session
 from .coreml import MANIFEST, UNITS, converting, ct, pipeline
 from .executorch import MODEL, delegation, quiet, write_program
+from .interface import LoweringJob, Session
 from .support.coreml_evaluator import SPECIFICATION, WEIGHTS, EvaluatorSession
 
 
@@ -41,11 +41,11 @@ class Options(Strict):
 
 
 class ExecuTorchCoreMLBackend:
-    """The backend; see `sepvit_edge.backends.Backend`."""
+    """The backend; see `sepvit_edge.backends.interface.Backend`."""
 
     target = "executorch-coreml"
 
-    def lower(self, job: Lowering, folder: Path) -> Placement:
+    def lower(self, job: LoweringJob, folder: Path) -> Placement:
         """Lower to Core ML."""
         options = job.recipe.options_as(Options)
         half = job.recipe.precision != "fp32"

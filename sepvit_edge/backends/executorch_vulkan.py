@@ -10,8 +10,8 @@ from typing import Any
 
 from ..config.recipe import Strict
 from ..package.manifest import Manifest, Placement, Verification
-from . import Lowering, Session, runs_on_device_only
 from .executorch import delegation, quiet, write_program
+from .interface import LoweringJob, Session, runs_on_device_only
 
 
 class Options(Strict):
@@ -19,11 +19,11 @@ class Options(Strict):
 
 
 class ExecuTorchVulkanBackend:
-    """The backend; see `sepvit_edge.backends.Backend`."""
+    """The backend; see `sepvit_edge.backends.interface.Backend`."""
 
     target = "executorch-vulkan"
 
-    def lower(self, job: Lowering, folder: Path) -> Placement:
+    def lower(self, job: LoweringJob, folder: Path) -> Placement:
         """Lower to Vulkan; in fp16 it stores and computes so, and float32 goes in and out."""
         job.recipe.options_as(Options)
         half = job.recipe.precision == "fp16"

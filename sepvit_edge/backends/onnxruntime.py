@@ -19,7 +19,7 @@ from ..config.recipe import Strict
 from ..errors import SepViTError
 from ..model.graph import macs_by_operation, part_of
 from ..package.manifest import Manifest, PlacedOps, Placement, Verification
-from . import Lowering, OpTiming
+from .interface import LoweringJob, OpTiming, Session
 from .support.onnx_file import export_onnx, write_onnx
 
 MODEL = "model.onnx"
@@ -54,11 +54,11 @@ class Options(Strict):
 
 
 class ONNXRuntimeBackend:
-    """The backend; see `sepvit_edge.backends.Backend`."""
+    """The backend; see `sepvit_edge.backends.interface.Backend`."""
 
     target = "onnxruntime"
 
-    def lower(self, job: Lowering, folder: Path) -> Placement:
+    def lower(self, job: LoweringJob, folder: Path) -> Placement:
         """Export, put the names and the fused attention in, and check."""
         options = job.recipe.options_as(Options)
         model = export_onnx(job, options.opset)
@@ -191,7 +191,7 @@ def _profile(folder: Path, threads: int | None, pixels: np.ndarray, runs: int) -
     return timings
 
 
-def _placement(folder: Path, job: Lowering) -> Placement:
+def _placement(folder: Path, job: LoweringJob) -> Placement:
     """Run the model once, and tell what ran where."""
     operations = _profile(folder, None, np.zeros(job.input.shape, job.input.dtype), 1)
     macs = macs_by_operation(job.program)
@@ -224,8 +224,8 @@ def _placement(folder: Path, job: Lowering) -> Placement:
     )
 
 
-class ONNXRuntimeSession:
-    """A loaded model; see `sepvit_edge.backends.Session`."""
+class ONNXRuntimeSession(Session):
+    """A loaded model; see `sepvit_edge.backends.interface.Session`."""
 
     def __init__(self, folder: Path, threads: int | None) -> None:
         self._folder, self._threads = folder, threads

@@ -17,7 +17,7 @@ from ..config.recipe import Strict
 from ..errors import SepViTError
 from ..model.graph import macs_by_operation, part_of
 from ..package.manifest import Manifest, PlacedOps, Placement, Verification
-from . import Lowering, OpTiming
+from .interface import LoweringJob, OpTiming, Session
 
 MODEL = "model.xml"
 _ATEN = torch.ops.aten
@@ -45,11 +45,11 @@ class Options(Strict):
 
 
 class OpenVINOBackend:
-    """The backend; see `sepvit_edge.backends.Backend`."""
+    """The backend; see `sepvit_edge.backends.interface.Backend`."""
 
     target = "openvino"
 
-    def lower(self, job: Lowering, folder: Path) -> Placement:
+    def lower(self, job: LoweringJob, folder: Path) -> Placement:
         """Convert, save, and see what the CPU's plugin makes of it."""
         options = job.recipe.options_as(Options)
         write_ir(job, folder)
@@ -65,7 +65,7 @@ class OpenVINOBackend:
         return "run"
 
 
-def write_ir(job: Lowering, folder: Path) -> ov.Model:
+def write_ir(job: LoweringJob, folder: Path) -> ov.Model:
     """Convert through the FX decoder: of the routes into OpenVINO the one that never crashed.
 
     `convert_model(program)` would decompose again and lose the nodes' names, so the decoder gets
@@ -178,7 +178,7 @@ def _unfold_weights(module: torch.fx.GraphModule) -> None:
     module.recompile()
 
 
-def _placement(compiled: ov.CompiledModel, job: Lowering) -> Placement:
+def _placement(compiled: ov.CompiledModel, job: LoweringJob) -> Placement:
     """Read the compiled graph back: every node runs in the CPU plugin, in its own precision."""
     nodes = []
     for node in compiled.get_runtime_model().get_ops():
@@ -250,8 +250,8 @@ def compile_ir(folder: Path, device: str, settings: dict[str, object]) -> ov.Com
         raise SepViTError(f"OpenVINO cannot load {folder / MODEL}: {reason}") from None
 
 
-class OpenVINOSession:
-    """A compiled model; see `sepvit_edge.backends.Session`."""
+class OpenVINOSession(Session):
+    """A compiled model; see `sepvit_edge.backends.interface.Session`."""
 
     def __init__(self, folder: Path, device: str, settings: dict[str, object]) -> None:
         self._arguments = folder, device, settings

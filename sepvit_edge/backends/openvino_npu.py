@@ -14,7 +14,7 @@ import openvino as ov
 
 from ..config.recipe import Strict
 from ..package.manifest import Manifest, PlacedOps, Placement, Verification
-from . import Lowering, Session, runs_on_device_only
+from .interface import LoweringJob, Session, runs_on_device_only
 from .openvino import OpenVINOSession, compile_ir, write_ir
 
 DEVICE = "NPU"
@@ -25,11 +25,11 @@ class Options(Strict):
 
 
 class OpenVINONPUBackend:
-    """The backend; see `sepvit_edge.backends.Backend`."""
+    """The backend; see `sepvit_edge.backends.interface.Backend`."""
 
     target = "openvino-npu"
 
-    def lower(self, job: Lowering, folder: Path) -> Placement:
+    def lower(self, job: LoweringJob, folder: Path) -> Placement:
         """Convert as for the CPU; let the NPU's compiler see it, where there is one."""
         job.recipe.options_as(Options)
         model = write_ir(job, folder)

@@ -26,12 +26,12 @@ from ..errors import CheckFailed, SepViTError
 from ..files import file_sha256
 from ..model.graph import macs_by_operation, part_of
 from ..package.manifest import Manifest, OutsideOp, PlacedOps, Placement, Verification
-from ..package.session import versions_used
-from . import Lowering, OpTiming
+from .interface import LoweringJob, OpTiming, Session
 from .onnxruntime import MODEL, ONNXRuntimeSession
 from .support.cache import cached, cached_arrays, verified_package
 from .support.onnx_file import export_onnx, keep_weights_normal, write_onnx
 from .support.qualcomm_worker import TRACE, Worker, WorkerError
+from .versions import versions_used
 
 if importlib.util.find_spec("onnxruntime_qnn") is None:  # used by the worker only
     raise ModuleNotFoundError("No module named 'onnxruntime_qnn'", name="onnxruntime-qnn")
@@ -112,11 +112,11 @@ def _names(text: str) -> list[str]:
 
 
 class QualcommHTPBackend:
-    """The backend; see `sepvit_edge.backends.Backend`."""
+    """The backend; see `sepvit_edge.backends.interface.Backend`."""
 
     target = "qualcomm-htp"
 
-    def lower(self, job: Lowering, folder: Path) -> Placement:
+    def lower(self, job: LoweringJob, folder: Path) -> Placement:
         """Export opset 20 (QNN knows no ``Attention``), and compile it for each SoC."""
         if job.input.layout != "NCHW":
             raise SepViTError(
@@ -204,7 +204,7 @@ def _read(file: Path) -> dict[str, Any]:
     return document
 
 
-def _placement(trace: dict[str, Any], job: Lowering, names: list[str]) -> Placement:
+def _placement(trace: dict[str, Any], job: LoweringJob, names: list[str]) -> Placement:
     """Count QNN's operations by precision; each tells which nodes of the model it came from."""
     macs = macs_by_operation(job.program)
     total = sum(macs.values())
@@ -249,8 +249,8 @@ def _dequantizes(name: str) -> bool:
     return "dequantize" in name.lower() or name.endswith("_dq")
 
 
-class QualcommHTPSession:
-    """The program of one SoC in the emulation; see `sepvit_edge.backends.Session`.
+class QualcommHTPSession(Session):
+    """The program of one SoC in the emulation; see `sepvit_edge.backends.interface.Session`.
 
     What was computed before is taken from the cache.
     """

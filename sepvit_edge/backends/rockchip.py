@@ -25,7 +25,8 @@ from ..config.recipe import Strict
 from ..errors import SepViTError
 from ..model.graph import macs_by_operation, part_of
 from ..package.manifest import Manifest, OutsideOp, PlacedOps, Placement, Verification
-from . import BACKENDS, Lowering, OpTiming, check_input
+from .interface import LoweringJob, OpTiming, Session, check_input
+from .registry import RUNTIMES
 from .support.cache import cached, cached_arrays
 from .support.onnx_file import export_onnx, keep_weights_normal, write_onnx
 from .support.toolkit import Toolkit
@@ -113,11 +114,11 @@ class Layer:
 
 
 class RockchipBackend:
-    """The backend; see `sepvit_edge.backends.Backend`."""
+    """The backend; see `sepvit_edge.backends.interface.Backend`."""
 
     target = TARGET
 
-    def lower(self, job: Lowering, folder: Path) -> Placement:
+    def lower(self, job: LoweringJob, folder: Path) -> Placement:
         """Write the ONNX file and compile it for every platform.
 
         Raises
@@ -157,7 +158,7 @@ class RockchipBackend:
 
 
 def _toolkit() -> Toolkit:
-    toolkit = BACKENDS[TARGET].toolkit
+    toolkit = RUNTIMES[TARGET].toolkit
     assert toolkit is not None
     return toolkit
 
@@ -202,7 +203,7 @@ def _origin(name: str, kind: str) -> str:
     return re.sub(r"_tile\d+$", "", name)
 
 
-def _placement(layers: list[Layer], job: Lowering, chip: str) -> Placement:
+def _placement(layers: list[Layer], job: LoweringJob, chip: str) -> Placement:
     if not layers:
         raise SepViTError("rknn-toolkit2 did not say which layer runs where; report its version")
     macs = macs_by_operation(job.program)
@@ -300,8 +301,8 @@ def _end(process: subprocess.Popen[str], scratch: tempfile.TemporaryDirectory[st
     scratch.cleanup()
 
 
-class RockchipSession:
-    """The model in the toolkit's simulator; see `sepvit_edge.backends.Session`.
+class RockchipSession(Session):
+    """The model in the toolkit's simulator; see `sepvit_edge.backends.interface.Session`.
 
     The simulator builds the model anew, so it is started for the first input whose answer is not
     kept.

@@ -2,54 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from packaging.version import InvalidVersion, Version
 from PIL import Image
 
+from ..backends.registry import RUNTIMES, get_backend
+from ..backends.versions import check_range, check_runtime
 from ..data.preprocess import preprocess
 from ..errors import SepViTError
 from .folder import Package
 
 if TYPE_CHECKING:
-    from ..backends import OpTiming, Runtime, Session
-
-
-def check_runtime(runtime: Runtime) -> str:
-    """Return the installed version of a runtime.
-
-    Raises
-    ------
-    SepViTError
-        If it is missing or outside the supported range.
-    """
-    if runtime.toolkit is not None:
-        return runtime.toolkit.check()
-    try:
-        installed = version(runtime.distribution)
-    except PackageNotFoundError:
-        raise SepViTError(
-            f"{runtime.distribution} is not installed; run: "
-            f"pip install '{runtime.distribution}>={runtime.minimum},<{runtime.below}'"
-        ) from None
-    _check_range(runtime.distribution, installed, runtime.minimum, runtime.below)
-    return installed
-
-
-def _check_range(name: str, installed: str, minimum: str, below: str) -> None:
-    try:
-        fits = Version(minimum) <= Version(installed) < Version(below)
-    except InvalidVersion as error:
-        raise SepViTError(f"the manifest has an invalid version: {error}") from None
-    if not fits:
-        raise SepViTError(
-            f"{name} {installed} is installed, but {minimum} or later and older than {below} is "
-            f"needed; run: pip install '{name}>={minimum},<{below}'"
-        )
+    from ..backends.interface import OpTiming, Session
 
 
 class PackageSession:
@@ -64,13 +30,12 @@ class PackageSession:
     """
 
     def __init__(self, package: Package, threads: int | None = None) -> None:
-        from ..backends import BACKENDS, get_backend
 
         manifest = package.manifest
         backend = get_backend(manifest.target)
-        installed = check_runtime(BACKENDS[manifest.target])
+        installed = check_runtime(RUNTIMES[manifest.target])
         facts = manifest.runtime
-        _check_range(facts.name, installed, facts.minimum, facts.below)
+        check_range(facts.name, installed, facts.minimum, facts.below)
         self.package = package
         self._session = backend.open(package.path, manifest, threads)
 
@@ -120,8 +85,8 @@ class PackageSession:
         return self._run_batches(self._session, pixels)
 
     def run_on_cpu(self, pixels: np.ndarray) -> list[np.ndarray] | None:
-        """Run the model file of a package for an NPU on the CPU; None where that cannot be done."""
-        session = getattr(self._session, "on_cpu", None)
+        """Run an NPU package's model file on the CPU; None if no CPU runtime opens it."""
+        session = self._session.on_cpu
         return None if session is None else self._run_batches(session, pixels)
 
     def _run_batches(self, session: Session, pixels: np.ndarray) -> list[np.ndarray]:
@@ -165,8 +130,3 @@ def open_package(path: str | Path, threads: int | None = None) -> PackageSession
         If the package is damaged, its runtime missing or of the wrong version.
     """
     return PackageSession(Package(path), threads)
-
-
-def versions_used(distributions: Sequence[str]) -> dict[str, str]:
-    """Return the installed versions of some distributions."""
-    return {name: version(name) for name in distributions}

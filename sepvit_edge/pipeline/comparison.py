@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..backends import MissingRuntime, get_backend, host_targets
+from ..backends.registry import MissingRuntime, get_backend, host_targets
 from ..config.recipe import find_recipe, recipes_of
 from ..data import Dataset, preprocess, refuse_seen
 from ..metrics import sqnr_db

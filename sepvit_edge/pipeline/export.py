@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 from safetensors.numpy import save_file
 
-from ..backends import BACKENDS, Lowering, get_backend
+from ..backends.interface import LoweringJob
+from ..backends.registry import RUNTIMES, get_backend
 from ..backends.support.cache import fresh
+from ..backends.versions import check_runtime, versions_used
 from ..checkpoints.files import builtin_checkpoints, load_checkpoint, source_of, weights_digest
 from ..config.recipe import Precision, Recipe, find_recipe
 from ..data import Dataset, open_dataset, preprocess, refuse_overlap
@@ -50,7 +52,7 @@ from ..package.manifest import (
     SourceFacts,
     source_facts,
 )
-from ..package.session import PackageSession, check_runtime, versions_used
+from ..package.session import PackageSession
 from ..quantization import (
     FullQuantization,
     Quantization,
@@ -130,7 +132,7 @@ def export_package(
     if batch < 1:
         raise SepViTError(f"a batch has at least one image, not {batch}")
     backend = get_backend(recipe.target)
-    runtime = BACKENDS[recipe.target]
+    runtime = RUNTIMES[recipe.target]
     if runtime.toolkit is not None:
         runtime.toolkit.make(step)
     installed = check_runtime(runtime)
@@ -146,7 +148,7 @@ def export_package(
             _refuse_calibrated(data, calibration or default_calibration(model))
     step("computing the edge form")
     edge = EdgeModel(model, batch, EdgeOptions(**recipe.edge.model_dump()))
-    job = replace(lowering(model, edge, recipe, quantization), step=step)
+    job = replace(lowering_job(model, edge, recipe, quantization), step=step)
     with replacing(destination, force) as folder:
         step(f"lowering to {backend.target}")
         placement = backend.lower(job, folder)
@@ -226,12 +228,12 @@ def _refuse_calibrated(data: Dataset, calibration: Dataset) -> None:
         refuse_overlap(data, calibration, "calibration")
 
 
-def lowering(
+def lowering_job(
     model: SepViT,
     edge: EdgeModel,
     recipe: Recipe,
     quantization: Quantization | FullQuantization | None = None,
-) -> Lowering:
+) -> LoweringJob:
     """Quantise and trace an edge model, and state the facts that go into files and manifest."""
     config = model.config
     interleaved = edge.options.input == "uint8-nhwc"
@@ -241,7 +243,7 @@ def lowering(
         if quantization is not None:
             apply_quantization(edge, quantization)
         program = trace(edge)
-    return Lowering(
+    return LoweringJob(
         program=program,
         outputs=("logits", *edge.tap_names),
         recipe=recipe,
@@ -280,10 +282,10 @@ def _quantization_facts(quantization: Quantization | FullQuantization) -> Quanti
 
 
 def make_manifest(
-    job: Lowering, installed: str, source: SourceFacts, placement: Placement
+    job: LoweringJob, installed: str, source: SourceFacts, placement: Placement
 ) -> Manifest:
     """State what a package is, before its files and its parity are known."""
-    runtime = BACKENDS[job.recipe.target]
+    runtime = RUNTIMES[job.recipe.target]
     return Manifest(
         schema_version=SCHEMA_VERSION,
         digest="0" * 64,
@@ -342,15 +344,15 @@ def run_twin(
         edge = EdgeModel(model, 1, EdgeOptions(**recipe.edge.model_dump()), taps=True)
     int8 = recipe.precision == "int8"
     quantization = quantization_for(model, recipe, calibration) if int8 else None
-    job = lowering(model, edge, recipe, quantization)
+    job = lowering_job(model, edge, recipe, quantization)
     with tempfile.TemporaryDirectory() as scratch:
         outputs = PackageSession(_unchecked(model, job, Path(scratch))).run_pixels(pixels)
     return dict(zip(job.outputs, outputs, strict=True))
 
 
-def _unchecked(model: SepViT, job: Lowering, folder: Path) -> Package:
+def _unchecked(model: SepViT, job: LoweringJob, folder: Path) -> Package:
     """Lower into a folder of one's own, as a package without golden vectors and parity."""
-    installed = check_runtime(BACKENDS[job.recipe.target])
+    installed = check_runtime(RUNTIMES[job.recipe.target])
     placement = get_backend(job.recipe.target).lower(job, folder)
     _write(make_manifest(job, installed, source_facts(source_of(model)), placement), folder)
     return Package(folder)
@@ -371,7 +373,7 @@ def float_twin(model: SepViT, package: Package) -> Iterator[Package]:
     recipe = find_recipe(manifest.target, "fp32")
     edge = EdgeModel(model, manifest.input.shape[0], EdgeOptions(**recipe.edge.model_dump()))
     with tempfile.TemporaryDirectory() as scratch:
-        yield _unchecked(model, lowering(model, edge, recipe), Path(scratch))
+        yield _unchecked(model, lowering_job(model, edge, recipe), Path(scratch))
 
 
 def reference_of(package: Package, weights: str | Path | None = None) -> SepViT:

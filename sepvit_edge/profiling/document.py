@@ -421,7 +421,7 @@ class Sustained(Facts):
 
 
 class Operation(Facts):
-    """Time of one operation, as its runtime reports it; see `sepvit_edge.backends.OpTiming`."""
+    """Time of one operation, as its runtime reports it; see `backends.interface.OpTiming`."""
 
     name: str
     kind: str

@@ -25,7 +25,7 @@ from typing import Any
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from ..backends import MissingRuntime
+from ..backends.registry import MissingRuntime
 from ..errors import SepViTError
 from ..package.manifest import Manifest
 from .attribution import program_of

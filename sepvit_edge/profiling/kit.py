@@ -24,7 +24,8 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.passes.split_module import split_module
 
-from ..backends import Lowering, get_backend
+from ..backends.interface import LoweringJob
+from ..backends.registry import get_backend
 from ..files import file_sha256
 from ..model.graph import name_nodes, part_of
 from ..package.folder import replacing
@@ -109,7 +110,7 @@ def _lower_chain(manifest: Manifest, folder: Path) -> dict[str, Any]:
     program = _trace(Chain().eval(), (torch.zeros(_ROWS, _NARROW),))
     shape = [_ROWS, _NARROW]
     facts = {"shape": shape, "dtype": "float32", "layout": "NCHW"}
-    job = Lowering(
+    job = LoweringJob(
         program=program,
         outputs=("logits",),
         recipe=recipe.model_copy(update={"placement": type(recipe.placement)()}),

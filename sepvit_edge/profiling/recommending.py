@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
-from ..backends import MissingRuntime, get_backend
+from ..backends.registry import MissingRuntime, get_backend
 from ..errors import SepViTError
 from ..package.folder import Package
 from ..package.manifest import Manifest

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...files import file_sha256
+from ...files import cache_folder, file_sha256
 
 # Beyond so many bytes the results that were not used for longest are removed.
 LIMIT = 4 << 30
@@ -28,12 +28,6 @@ _INDEX = "index.json"  # name and digest of each file of a result
 _PARTIAL, _ABANDONED_S = ".partial-", 3600.0
 _fresh: ContextVar[bool] = ContextVar("fresh", default=False)
 _verified: ContextVar[Path | None] = ContextVar("verified", default=None)
-
-
-def cache_folder() -> Path:
-    """Where results are kept: ``$XDG_CACHE_HOME/sepvit-edge``, ``~/.cache/sepvit-edge``."""
-    base = os.environ.get("XDG_CACHE_HOME", "")  # a relative path is to be ignored, XDG says
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "sepvit-edge"
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from google.protobuf.message import DecodeError
 from torch import Tensor
 
 from ...errors import SepViTError
-from .. import OpTiming
+from ..interface import OpTiming, Session
 
 SPECIFICATION = Path("Data", "com.apple.CoreML", "model.mlmodel")
 WEIGHTS = Path("Data", "com.apple.CoreML", "weights", "weight.bin")
@@ -68,8 +68,8 @@ class Operation:
     outputs: list[tuple[str, int, tuple[int, ...]]]
 
 
-class EvaluatorSession:
-    """An ML program that was read from disk; see `sepvit_edge.backends.Session`.
+class EvaluatorSession(Session):
+    """An ML program that was read from disk; see `sepvit_edge.backends.interface.Session`.
 
     Parameters
     ----------

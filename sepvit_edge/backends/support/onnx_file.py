@@ -19,15 +19,15 @@ import onnx
 import onnx_ir as ir
 import torch
 
-from .. import Lowering
+from ..interface import LoweringJob
 
 
-def export_onnx(job: Lowering, opset: int) -> ir.Model:
+def export_onnx(job: LoweringJob, opset: int) -> ir.Model:
     """Export a job's program, its nodes named as there.
 
     Parameters
     ----------
-    job : Lowering
+    job : LoweringJob
         What to lower.
     opset : int
         Of ONNX; 20 is the first with ``Gelu``, 23 with ``Attention``.
@@ -69,7 +69,7 @@ def keep_weights_normal(model: ir.Model) -> None:
     conv.replace_input_with(0, product.outputs[0])
 
 
-def write_onnx(model: ir.Model, job: Lowering, path: Path) -> None:
+def write_onnx(model: ir.Model, job: LoweringJob, path: Path) -> None:
     """State the facts in a model, check it and write it; the same job gives the same bytes."""
     _state_facts(model, job)
     proto = ir.to_proto(model)
@@ -111,7 +111,7 @@ def _name_nodes(model: ir.Model) -> None:
             value.name = f"{name}.{i}" if i else name
 
 
-def _state_facts(model: ir.Model, job: Lowering) -> None:
+def _state_facts(model: ir.Model, job: LoweringJob) -> None:
     """Name inputs, outputs and nodes, state what the manifest says, drop the exporter's notes.
 
     The notes are stack traces, with the paths of the machine that exported.

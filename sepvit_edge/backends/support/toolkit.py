@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import SepViTError
-from .cache import cache_folder
+from ...files import cache_folder
 
 # Where environments are, in place of the user's cache folder; `export --toolkit-env` sets it.
 VARIABLE = "SEPVIT_EDGE_TOOLKIT_ENV"
