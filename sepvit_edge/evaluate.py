@@ -22,7 +22,7 @@ from .cli.console import (
 )
 
 if TYPE_CHECKING:
-    from .data import Dataset
+    from .data.sample import Dataset
     from .model.reference import SepViT
     from .package.folder import Package
 
@@ -56,7 +56,7 @@ def main(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Top-1 accuracy of a package, and its distance to the fp32 reference."""
-    from .data import open_dataset
+    from .data.choose import open_dataset
     from .errors import SepViTError
     from .model.logits import torch_threads
     from .package.session import open_package
@@ -97,7 +97,7 @@ def _everything(
     from dataclasses import asdict
 
     from .checkpoints.files import builtin_checkpoints, default_checkpoint, load_checkpoint
-    from .data import open_dataset
+    from .data.choose import open_dataset
     from .pipeline.comparison import compare_everything
     from .pipeline.export import default_data
 
@@ -148,7 +148,8 @@ def _by_block(
 ) -> None:
     from dataclasses import asdict
 
-    from .data import open_dataset, preprocess
+    from .data.choose import open_dataset
+    from .data.preprocess import preprocess
     from .errors import CheckFailed
     from .pipeline import parity
     from .pipeline.export import run_twin

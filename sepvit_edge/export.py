@@ -14,7 +14,7 @@ from .cli.console import command, emit_json, parity_rows, print_columns, print_t
 
 if TYPE_CHECKING:
     from .config.recipe import Recipe
-    from .data import Dataset
+    from .data.sample import Dataset
     from .model.reference import SepViT
     from .package.folder import Package
     from .package.manifest import Manifest
@@ -137,7 +137,7 @@ def export_one(
     step: Callable[[str], None],
 ) -> tuple[Package, Latency | None]:
     """Export a model by a recipe and take a first look at its latency, where it runs here."""
-    from .data import open_dataset
+    from .data.choose import open_dataset
     from .package.folder import check_destination
     from .package.session import PackageSession
     from .pipeline.export import default_output, export_package, float_twin
@@ -300,8 +300,8 @@ def calibration_data(calibration: str, model: SepViT, recipe: Recipe) -> Dataset
         If there is no such data, or nothing is to be calibrated.
     """
     from .cli.console import warn
-    from .data import open_dataset
-    from .data.datasets import Unlabelled
+    from .data.choose import open_dataset
+    from .data.sample import Unlabelled
     from .errors import SepViTError
 
     full = recipe.quantization.scheme == "full"

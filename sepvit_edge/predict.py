@@ -26,7 +26,7 @@ def main(
     """
     import numpy as np
 
-    from .data.datasets import list_images
+    from .data.folders import list_images
     from .errors import SepViTError
     from .package.session import open_package
 

@@ -39,7 +39,8 @@ def main(
     import numpy as np
 
     from .checkpoints.files import default_checkpoint, load_checkpoint
-    from .data import open_dataset, preprocess
+    from .data.choose import open_dataset
+    from .data.preprocess import preprocess
     from .metrics import sqnr_db
     from .model.logits import reference_logits
     from .pipeline.export import default_calibration, default_data

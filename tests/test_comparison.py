@@ -11,9 +11,9 @@ from conftest import Runner
 
 from sepvit_edge.backends.registry import host_targets
 from sepvit_edge.checkpoints.files import builtin_checkpoints, default_checkpoint, load_checkpoint
-from sepvit_edge.data import preprocess
-from sepvit_edge.data.datasets import Digits
+from sepvit_edge.data.digits import Digits
 from sepvit_edge.data.glyphs import Glyphs
+from sepvit_edge.data.preprocess import preprocess
 from sepvit_edge.model.logits import reference_logits
 from sepvit_edge.pipeline import parity
 from sepvit_edge.pipeline.comparison import compare_everything

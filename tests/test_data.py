@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sepvit_edge.data import load_image, open_dataset, preprocess, refuse_overlap
-from sepvit_edge.data.datasets import SPLITS, Digits, ImageFolder, list_images
-from sepvit_edge.data.preprocess import MAX_PIXELS, resized_size
+from sepvit_edge.data.choose import open_dataset
+from sepvit_edge.data.digits import Digits
+from sepvit_edge.data.folders import ImageFolder, list_images
+from sepvit_edge.data.overlap import refuse_overlap
+from sepvit_edge.data.preprocess import MAX_PIXELS, load_image, preprocess, resized_size
+from sepvit_edge.data.sample import SPLITS
 from sepvit_edge.errors import CheckFailed, SepViTError
 from sepvit_edge.model.variants import Preprocessing
 

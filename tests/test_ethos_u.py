@@ -20,7 +20,8 @@ from torch.fx import Node
 import sepvit_edge
 from sepvit_edge.backends.interface import LoweringJob
 from sepvit_edge.config.recipe import Recipe, find_recipe, load_recipe
-from sepvit_edge.data.datasets import Digits
+from sepvit_edge.data.digits import Digits
+from sepvit_edge.data.preprocess import preprocess
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.edge import EdgeModel, EdgeOptions
@@ -110,7 +111,7 @@ def test_what_full_int8_costs() -> None:
     data = Digits("test")
     size = model.config.image_size
     rule = model.config.preprocessing
-    pixels = np.stack([sepvit_edge.data.preprocess(data[i].image, rule, size) for i in range(64)])
+    pixels = np.stack([preprocess(data[i].image, rule, size) for i in range(64)])
     quantization = quantization_for(model, few_images(RECIPE))
     reference = reference_logits(model, pixels)
     measured = quantized_logits(model, quantization, pixels)

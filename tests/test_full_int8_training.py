@@ -10,8 +10,9 @@ import torch
 from conftest import mini_digits
 from torch.fx import Node
 
-from sepvit_edge.data import Dataset, preprocess
-from sepvit_edge.data.datasets import Digits
+from sepvit_edge.data.digits import Digits
+from sepvit_edge.data.preprocess import preprocess
+from sepvit_edge.data.sample import Dataset
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.edge import EdgeModel

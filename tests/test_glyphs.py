@@ -11,8 +11,8 @@ import pytest
 from PIL import ImageFont
 
 from sepvit_edge.data import glyphs
-from sepvit_edge.data.datasets import _digest, content_digests
 from sepvit_edge.data.glyphs import LABELS, SIDE, SIZES, Glyphs, font_files, has_all_glyphs
+from sepvit_edge.data.overlap import content_digests, image_digest
 from sepvit_edge.errors import SepViTError
 
 FACES = [Path(path) for split in ("train", "test") for fs in font_files(split) for path in fs]
@@ -30,15 +30,15 @@ def test_another_process_in_another_order_draws_the_same_bytes():
     arguments = [("train", 3, 5), ("calibration", 0, 0), ("test", 0, 0)]
     script = (
         "from sepvit_edge.data.glyphs import Glyphs\n"
-        "from sepvit_edge.data.datasets import _digest\n"
+        "from sepvit_edge.data.overlap import image_digest\n"
         f"for split, seed, epoch in {arguments}:\n"
         "    data = Glyphs(split, seed=seed, epoch=epoch)\n"
-        "    print(*[_digest(data[i].image) for i in reversed(range(40))])\n"
+        "    print(*[image_digest(data[i].image) for i in reversed(range(40))])\n"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     for (split, seed, epoch), line in zip(arguments, run.stdout.splitlines(), strict=True):
         data = Glyphs(split, size=40, seed=seed, epoch=epoch)
-        assert [_digest(data[i].image) for i in range(40)] == line.split()[::-1]
+        assert [image_digest(data[i].image) for i in range(40)] == line.split()[::-1]
 
 
 def test_another_epoch_seed_or_split_draws_other_images_of_the_same_classes():

@@ -14,7 +14,7 @@ from PIL import Image
 from sepvit_edge.backends.interface import LoweringJob
 from sepvit_edge.checkpoints.files import load_checkpoint
 from sepvit_edge.config.recipe import find_recipe
-from sepvit_edge.data.datasets import Digits
+from sepvit_edge.data.digits import Digits
 from sepvit_edge.errors import CheckFailed
 from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.edge import DSA, EdgeModel, EdgeOptions

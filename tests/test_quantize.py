@@ -15,8 +15,8 @@ from conftest import Runner, jittered, macs_share, mini_digits
 
 from sepvit_edge.checkpoints.files import load_checkpoint, save_checkpoint
 from sepvit_edge.config.recipe import find_recipe
-from sepvit_edge.data import preprocess
-from sepvit_edge.data.datasets import Digits
+from sepvit_edge.data.digits import Digits
+from sepvit_edge.data.preprocess import preprocess
 from sepvit_edge.errors import CheckFailed, SepViTError
 from sepvit_edge.export import summary
 from sepvit_edge.metrics import sqnr_db

@@ -14,7 +14,7 @@ import torch
 from conftest import Runner, jittered
 
 from sepvit_edge.checkpoints.files import load_checkpoint
-from sepvit_edge.data.datasets import Digits
+from sepvit_edge.data.digits import Digits
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.model.reference import set_image_size, with_config
 from sepvit_edge.model.variants import ModelConfig

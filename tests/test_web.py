@@ -51,7 +51,7 @@ def _photos(folder: Path) -> Iterator[tuple[str, Path]]:
     """Real photos, a digit, and every image file of the vectors."""
     from sklearn.datasets import load_sample_images
 
-    from sepvit_edge.data.datasets import Digits
+    from sepvit_edge.data.digits import Digits
 
     folder.mkdir()
     sample = load_sample_images()

@@ -32,7 +32,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from ..errors import SepViTError, unknown_name
-from .datasets import SPLITS, Sample
+from .sample import SPLITS, Sample
 
 LABELS = tuple(string.digits + string.ascii_uppercase + string.ascii_lowercase)
 SIZES = {"train": 40_000, "calibration": 512, "test": 3_100}

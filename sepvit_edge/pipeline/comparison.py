@@ -12,7 +12,9 @@ import numpy as np
 
 from ..backends.registry import MissingRuntime, get_backend, host_targets
 from ..config.recipe import find_recipe, recipes_of
-from ..data import Dataset, preprocess, refuse_seen
+from ..data.overlap import refuse_seen
+from ..data.preprocess import preprocess
+from ..data.sample import Dataset
 from ..metrics import sqnr_db
 from ..model.logits import reference_logits, torch_threads
 from ..model.reference import SepViT

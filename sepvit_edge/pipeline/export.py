@@ -19,9 +19,12 @@ from ..backends.support.cache import fresh
 from ..backends.versions import check_runtime, versions_used
 from ..checkpoints.files import builtin_checkpoints, load_checkpoint, source_of, weights_digest
 from ..config.recipe import Precision, Recipe, find_recipe
-from ..data import Dataset, open_dataset, preprocess, refuse_overlap
-from ..data.datasets import BUILT_IN, Digits, Unlabelled
+from ..data.choose import BUILT_IN, open_dataset
+from ..data.digits import Digits
 from ..data.glyphs import Glyphs
+from ..data.overlap import refuse_overlap
+from ..data.preprocess import preprocess
+from ..data.sample import Dataset, Unlabelled
 from ..errors import CheckFailed, SepViTError
 from ..files import file_sha256
 from ..model.edge import EdgeModel, EdgeOptions

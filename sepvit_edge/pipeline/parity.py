@@ -12,7 +12,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from ..data import Dataset, preprocess, refuse_seen
+from ..data.overlap import refuse_seen
+from ..data.preprocess import preprocess
+from ..data.sample import Dataset
 from ..errors import CheckFailed
 from ..metrics import sqnr_db
 from ..model.edge import EdgeModel

@@ -196,7 +196,7 @@ class Search:
     ) -> Package:
         """Export a package, unless the folder has it complete; exports move in place when done."""
         from ..config.recipe import find_recipe
-        from ..data import open_dataset
+        from ..data.choose import open_dataset
         from ..export import choose_model
         from ..pipeline.export import export_package
 

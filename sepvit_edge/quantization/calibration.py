@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import Dataset, preprocess
+from ..data.preprocess import preprocess
+from ..data.sample import Dataset
 from ..errors import SepViTError
 from ..model.edge import EdgeModel, EdgeOptions
 from ..model.reference import SepViT

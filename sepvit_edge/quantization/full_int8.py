@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import Interpreter, Node
 
-from ..data import Dataset
+from ..data.sample import Dataset
 from ..errors import SepViTError
 from ..model.edge import EdgeModel, EdgeOptions
 from ..model.graph import trace

@@ -13,13 +13,13 @@ from typing import Any, Literal, cast
 import torch
 
 from ..checkpoints.files import load_checkpoint, save_checkpoint
-from ..data import Dataset, open_dataset
-from ..data.datasets import BUILT_IN
+from ..data.choose import BUILT_IN, class_names, open_dataset
+from ..data.sample import Dataset
 from ..doctor import cpu_name
 from ..errors import SepViTError
 from ..model.reference import SepViT, create_model, set_image_size
 from ..model.variants import find_variant
-from .data import open_labels, rule_of
+from .data import rule_of
 from .loop import STATE, Epoch, FloatTrainee, evaluate_top1, run_training
 from .recipe import TrainingRecipe
 from .widen import widen
@@ -119,7 +119,7 @@ def train_checkpoint(
         )
         labels = model.config.labels
     else:
-        labels = open_labels(recipe.data)
+        labels = class_names(recipe.data)
         torch.manual_seed(recipe.seed)
         drop_path = recipe.drop_path
         model = create_model(

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..data import Dataset as Images
-from ..data import open_dataset, preprocess, to_rgb
-from ..data.glyphs import SIDE, Glyphs
+from ..data.choose import open_dataset
+from ..data.glyphs import LABELS, SIDE, Glyphs
+from ..data.preprocess import preprocess, to_rgb
+from ..data.sample import Dataset as Images
 from ..model.variants import Preprocessing
 from .recipe import Augmentation, Plan, TrainingRecipe
 
@@ -104,7 +105,7 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
         seed_everything(int(seed))
         if self._images is None:
             glyphs = self._glyphs(epoch)
-            label: int | None = index % len(open_labels("glyphs"))
+            label: int | None = index % len(LABELS)
             image: Any = glyphs.pixels(index) if isinstance(glyphs, DrawnOnce) else glyphs[index]
             image = image if isinstance(image, np.ndarray) else image.image
         else:
@@ -113,21 +114,6 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
         assert label is not None
         varied = _varied(image, self._recipe.augmentation, self._rule, size)
         return torch.from_numpy(varied).permute(2, 0, 1).contiguous(), label
-
-
-def open_labels(data: str) -> tuple[str, ...]:
-    """Class names of a built-in set, or the folders' names.
-
-    Raises
-    ------
-    SepViTError
-        If there is no such folder, or it has no folders in it.
-    """
-    from ..data.datasets import Digits, class_folders
-    from ..data.glyphs import LABELS
-
-    built_in = {"digits": Digits.labels, "glyphs": LABELS}
-    return built_in[data] if data in built_in else class_folders(Path(data))
 
 
 def rule_of(recipe: TrainingRecipe) -> Preprocessing:

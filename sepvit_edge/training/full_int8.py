@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Interpreter, Node
 
-from ..data import Dataset
+from ..data.sample import Dataset
 from ..model.edge import EdgeModel, EdgeOptions
 from ..model.graph import trace
 from ..model.reference import SepViT

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data import Dataset as Images
+from ..data.sample import Dataset as Images
 from ..errors import SepViTError
 from ..model.reference import SepViT, set_image_size
 from .data import TrainingImages, evaluation_batches, rule_of, seed_everything, training_loader

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from ..data import Dataset
+from ..data.sample import Dataset
 from ..errors import SepViTError
 from ..model.edge import DSA, PSA, EdgeModel, EdgeOptions, set_batch, unfold
 from ..model.reference import SepViT, with_config

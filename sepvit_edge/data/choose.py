@@ -1,0 +1,62 @@
+"""Data sets by name: a built-in one, or a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import SepViTError, unknown_name
+from . import glyphs
+from .digits import Digits
+from .folders import ImageFolder, class_folders
+from .sample import Dataset
+
+BUILT_IN = ("digits", "glyphs")
+
+
+def open_dataset(spec: str | Path, labels: Sequence[str], split: str = "test") -> Dataset:
+    """Open a built-in data set by name, or a folder.
+
+    Parameters
+    ----------
+    spec : str or Path
+        ``"digits"``, ``"glyphs"``, or the path of a folder.
+    labels : sequence of str
+        The model's class names.
+    split : str
+        Split of a built-in set; a folder is taken whole.
+
+    Raises
+    ------
+    SepViTError
+        If there is no such set or folder, or its classes are not the model's.
+
+    Examples
+    --------
+    >>> digits = open_dataset("digits", "0123456789")
+    >>> len(digits), digits[0].image.size, digits[0].label
+    (400, (8, 8), 5)
+    """
+    if spec == "digits":
+        if tuple(labels) != Digits.labels:
+            raise SepViTError("the model's classes are not the digits 0-9; give --data FOLDER")
+        return Digits(split)
+    if spec == "glyphs":
+        if tuple(labels) != glyphs.LABELS:
+            raise SepViTError("the model's classes are not 0-9, A-Z, a-z; give --data FOLDER")
+        return glyphs.Glyphs(split)
+    if not Path(spec).exists() and Path(spec).parent == Path("."):
+        raise unknown_name("data set or folder", str(spec), BUILT_IN)
+    return ImageFolder(Path(spec), labels)
+
+
+def class_names(spec: str | Path) -> tuple[str, ...]:
+    """Return the class names of a built-in set, or the names of a folder's folders.
+
+    Raises
+    ------
+    SepViTError
+        If there is no such folder, or it holds no folder.
+    """
+    built_in = {"digits": Digits.labels, "glyphs": glyphs.LABELS}
+    return built_in[str(spec)] if str(spec) in built_in else class_folders(Path(spec))
