@@ -23,6 +23,7 @@ import torch
 from principles import UNDONE, undo
 
 from sepvit_edge.backends.registry import get_backend
+from sepvit_edge.checkpoints.choose import random_model
 from sepvit_edge.config.recipe import Recipe, find_recipe
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.model.edge import EdgeModel, EdgeOptions
@@ -30,7 +31,7 @@ from sepvit_edge.model.logits import normalize
 from sepvit_edge.model.reference import SepViT, count_macs
 from sepvit_edge.model.variants import find_variant
 from sepvit_edge.package.manifest import Manifest
-from sepvit_edge.pipeline.export import lowering_job, seeded
+from sepvit_edge.pipeline.export import lowering_job
 from sepvit_edge.profiling.latency import time_in_turn
 
 Call = Callable[[], np.ndarray]
@@ -165,7 +166,7 @@ def main() -> None:
 
 def report(runtime: str, variant: str, precision: str, options: argparse.Namespace) -> None:
     """Time one runtime, variant and precision, and print its rows."""
-    model = seeded(variant, 1000, options.image_size, ())
+    model = random_model(variant, 1000, options.image_size, ())
     size = options.image_size
     pixels = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
     x = normalize(model, torch.from_numpy(pixels)).contiguous()

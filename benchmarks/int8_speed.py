@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
+from sepvit_edge.checkpoints.choose import random_model
 from sepvit_edge.config.recipe import QuantizationOptions, find_recipe
 from sepvit_edge.package.session import open_package
-from sepvit_edge.pipeline.export import export_package, seeded
+from sepvit_edge.pipeline.export import export_package
 from sepvit_edge.profiling.latency import time_in_turn
 
 
@@ -40,7 +41,7 @@ def main() -> None:
     )
     for runtime in arguments.runtime or runtimes:
         for variant in arguments.variant or ["t", "lite"]:
-            model = seeded(variant, 1000, arguments.image_size, ())
+            model = random_model(variant, 1000, arguments.image_size, ())
             with tempfile.TemporaryDirectory() as scratch:
                 calls = {}
                 for precision in ("fp32", "int8"):

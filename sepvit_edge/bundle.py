@@ -132,7 +132,8 @@ def export_default(app: str, folder: Path) -> Path:
     SepViTError
         If there is no such app, or its runtime is not installed.
     """
-    from .checkpoints.files import default_checkpoint, load_checkpoint
+    from .checkpoints.builtin import default_checkpoint
+    from .checkpoints.files import load_checkpoint
     from .pipeline.export import export_package
 
     if app not in APPS:

@@ -96,7 +96,8 @@ def _everything(
 ) -> None:
     from dataclasses import asdict
 
-    from .checkpoints.files import builtin_checkpoints, default_checkpoint, load_checkpoint
+    from .checkpoints.builtin import builtin_checkpoints, default_checkpoint
+    from .checkpoints.files import load_checkpoint
     from .data.choose import open_dataset
     from .pipeline.comparison import compare_everything
     from .pipeline.export import default_data

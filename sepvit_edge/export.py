@@ -74,6 +74,7 @@ def main(
     otherwise.
     """
     from .backends.support import toolkit
+    from .checkpoints.choose import choose_model
     from .pipeline.export import verify_package
 
     if toolkit_env:
@@ -174,6 +175,7 @@ def _export_all(
     wanted: Wanted, recipe: str, precision: str, output: Path | None, json: bool
 ) -> None:
     from .backends.registry import MissingRuntime, get_backend, host_targets
+    from .checkpoints.choose import choose_model
     from .errors import SepViTError
     from .package.folder import check_destination
     from .pipeline.export import default_output
@@ -314,23 +316,6 @@ def calibration_data(calibration: str, model: SepViT, recipe: Recipe) -> Dataset
     if calibrated and (model.source is None or model.source.trained_on is None):
         warn("calibrated on built-in digits; give typical images by --calibration FOLDER")
     return None
-
-
-def choose_model(weights: str, variant: str, labels: str, image_size: int | None) -> SepViT:
-    """Return the model that the options name; the built-in one unless they do."""
-    from .checkpoints.files import default_checkpoint, load_checkpoint, read_labels
-    from .pipeline.export import seeded
-
-    names = read_labels(labels) if labels else None
-    if weights == "random":
-        classes = len(names) if names else 1000
-        return seeded(variant or "lite", classes, image_size or 224, names or ())
-    return load_checkpoint(
-        weights or default_checkpoint(variant or None),
-        variant=variant or None,
-        labels=names,
-        image_size=image_size,
-    )
 
 
 # What a verification means, for people.

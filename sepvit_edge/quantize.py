@@ -38,7 +38,8 @@ def main(
 
     import numpy as np
 
-    from .checkpoints.files import default_checkpoint, load_checkpoint
+    from .checkpoints.builtin import default_checkpoint
+    from .checkpoints.files import load_checkpoint
     from .data.choose import open_dataset
     from .data.preprocess import preprocess
     from .metrics import sqnr_db

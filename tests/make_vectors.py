@@ -744,7 +744,7 @@ def make_vectors(folder: Path) -> None:
 def make_package(folder: Path) -> None:
     """Export SepViT-Lite on digits at 64 pixels, for every ONNX Runtime since 1.17."""
     import sepvit_edge
-    from sepvit_edge.checkpoints.files import builtin_checkpoints
+    from sepvit_edge.checkpoints.builtin import builtin_checkpoints
     from sepvit_edge.config.recipe import load_recipe
 
     model = sepvit_edge.load_checkpoint(builtin_checkpoints()["lite-digits"], image_size=64)

@@ -10,7 +10,8 @@ import pytest
 from conftest import Runner
 
 from sepvit_edge.backends.registry import host_targets
-from sepvit_edge.checkpoints.files import builtin_checkpoints, default_checkpoint, load_checkpoint
+from sepvit_edge.checkpoints.builtin import builtin_checkpoints, default_checkpoint
+from sepvit_edge.checkpoints.files import load_checkpoint
 from sepvit_edge.data.digits import Digits
 from sepvit_edge.data.glyphs import Glyphs
 from sepvit_edge.data.preprocess import preprocess

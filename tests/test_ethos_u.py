@@ -91,7 +91,7 @@ def test_moves_keep_the_grid(program: ExportedProgram) -> None:
 
 def test_weights_of_a_trained_checkpoint_keep_their_integers() -> None:
     model = sepvit_edge.load_checkpoint(
-        sepvit_edge.checkpoints.files.builtin_checkpoints()["lite-glyphs-qat"]
+        sepvit_edge.checkpoints.builtin.builtin_checkpoints()["lite-glyphs-qat"]
     )
     assert model.quantization is not None
     recipe = few_images(RECIPE)

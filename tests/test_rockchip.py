@@ -22,7 +22,7 @@ import sepvit_edge
 from sepvit_edge.backends.registry import RUNTIMES
 from sepvit_edge.backends.rockchip import Options, read_layers
 from sepvit_edge.backends.support.toolkit import VARIABLE, Toolkit
-from sepvit_edge.checkpoints.files import builtin_checkpoints
+from sepvit_edge.checkpoints.builtin import builtin_checkpoints
 from sepvit_edge.config.recipe import load_recipe
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.package.folder import Package

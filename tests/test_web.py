@@ -82,7 +82,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("onnxruntime")
     import sepvit_edge
     from sepvit_edge.bundle import bundle_packages
-    from sepvit_edge.checkpoints.files import builtin_checkpoints
+    from sepvit_edge.checkpoints.builtin import builtin_checkpoints
     from sepvit_edge.config.recipe import load_recipe
 
     folder = tmp_path_factory.mktemp("web")

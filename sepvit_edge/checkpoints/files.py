@@ -26,42 +26,13 @@ from ..errors import SepViTError
 from ..files import file_sha256
 from ..model.reference import SepViT
 from ..model.variants import VARIANTS, ModelConfig, Preprocessing, Source, Variant, find_variant
+from .builtin import builtin_checkpoints
 
 if TYPE_CHECKING:
     from ..quantization import Quantization
 
 _METADATA_KEY = "sepvit_edge"
 _QUANTIZED = "quantized."  # in front of the names of int8 layers
-_BUILTIN = Path(__file__).parent.parent / "builtin"
-
-
-def builtin_checkpoints() -> dict[str, Path]:
-    """Return the checkpoints that ship with the package, by name."""
-    return {path.stem: path for path in sorted(_BUILTIN.glob("*.safetensors"))}
-
-
-def default_checkpoint(variant: str | None = None) -> Path:
-    """Return the built-in checkpoint of a variant, quantisation-aware where there is one.
-
-    Parameters
-    ----------
-    variant : str, optional
-        SepViT-T unless given.
-
-    Raises
-    ------
-    SepViTError
-        If none ships for that variant.
-    """
-    shipped = builtin_checkpoints()
-    key = "t" if variant is None else find_variant(variant).key
-    names = [name for name in shipped if name.split("-")[0] == key]
-    if not names:
-        raise SepViTError(
-            f"no weights ship for {VARIANTS[key].name}; give --weights FILE, or --weights random "
-            f"to measure size and speed (built in: {', '.join(shipped) or 'none'})"
-        )
-    return shipped[next((name for name in names if name.endswith("-qat")), names[0])]
 
 
 def load_checkpoint(

@@ -9,7 +9,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -17,7 +16,9 @@ from ..backends.interface import LoweringJob
 from ..backends.registry import RUNTIMES, get_backend
 from ..backends.support.cache import fresh
 from ..backends.versions import check_runtime, versions_used
-from ..checkpoints.files import builtin_checkpoints, load_checkpoint, source_of, weights_digest
+from ..checkpoints.builtin import builtin_checkpoints
+from ..checkpoints.choose import random_model
+from ..checkpoints.files import load_checkpoint, source_of, weights_digest
 from ..config.recipe import Precision, Recipe, find_recipe
 from ..data.choose import BUILT_IN, open_dataset
 from ..data.digits import Digits
@@ -407,7 +408,7 @@ def reference_of(package: Package, weights: str | Path | None = None) -> SepViT:
             f"{package.path} was not made from built-in weights; give its checkpoint by --weights"
         )
     if str(weights) == "random":
-        model = seeded(facts.variant, facts.num_classes, facts.image_size, package.labels)
+        model = random_model(facts.variant, facts.num_classes, facts.image_size, package.labels)
     else:
         model = load_checkpoint(weights, labels=package.labels, image_size=facts.image_size)
     if weights_digest(model) != source.weights_sha256:
@@ -559,12 +560,3 @@ def _write_golden(model: SepViT, session: PackageSession | None, folder: Path) -
     notice = "photographs: china.jpg by Yann, flower.jpg by dany13, CC BY 2.0, cropped"
     save_file(tensors, folder / GOLDEN, {"images": notice})
     (folder / GOLDEN).chmod(0o644)  # safetensors makes it private; apps and devices read it too
-
-
-def seeded(variant: str, num_classes: int, image_size: int, labels: tuple[str, ...]) -> SepViT:
-    """Make a model with seeded random weights: its size and speed are real, its answers are not."""
-    from ..model.reference import create_model
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return create_model(variant, num_classes, image_size, labels=labels)

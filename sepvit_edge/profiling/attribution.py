@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from ..checkpoints.choose import random_model
 from ..config.recipe import Precision
 from ..model.edge import EdgeModel, EdgeOptions
 from ..model.graph import macs_by_operation, part_of, trace
 from ..package.manifest import Manifest
-from ..pipeline.export import seeded
 from ..quantization.scheme import apply_quantization, uncalibrated
 from .document import AttributedPart, Attribution, Operation, Operations
 
@@ -53,7 +53,7 @@ def program_of(manifest: Manifest) -> ExportedProgram:
     """
     model = manifest.model
     labels = tuple(str(i) for i in range(model.num_classes))
-    twin = seeded(model.variant, model.num_classes, model.image_size, labels)
+    twin = random_model(model.variant, model.num_classes, model.image_size, labels)
     options = EdgeOptions(**manifest.recipe.edge.model_dump())
     edge = EdgeModel(twin, manifest.input.shape[0], options)
     if manifest.quantization is not None:

@@ -195,9 +195,9 @@ class Search:
         step: Callable[[str], None],
     ) -> Package:
         """Export a package, unless the folder has it complete; exports move in place when done."""
+        from ..checkpoints.choose import choose_model
         from ..config.recipe import find_recipe
         from ..data.choose import open_dataset
-        from ..export import choose_model
         from ..pipeline.export import export_package
 
         stem = Path(weights).stem or "builtin"
