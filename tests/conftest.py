@@ -1,92 +1,19 @@
+"""Fixtures of all tests."""
+
 from __future__ import annotations
 
 import importlib
-import os
-import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import pytest
-import torch
-
-# The tests run side by side, a process a core: more threads than that only wait for each other.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-
-class Outcome(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-def add_mini() -> None:
-    """Make known a Lite with one block a stage: a third of the time.
-
-    It lacks grouped attention over several windows, which whole variants are tested for.
-    """
-    from sepvit_edge.model.variants import VARIANTS, Variant
-
-    VARIANTS["mini"] = Variant("mini", "SepViT-mini", 32, (1, 1, 1, 1), 0.1, 0.0)
+from helpers import Outcome, add_mini, jittered, mini_digits
 
 
 @pytest.fixture(scope="session", autouse=True)
 def mini_variant() -> None:
     """Variant ``"mini"`` for every test."""
     add_mini()
-
-
-def mini_digits():
-    """What the built-in weights for digits are with the first block of each stage alone.
-
-    Trained weights, and no worse on digits at 64 pixels (94 of the first 100), in a third of the
-    time: what depends on weights of a real distribution, int8 first of all, is tested with them.
-    """
-    from sepvit_edge.checkpoints.files import load_checkpoint
-    from sepvit_edge.model.reference import SepViT
-
-    full = load_checkpoint("lite-digits", image_size=64)
-    model = SepViT(replace(full.config, variant="mini"))
-    model.source = full.source
-    kept = model.state_dict().keys()
-    model.load_state_dict({k: v for k, v in full.state_dict().items() if k in kept})
-    return model.eval()
-
-
-def jittered(variant: str, num_classes: int = 10, image_size: int = 64, seed: int = 0):
-    """A model whose every parameter is far from its initial value, so that no error hides.
-
-    Fresh biases are zero and fresh norms are one: a form that drops them would pass.
-    """
-    import sepvit_edge
-
-    torch.manual_seed(seed)
-    model = sepvit_edge.create_model(variant, num_classes, image_size)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn_like(parameter)
-            if "norm" in name and name.endswith("weight"):
-                parameter.add_(0.2 * noise)
-            elif name.endswith("bias"):
-                parameter.add_(0.1 * noise)
-            elif name.endswith("win_tokens"):
-                parameter.copy_(noise)
-            elif parameter.ndim == 2:
-                parameter.mul_(3)
-    return model.eval()
-
-
-def macs_share(model, layers: Iterable[str]) -> float:
-    """Share of a model's MACs that layers of its edge form have."""
-    from sepvit_edge.model.edge import EdgeModel
-    from sepvit_edge.model.graph import macs_by_operation, trace
-
-    macs = macs_by_operation(trace(EdgeModel(model)))
-    names = {name.replace(".", "_") for name in layers}
-    return sum(n for name, n in macs.items() if name.split("__")[0] in names) / macs.total()
 
 
 @pytest.fixture(scope="session")
@@ -97,16 +24,6 @@ def digits_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "digits.safetensors"
     save_checkpoint(mini_digits(), path, trained_on="digits/train")
     return path
-
-
-def random_pixels(count: int, size: int, seed: int = 0) -> np.ndarray:
-    """Smooth random images, nearer to photographs than white noise is."""
-    from PIL import Image
-
-    rng = np.random.default_rng(seed)
-    small = rng.integers(0, 256, (count, 9, 9, 3), dtype=np.uint8)
-    resample = Image.Resampling.BICUBIC
-    return np.stack([np.asarray(Image.fromarray(s).resize((size, size), resample)) for s in small])
 
 
 @pytest.fixture(scope="session")
@@ -137,14 +54,3 @@ def run_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
         return Outcome(int(leaving.value.code or 0), out, err)
 
     return run
-
-
-def run_process(*arguments: object, **options: object) -> Outcome:
-    """Run `python -m sepvit_edge.<command> ...` in a process of its own."""
-    command = [sys.executable, "-m", f"sepvit_edge.{arguments[0]}", *map(str, arguments[1:])]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, **options)  # type: ignore[call-overload]
-    return Outcome(done.returncode, done.stdout, done.stderr)
-
-
-Runner = Callable[..., Outcome]
-Arguments = Sequence[object]

@@ -1,6 +1,6 @@
 import { defineConfig } from "@playwright/test";
 
-// Made by tests/test_web.py: the built page, a package, photos, and what Python answers.
+// Made by tests/apps/test_web.py: the built page, a package, photos, and what Python answers.
 const FOLDER = process.env.E2E_FOLDER ?? "";
 const PORT = Number(process.env.PORT ?? 4173);
 

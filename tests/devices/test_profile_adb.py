@@ -23,9 +23,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Runner, jittered
 from etdumps import write_dump
-from test_profile_document import MINIMAL
+from helpers import MINIMAL, Runner, jittered
 
 import sepvit_edge
 from sepvit_edge.errors import SepViTError

@@ -7,13 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Runner
+from helpers import REPOSITORY, TESTS, Runner
 
 from sepvit_edge.bundle import APPS, bundle_packages
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.package.folder import Package, compare_packages
 
-TINY = Path(__file__).parent / "vectors" / "package"
+TINY = TESTS / "vectors" / "package"
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_without_a_package_the_app_gets_lite_in_int8(run_command: Runner, projec
 
 
 def test_every_app_of_the_repository_is_known() -> None:
-    folders = {p.name for p in (Path(__file__).parent.parent / "apps").iterdir() if p.is_dir()}
+    folders = {p.name for p in (REPOSITORY / "apps").iterdir() if p.is_dir()}
     assert folders <= APPS.keys()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import add_mini, jittered, mini_digits, random_pixels
+from helpers import TESTS, add_mini, jittered, mini_digits, random_pixels
 from torch.export import ExportedProgram
 from torch.fx import Node
 
@@ -37,7 +37,7 @@ TOOLS = ("executorch", "ethosu", "tosa_reference_model")
 MISSING = [name for name in TOOLS if importlib.util.find_spec(name) is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
 
-STORED = Path(__file__).parent / "data" / "ethos-u-two-stages.tosa.xz"
+STORED = TESTS / "data" / "ethos-u-two-stages.tosa.xz"
 RECIPE = find_recipe("ethos-u", "int8")
 EDGE = EdgeOptions(**RECIPE.edge.model_dump())
 # With multipliers of more than their 31 bits, 2 of the first 20 have another integer.

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from conftest import jittered, random_pixels
+from helpers import TESTS, jittered, random_pixels
 
 pytest.importorskip("onnxruntime")
 
@@ -162,7 +162,7 @@ def test_nothing_of_this_machine_is_in_the_file(built: dict[str, Built], recipe:
 
 def test_another_process_writes_the_same_bytes(built: dict[str, Built], tmp_path: Path) -> None:
     script = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"import sys; sys.path[:0] = {[str(TESTS), str(Path(__file__).parent)]!r}\n"
         "from pathlib import Path\n"
         "from test_onnxruntime import build\n"
         f"build('onnxruntime-fp16', Path({str(tmp_path)!r}))\n"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Runner, jittered
+from helpers import Runner, jittered
 
 from sepvit_edge.checkpoints.files import load_checkpoint
 from sepvit_edge.data.digits import Digits

@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from conftest import Runner
+from helpers import Runner
 
 from sepvit_edge.backends.registry import host_targets
 from sepvit_edge.checkpoints.builtin import builtin_checkpoints, default_checkpoint

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
-from conftest import jittered, random_pixels
+from helpers import jittered, random_pixels
 
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.model.edge import EdgeModel, EdgeOptions, set_batch

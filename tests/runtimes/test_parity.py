@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Runner, jittered, random_pixels
+from helpers import Runner, jittered, random_pixels
 from PIL import Image
 
 from sepvit_edge.backends.interface import LoweringJob

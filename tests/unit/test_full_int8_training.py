@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import mini_digits
+from helpers import mini_digits
 from torch.fx import Node
 
 from sepvit_edge.data.digits import Digits

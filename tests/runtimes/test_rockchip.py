@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import Runner, jittered, random_pixels
+from helpers import Runner, jittered, random_pixels
 
 pytest.importorskip("onnxruntime")
 

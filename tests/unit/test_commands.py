@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Runner, jittered, random_pixels, run_process
+from helpers import Runner, jittered, random_pixels, run_process
 from PIL import Image
 
 from sepvit_edge import save_checkpoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import mini_digits
+from helpers import mini_digits
 
 import sepvit_edge
 from sepvit_edge.profiling.devices import LocalConnection, load_device

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import jittered, random_pixels
+from helpers import jittered, random_pixels
 from torch.export import ExportedProgram
 
 pytest.importorskip("openvino")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import jittered
+from helpers import TESTS, jittered
 from PIL import Image
 
 if importlib.util.find_spec("coremltools") is None:
@@ -468,7 +468,7 @@ def test_placement_counts_operations_and_claims_no_device(packages, precision):
 def test_an_export_in_another_process_has_the_same_bytes_and_says_nothing(packages, tmp_path):
     script = f"""
 import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path[:0] = {[str(TESTS), str(TESTS / "runtimes")]!r}
 from sepvit_edge.pipeline.export import export_package
 from test_coreml import small_model
 export_package(small_model(), "coreml", "fp16", {str(tmp_path / "package")!r}, images=8)

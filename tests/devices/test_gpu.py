@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import pytest
 import torch
-from conftest import jittered, random_pixels
+from helpers import jittered, random_pixels
 
 from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.logits import normalize

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import jittered
+from helpers import jittered
 from safetensors.torch import save_file
 
 from sepvit_edge import SepViTError, load_checkpoint, save_checkpoint

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import REPOSITORY, TESTS
 from PIL import Image
 
-WEB = Path(__file__).parents[1] / "apps" / "web"
-IMAGES = Path(__file__).parent / "vectors" / "images"
+WEB = REPOSITORY / "apps" / "web"
+IMAGES = TESTS / "vectors" / "images"
 RECIPE = "onnxruntime-fp32"
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import jittered
+from helpers import jittered
 
 import sepvit_edge
 from sepvit_edge.model.reference import (

@@ -21,7 +21,7 @@ pytest.importorskip(
     reason="onnxruntime-qnn is not installed: pip install 'sepvit-edge[qualcomm]'",
 )
 
-from conftest import Runner, jittered, macs_share, mini_digits, random_pixels
+from helpers import Runner, jittered, macs_share, mini_digits, random_pixels
 
 import sepvit_edge
 from sepvit_edge.backends.qualcomm_htp import MODEL, SOCS, QualcommHTPSession

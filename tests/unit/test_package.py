@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import jittered, random_pixels, run_process
+from helpers import REPOSITORY, TESTS, jittered, random_pixels, run_process
 
 import sepvit_edge
 from sepvit_edge.errors import CheckFailed, SepViTError
@@ -49,7 +49,7 @@ def test_the_manifest_says_what_it_is(package_path: Path) -> None:
 
 
 def test_the_published_schema_is_the_models(package_path: Path) -> None:
-    published = Path(__file__).parent.parent / "export" / "manifest.schema.json"
+    published = REPOSITORY / "export" / "manifest.schema.json"
     assert json.loads(published.read_text()) == manifest_schema(), (
         "run: python -m sepvit_edge.package > export/manifest.schema.json"
     )
@@ -199,7 +199,7 @@ def test_leftovers_of_killed_processes_are_cleared(tmp_path: Path) -> None:
 _SLOW_EXPORT = """
 import sys, time
 sys.path.insert(0, {tests!r})
-from conftest import jittered
+from helpers import jittered
 import sepvit_edge
 def step(text):
     print(text, flush=True)
@@ -212,7 +212,7 @@ sepvit_edge.export_package(jittered("lite"), "openvino", output={output!r}, imag
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_export_leaves_no_half_package(tmp_path: Path, sign: signal.Signals) -> None:
     output = tmp_path / "lite"
-    script = _SLOW_EXPORT.format(tests=str(Path(__file__).parent), output=str(output))
+    script = _SLOW_EXPORT.format(tests=str(TESTS), output=str(output))
     process = subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=subprocess.PIPE,
@@ -237,7 +237,7 @@ def test_a_killed_export_leaves_no_half_package(tmp_path: Path, sign: signal.Sig
 
 def test_two_exports_in_two_processes_are_identical(package_path: Path, tmp_path: Path) -> None:
     script = _SLOW_EXPORT.replace("time.sleep(60)", "pass")
-    script = script.format(tests=str(Path(__file__).parent), output=str(tmp_path / "again"))
+    script = script.format(tests=str(TESTS), output=str(tmp_path / "again"))
     subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)
     compare_packages(package_path, tmp_path / "again")
     (tmp_path / "again" / "labels.txt").write_text("x")

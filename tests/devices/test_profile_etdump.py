@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import Runner, jittered
 from etdumps import write_dump
-from test_profile_document import MINIMAL
+from helpers import MINIMAL, Runner, jittered
 
 pytest.importorskip("executorch")
 pytest.importorskip("pandas", reason="ExecuTorch's Inspector needs pandas")

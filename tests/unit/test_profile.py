@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Runner
+from helpers import MINIMAL, Runner
 from safetensors.numpy import load_file, save_file
-from test_profile_document import MINIMAL
 
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.package.folder import Package, list_files, write_manifest

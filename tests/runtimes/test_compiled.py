@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Runner, mini_digits
+from helpers import Runner, mini_digits
 
 import sepvit_edge
 from sepvit_edge.backends.registry import RUNTIMES, get_backend, host_targets

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import add_mini, jittered, random_pixels
+from helpers import TESTS, add_mini, jittered, random_pixels
 
 pytest.importorskip("executorch")
 
@@ -113,7 +113,10 @@ def test_another_process_and_the_documented_route_give_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(backend_module, "few_transposes", contextlib.nullcontext)
-    program = "import sys, pathlib, test_executorch as t; t.{}(pathlib.Path(sys.argv[1]))"
+    program = (
+        f"import sys; sys.path.insert(0, {str(TESTS)!r}); import pathlib, "
+        "test_executorch as t; t.{}(pathlib.Path(sys.argv[1]))"
+    )
     command = [sys.executable, "-c", program.format(write_by_the_documented_route.__name__)]
     file = tmp_path / "documented.pte"
     done = subprocess.Popen([*command, file], cwd=Path(__file__).parent, stderr=subprocess.DEVNULL)

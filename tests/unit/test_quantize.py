@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from conftest import Runner, jittered, macs_share, mini_digits
+from helpers import Runner, jittered, macs_share, mini_digits
 
 from sepvit_edge.checkpoints.files import load_checkpoint, save_checkpoint
 from sepvit_edge.config.recipe import find_recipe

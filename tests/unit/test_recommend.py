@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import Runner, jittered
+from helpers import Runner, jittered
 
 from sepvit_edge import save_checkpoint
 from sepvit_edge.errors import SepViTError
