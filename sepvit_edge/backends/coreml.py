@@ -19,7 +19,8 @@ from unittest.mock import patch
 import numpy as np
 from PIL import Image
 
-from ..config.recipe import PlacementBudget, Strict
+from ..config.recipe import PlacementBudget
+from ..config.toml import Strict
 from ..errors import SepViTError
 from ..model.graph import macs_by_operation, part_of
 from ..package.manifest import Manifest, OutsideOp, PlacedOps, Placement, Verification

@@ -29,7 +29,7 @@ import torch
 import tosa_reference_model  # noqa: F401  (likewise)
 from torch.export import ExportedProgram
 
-from ..config.recipe import Strict
+from ..config.toml import Strict
 from ..errors import SepViTError
 from ..model.graph import macs_by_operation, part_of
 from ..package.manifest import Estimate, Manifest, OutsideOp, PlacedOps, Placement, Verification

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Literal
 from unittest.mock import patch
 
-from ..config.recipe import Strict
+from ..config.toml import Strict
 from ..errors import SepViTError
 from ..package.manifest import Manifest, Placement, Verification
 from .coreml import MANIFEST, UNITS, converting, ct, pipeline

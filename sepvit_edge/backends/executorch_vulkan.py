@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..config.recipe import Strict
+from ..config.toml import Strict
 from ..package.manifest import Manifest, Placement, Verification
 from .executorch import delegation, quiet, write_program
 from .interface import LoweringJob, Session, runs_on_device_only

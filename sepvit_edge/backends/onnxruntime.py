@@ -15,7 +15,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 from onnxscript import rewriter
 
-from ..config.recipe import Strict
+from ..config.toml import Strict
 from ..errors import SepViTError
 from ..model.graph import macs_by_operation, part_of
 from ..package.manifest import Manifest, PlacedOps, Placement, Verification

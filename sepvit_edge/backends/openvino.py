@@ -13,7 +13,7 @@ import torch
 from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 from torch.fx import Node
 
-from ..config.recipe import Strict
+from ..config.toml import Strict
 from ..errors import SepViTError
 from ..model.graph import macs_by_operation, part_of
 from ..package.manifest import Manifest, PlacedOps, Placement, Verification

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import openvino as ov
 
-from ..config.recipe import Strict
+from ..config.toml import Strict
 from ..package.manifest import Manifest, PlacedOps, Placement, Verification
 from .interface import LoweringJob, Session, runs_on_device_only
 from .openvino import OpenVINOSession, compile_ir, write_ir

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from pydantic import field_validator
 
-from ..config.recipe import Strict
+from ..config.toml import Strict
 from ..errors import CheckFailed, SepViTError
 from ..files import file_sha256
 from ..model.graph import macs_by_operation, part_of

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ..config.recipe import Strict
+from ..config.toml import Strict
 from ..errors import SepViTError
 from ..model.graph import macs_by_operation, part_of
 from ..package.manifest import Manifest, OutsideOp, PlacedOps, Placement, Verification

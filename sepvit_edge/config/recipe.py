@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from ..errors import SepViTError, unknown_name
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from .toml import Strict, TomlFiles, first_fault, shipped_folder
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
-
-
-class Strict(BaseModel):
-    """A model whose unknown keys are errors: a misspelt option must not be ignored."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 OptionsT = TypeVar("OptionsT", bound=Strict)
@@ -102,7 +91,7 @@ class Recipe(Strict):
     precision: Precision
     description: str = ""
     edge: EdgeSwitches = EdgeSwitches()
-    options: dict[str, str | int | float | bool] = {}
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
     quantization: QuantizationOptions = QuantizationOptions()
     placement: PlacementBudget = PlacementBudget()
     parity_images: int | None = Field(default=None, ge=1)
@@ -121,16 +110,12 @@ class Recipe(Strict):
             raise SepViTError(f"the recipe's options: {first_fault(error)}") from None
 
 
-def recipe_folder() -> Path:
-    """Where the recipes are: beside the package in a checkout, inside it in a wheel."""
-    root = Path(__file__).parent.parent
-    inside = root / "recipes"
-    return inside if inside.is_dir() else root.parent / "export"
+RECIPES = TomlFiles("recipe", Recipe, shipped_folder("recipes", "export"))
 
 
 def recipes() -> dict[str, Path]:
     """Return the recipes that ship with the package, by name."""
-    return {path.stem: path for path in sorted(recipe_folder().glob("*.toml"))}
+    return RECIPES.shipped()
 
 
 def targets() -> list[str]:
@@ -144,19 +129,9 @@ def load_recipe(name_or_file: str | Path) -> Recipe:
     Raises
     ------
     SepViTError
-        If there is none, or it is not valid; the key is named.
+        If it does not exist or is not valid; the key is named.
     """
-    path = recipes().get(str(name_or_file), Path(name_or_file))
-    if not path.is_file():
-        if path.suffix == ".toml" or len(path.parts) > 1:
-            raise SepViTError(f"there is no recipe {path}")
-        raise unknown_name("recipe", str(name_or_file), recipes())
-    try:
-        return Recipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SepViTError(f"the recipe {path} is not valid TOML: {error}") from None
-    except ValidationError as error:
-        raise SepViTError(f"the recipe {path}: {first_fault(error)}") from None
+    return RECIPES.load(name_or_file)
 
 
 def recipes_of(target: str) -> dict[Precision, Recipe]:
@@ -183,12 +158,3 @@ def find_recipe(target: str, precision: str | None = None) -> Recipe:
     if precision not in found:
         raise SepViTError(f"{target} has no {precision} yet; it has {', '.join(found)}")
     return found[precision]
-
-
-def first_fault(error: ValidationError) -> str:
-    """Put pydantic's first complaint into one line that names the key."""
-    fault: Any = error.errors()[0]
-    where = ".".join(str(part) for part in fault["loc"]) or "the document"
-    if fault["type"] == "extra_forbidden":
-        return f"{where} is not a known key"
-    return f"{where}: {fault['msg']}"

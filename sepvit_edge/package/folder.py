@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from ..config.recipe import first_fault
+from ..config.toml import first_fault
 from ..errors import CheckFailed, SepViTError
 from ..files import file_sha256
 from ..model.variants import Preprocessing

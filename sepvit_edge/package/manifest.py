@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from ..config.recipe import Precision, Recipe, Strict
+from ..config.recipe import Precision, Recipe
+from ..config.toml import Strict
 from ..model.variants import Source
 
 if TYPE_CHECKING:

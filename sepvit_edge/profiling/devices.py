@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from ..config.recipe import Strict, first_fault
-from ..errors import SepViTError, unknown_name
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from ..config.toml import Strict, TomlFiles, shipped_folder
 
 
 class Hardware(Strict):
@@ -218,15 +210,12 @@ class Device(Strict):
     notes: list[str] = Field(default_factory=list)
 
 
-def device_folder() -> Path:
-    """Where the devices are: beside the package in a checkout, inside it in a wheel."""
-    inside = Path(__file__).parent.parent / "profiles"
-    return inside if inside.is_dir() else Path(__file__).parent.parent.parent / "profiles"
+DEVICES = TomlFiles("device", Device, shipped_folder("profiles", "profiles"))
 
 
 def devices() -> dict[str, Path]:
     """Return the devices that ship with the package, by name."""
-    return {path.stem: path for path in sorted(device_folder().glob("*.toml"))}
+    return DEVICES.shipped()
 
 
 def load_device(name_or_file: str | Path) -> tuple[str, Device]:
@@ -242,37 +231,6 @@ def load_device(name_or_file: str | Path) -> tuple[str, Device]:
     Raises
     ------
     SepViTError
-        If there is none, or it is not valid; the line and the key are named.
+        If it does not exist or is not valid; the line and the key are named.
     """
-    path = devices().get(str(name_or_file), Path(name_or_file))
-    if not path.is_file():
-        if path.suffix == ".toml" or len(path.parts) > 1:
-            raise SepViTError(f"there is no device file {path}")
-        raise unknown_name("device", str(name_or_file), devices())
-    try:
-        text = path.read_text(encoding="utf-8")
-        return path.stem, Device.model_validate(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SepViTError(f"{path} is not valid TOML: {error}") from None
-    except ValidationError as error:
-        keys = [str(key) for key in error.errors()[0]["loc"] if isinstance(key, str)]
-        line = _line_of(text, keys)
-        where = f"{path}, line {line}" if line else str(path)
-        # A union's branch (kind = "ssh") stands in pydantic's path, but not in the file.
-        fault = re.sub(r"^connection\.[a-z-]+\.", "connection.", first_fault(error))
-        raise SepViTError(f"{where}: {fault}") from None
-
-
-def _line_of(text: str, keys: list[str]) -> int | None:
-    """Line on which a key stands, or else the section that should have it; None for the file."""
-    section: list[str] = []
-    nearest = None
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[([\w.-]+)\]", line):
-            section = header[1].split(".")
-            if section and section == keys[: len(section)]:
-                nearest = number
-        pair = re.match(r"\s*([\w-]+)\s*=", line)
-        if pair and pair[1] in keys and section == keys[: len(section)]:
-            return number
-    return nearest
+    return DEVICES.find(name_or_file).stem, DEVICES.load(name_or_file)

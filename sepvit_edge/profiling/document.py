@@ -21,7 +21,8 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from ..config.recipe import Precision, Strict
+from ..config.recipe import Precision
+from ..config.toml import Strict
 
 SCHEMA_VERSION = 1
 _DIGEST = "^[0-9a-f]{64}$"

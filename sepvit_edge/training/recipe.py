@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import math
-import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from ..config.recipe import Strict, first_fault
-from ..errors import SepViTError, unknown_name
+from ..config.toml import Strict, TomlFiles
+from ..errors import SepViTError
 from ..model.variants import IMAGENET_MEAN, IMAGENET_STD, check_image_size, find_variant
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 class Augmentation(Strict):
@@ -183,41 +178,32 @@ def parse_schedule(text: str) -> tuple[tuple[int, float], ...]:
     return tuple(schedule)
 
 
+TRAINING_RECIPES = TomlFiles("training recipe", TrainingRecipe, Path(__file__).parent)
+
+
 def training_recipes() -> dict[str, Path]:
     """Return the recipes that ship with the package, by name."""
-    return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.toml"))}
+    return TRAINING_RECIPES.shipped()
 
 
-def load_training_recipe(name_or_file: str, changes: dict[str, Any]) -> TrainingRecipe:
+def load_training_recipe(name_or_file: str, changes: Mapping[str, Any]) -> TrainingRecipe:
     """Read a recipe by name or from a file, and change what the command line states.
 
     Parameters
     ----------
     name_or_file : str
         Empty for the defaults.
-    changes : dict
+    changes : mapping
         Values by key of the recipe.
 
     Raises
     ------
     SepViTError
-        If there is none, or a value is not allowed; the key is named.
+        If the recipe does not exist, or a value is not allowed; the key is named.
     """
-    document: dict[str, Any] = {}
-    if name_or_file:
-        path = training_recipes().get(name_or_file, Path(name_or_file))
-        if not path.is_file():
-            if path.suffix == ".toml" or len(path.parts) > 1:
-                raise SepViTError(f"there is no training recipe {path}")
-            raise unknown_name("training recipe", name_or_file, training_recipes())
-        try:
-            document = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SepViTError(f"the training recipe {path} is not valid TOML: {error}") from None
-    try:
-        return TrainingRecipe.model_validate(document | changes)
-    except ValidationError as error:
-        raise SepViTError(f"the training recipe: {first_fault(error)}") from None
+    if not name_or_file:
+        return TRAINING_RECIPES.check(changes, "the training recipe")
+    return TRAINING_RECIPES.load(name_or_file, changes)
 
 
 @dataclass(frozen=True)

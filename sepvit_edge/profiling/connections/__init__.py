@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from ...config.recipe import first_fault
+from ...config.toml import first_fault
 from ...errors import SepViTError
 from ...files import file_sha256
 from ...package.folder import Package
