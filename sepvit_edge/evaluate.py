@@ -61,7 +61,9 @@ def main(
     from .model.logits import torch_threads
     from .package.session import open_package
     from .pipeline import parity
-    from .pipeline.export import default_data, quantization_for, reference_of
+    from .pipeline.defaults import default_data
+    from .pipeline.lowering import quantization_for
+    from .pipeline.verify import reference_of
 
     if everything:
         _everything(weights or [], data, images, target or [], json)
@@ -100,7 +102,7 @@ def _everything(
     from .checkpoints.files import load_checkpoint
     from .data.choose import open_dataset
     from .pipeline.comparison import compare_everything
-    from .pipeline.export import default_data
+    from .pipeline.defaults import default_data
 
     names = weights or [default_checkpoint().stem]
     builtin = builtin_checkpoints()
@@ -153,7 +155,7 @@ def _by_block(
     from .data.preprocess import preprocess
     from .errors import CheckFailed
     from .pipeline import parity
-    from .pipeline.export import run_twin
+    from .pipeline.twins import run_twin
 
     manifest = package.manifest
     pixels = preprocess(dataset[0].image, package.preprocessing, manifest.model.image_size)[None]

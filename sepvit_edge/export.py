@@ -75,7 +75,7 @@ def main(
     """
     from .backends.support import toolkit
     from .checkpoints.choose import choose_model
-    from .pipeline.export import verify_package
+    from .pipeline.verify import verify_package
 
     if toolkit_env:
         os.environ[toolkit.VARIABLE] = toolkit_env
@@ -141,7 +141,9 @@ def export_one(
     from .data.choose import open_dataset
     from .package.folder import check_destination
     from .package.session import PackageSession
-    from .pipeline.export import default_output, export_package, float_twin
+    from .pipeline.defaults import default_output
+    from .pipeline.export import export_package
+    from .pipeline.twins import float_twin
     from .profiling.latency import available_threads, measure_latency, measure_speedup
 
     destination = output or default_output(model, recipe)
@@ -178,7 +180,7 @@ def _export_all(
     from .checkpoints.choose import choose_model
     from .errors import SepViTError
     from .package.folder import check_destination
-    from .pipeline.export import default_output
+    from .pipeline.defaults import default_output
 
     if recipe:
         raise SepViTError("--recipe names one target; leave it out with --target all")
@@ -269,7 +271,7 @@ def choose_recipe(
     """
     from .config.recipe import find_recipe, load_recipe
     from .errors import SepViTError
-    from .pipeline.export import default_precision
+    from .pipeline.defaults import default_precision
 
     if recipe:
         chosen = load_recipe(recipe)

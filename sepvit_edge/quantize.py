@@ -36,15 +36,13 @@ def main(
     """Compare ways to choose scales, or, with --sensitivity, what each part loses in int8."""
     from dataclasses import asdict
 
-    import numpy as np
-
     from .checkpoints.builtin import default_checkpoint
     from .checkpoints.files import load_checkpoint
     from .data.choose import open_dataset
-    from .data.preprocess import preprocess
+    from .data.preprocess import preprocess_batch
     from .metrics import sqnr_db
     from .model.logits import reference_logits
-    from .pipeline.export import default_calibration, default_data
+    from .pipeline.defaults import default_calibration, default_data
     from .pipeline.parity import quantized_logits
     from .quantization.calibration import METHODS, calibrate
     from .quantization.sensitivity import draw, scan
@@ -59,7 +57,7 @@ def main(
     )
     count = min(images, len(measured))
     rule = model.config.preprocessing
-    pixels = np.stack([preprocess(measured[i].image, rule, size) for i in range(count)])
+    pixels = preprocess_batch([measured[i].image for i in range(count)], rule, size)
     if sensitivity:
         quantization = model.quantization
         if quantization is None:

@@ -13,6 +13,7 @@ Scaling to 0..1 and normalising are inside the exported graph, so no caller can 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,28 @@ def preprocess(
             rgb = rgb.resize(size, Image.Resampling.BILINEAR)
     left, top = (width - image_size) // 2, (height - image_size) // 2
     return np.array(rgb.crop((left, top, left + image_size, top + image_size)))
+
+
+def preprocess_batch(
+    images: Sequence[Image.Image | np.ndarray | str | Path], rule: Preprocessing, image_size: int
+) -> np.ndarray:
+    """Turn images into one array of input pixels.
+
+    Parameters
+    ----------
+    images : sequence
+        At least one image, each as `preprocess` takes it.
+    rule : Preprocessing
+        States the crop.
+    image_size : int
+        Side of the result.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 (N, image_size, image_size, 3), RGB.
+    """
+    return np.stack([preprocess(image, rule, image_size) for image in images])
 
 
 def resized_size(size: tuple[int, int], shorter: int) -> tuple[int, int]:

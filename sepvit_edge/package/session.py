@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..backends.registry import RUNTIMES, get_backend
 from ..backends.versions import check_range, check_runtime
-from ..data.preprocess import preprocess
+from ..data.preprocess import preprocess_batch
 from ..errors import SepViTError
 from .folder import Package
 
@@ -60,7 +60,7 @@ class PackageSession:
             raise SepViTError("there is no image to run")
         size = self.package.manifest.model.image_size
         rule = self.package.preprocessing
-        return np.stack([preprocess(image, rule, size) for image in images])
+        return preprocess_batch(images, rule, size)
 
     def run(self, images: Any) -> np.ndarray:
         """Classify images of any size.

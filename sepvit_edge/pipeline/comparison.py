@@ -13,14 +13,15 @@ import numpy as np
 from ..backends.registry import MissingRuntime, get_backend, host_targets
 from ..config.recipe import find_recipe, recipes_of
 from ..data.overlap import refuse_seen
-from ..data.preprocess import preprocess
+from ..data.preprocess import preprocess_batch
 from ..data.sample import Dataset
 from ..metrics import sqnr_db
 from ..model.logits import reference_logits, torch_threads
 from ..model.reference import SepViT
 from ..package.session import open_package
 from . import parity
-from .export import export_package, quantization_for
+from .export import export_package
+from .lowering import quantization_for
 
 _BATCH = 32
 
@@ -130,9 +131,8 @@ def compare_everything(
         refuse_seen(data, model.source.trained_on if model.source else None)
     step(f"reading {count} images of {data.name}")
     samples = [data[i] for i in range(count)]
-    pixels = np.stack(
-        [preprocess(s.image, config.preprocessing, config.image_size) for s in samples]
-    )
+    images_of = [sample.image for sample in samples]
+    pixels = preprocess_batch(images_of, config.preprocessing, config.image_size)
     labels = [s.label for s in samples]
     truth = None if None in labels else np.array(labels)
     rows: list[Row] = []

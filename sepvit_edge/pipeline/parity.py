@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..data.overlap import refuse_seen
-from ..data.preprocess import preprocess
+from ..data.preprocess import preprocess_batch
 from ..data.sample import Dataset
 from ..errors import CheckFailed
 from ..metrics import sqnr_db
@@ -116,9 +116,8 @@ def measure(
     digest = hashlib.sha256()
     for start in range(0, count, _BATCH):
         samples = [data[i] for i in range(start, min(start + _BATCH, count))]
-        pixels = np.stack(
-            [preprocess(s.image, config.preprocessing, config.image_size) for s in samples]
-        )
+        images = [sample.image for sample in samples]
+        pixels = preprocess_batch(images, config.preprocessing, config.image_size)
         digest.update(pixels.data)
         references.append(reference_logits(model, pixels))
         measured.append(session.run_pixels(pixels)[0])
@@ -259,7 +258,7 @@ def by_block(
     Parameters
     ----------
     outputs : dict
-        The twin's outputs by name (`sepvit_edge.pipeline.export.run_twin`).
+        The twin's outputs by name (`sepvit_edge.pipeline.twins.run_twin`).
     model : SepViT
         The reference.
     pixels : numpy.ndarray

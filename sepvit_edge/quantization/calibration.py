@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.preprocess import preprocess
+from ..data.preprocess import preprocess_batch
 from ..data.sample import Dataset
 from ..errors import SepViTError
 from ..model.edge import EdgeModel, EdgeOptions
@@ -94,7 +94,7 @@ def calibration_pixels(model: SepViT, data: Dataset, images: int) -> tuple[np.nd
     rule, size = model.config.preprocessing, model.config.image_size
     # Evenly over the set: a folder's images are ordered by class.
     chosen = [i * len(data) // count for i in range(count)]
-    pixels = np.stack([preprocess(data[i].image, rule, size) for i in chosen])
+    pixels = preprocess_batch([data[i].image for i in chosen], rule, size)
     return pixels, hashlib.sha256(pixels.data).hexdigest()
 
 

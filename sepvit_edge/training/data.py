@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..data.choose import open_dataset
 from ..data.glyphs import LABELS, SIDE, Glyphs
-from ..data.preprocess import preprocess, to_rgb
+from ..data.preprocess import preprocess, preprocess_batch, to_rgb
 from ..data.sample import Dataset as Images
 from ..model.variants import Preprocessing
 from .recipe import Augmentation, Plan, TrainingRecipe
@@ -201,6 +201,6 @@ def evaluation_batches(
     """Yield uint8 (B, 3, size, size) and labels, preprocessed as everywhere."""
     for start in range(0, len(data), batch):
         samples = [data[i] for i in range(start, min(start + batch, len(data)))]
-        pixels = np.stack([preprocess(s.image, rule, size) for s in samples])
+        pixels = preprocess_batch([s.image for s in samples], rule, size)
         labels = torch.tensor([s.label for s in samples])
         yield torch.from_numpy(pixels).permute(0, 3, 1, 2), labels

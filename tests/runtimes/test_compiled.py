@@ -19,7 +19,8 @@ from sepvit_edge.model.edge import EdgeModel, EdgeOptions
 from sepvit_edge.npu_table import PROOFS, page
 from sepvit_edge.package.folder import Package
 from sepvit_edge.package.session import open_package
-from sepvit_edge.pipeline.export import lowering_job, verify_package
+from sepvit_edge.pipeline.lowering import lowering_job
+from sepvit_edge.pipeline.verify import verify_package
 
 # float16 between all operations; measured 72 dB by the evaluator.
 FP16_DB = 60

@@ -32,7 +32,8 @@ from sepvit_edge.model.graph import part_of
 from sepvit_edge.model.logits import reference_logits
 from sepvit_edge.model.variants import Preprocessing
 from sepvit_edge.package.session import open_package
-from sepvit_edge.pipeline.export import golden_images, lowering_job
+from sepvit_edge.pipeline.golden import golden_images
+from sepvit_edge.pipeline.lowering import lowering_job
 
 ct = coreml.ct
 mb = coreml.mb

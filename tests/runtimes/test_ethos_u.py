@@ -28,7 +28,7 @@ from sepvit_edge.model.edge import EdgeModel, EdgeOptions
 from sepvit_edge.model.logits import reference_logits
 from sepvit_edge.package.folder import Package
 from sepvit_edge.package.session import open_package
-from sepvit_edge.pipeline.export import lowering_job, quantization_for
+from sepvit_edge.pipeline.lowering import lowering_job, quantization_for
 from sepvit_edge.pipeline.parity import quantized_logits
 from sepvit_edge.quantization import calibrate_full
 from sepvit_edge.quantization.full_int8 import FullQuantization, Grid, Histogram, run_exactly

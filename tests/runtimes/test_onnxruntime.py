@@ -30,8 +30,9 @@ from sepvit_edge.model.graph import macs_by_operation, part_of
 from sepvit_edge.model.logits import reference_logits
 from sepvit_edge.model.reference import SepViT
 from sepvit_edge.package.manifest import Placement
-from sepvit_edge.pipeline.export import lowering_job, run_twin
+from sepvit_edge.pipeline.lowering import lowering_job
 from sepvit_edge.pipeline.parity import by_block
+from sepvit_edge.pipeline.twins import run_twin
 
 RECIPES = ("onnxruntime-fp32", "onnxruntime-opset20-fp32", "onnxruntime-fp16")
 # float32 on both sides; measured 122 dB.

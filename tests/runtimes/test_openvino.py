@@ -20,9 +20,9 @@ from sepvit_edge.model.graph import part_of, trace
 from sepvit_edge.model.logits import reference_logits
 from sepvit_edge.model.variants import VARIANTS, Variant
 from sepvit_edge.package.session import open_package
-from sepvit_edge.pipeline import export as build
-from sepvit_edge.pipeline.export import run_twin
+from sepvit_edge.pipeline import lowering
 from sepvit_edge.pipeline.parity import by_block
+from sepvit_edge.pipeline.twins import run_twin
 
 # float32 on both sides; measured 120 dB. A wrong attention head costs it 80.
 FP32_DB = 100
@@ -120,7 +120,7 @@ def test_every_component_matters_in_the_exported_graph(monkeypatch: pytest.Monke
         program.state_dict.update(edge.state_dict(keep_vars=True))
         return program
 
-    monkeypatch.setattr(build, "trace", exchanged)
+    monkeypatch.setattr(lowering, "trace", exchanged)
 
     def logits() -> tuple[np.ndarray, np.ndarray]:
         exported = run_twin(model, recipe, pixels, EdgeModel(model))["logits"]

@@ -19,8 +19,9 @@ from sepvit_edge.errors import CheckFailed
 from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.edge import DSA, EdgeModel, EdgeOptions
 from sepvit_edge.package.session import open_package
-from sepvit_edge.pipeline.export import export_package, run_twin
+from sepvit_edge.pipeline.export import export_package
 from sepvit_edge.pipeline.parity import by_block, check, compare, paired_difference
+from sepvit_edge.pipeline.twins import run_twin
 
 LIBRARIES = {
     "coreml": "coremltools",

@@ -13,6 +13,7 @@ import pytest
 import torch
 from helpers import Runner, jittered, macs_share, mini_digits
 
+from sepvit_edge.backends.registry import get_backend
 from sepvit_edge.checkpoints.files import load_checkpoint, save_checkpoint
 from sepvit_edge.config.recipe import find_recipe
 from sepvit_edge.data.digits import Digits
@@ -26,8 +27,9 @@ from sepvit_edge.model.logits import normalize, reference_logits
 from sepvit_edge.model.reference import SepViT
 from sepvit_edge.package.folder import Package
 from sepvit_edge.package.session import PackageSession, open_package
-from sepvit_edge.pipeline import export as build
 from sepvit_edge.pipeline import parity
+from sepvit_edge.pipeline.export import export_package
+from sepvit_edge.pipeline.lowering import lowering_job, quantization_for
 from sepvit_edge.profiling.latency import Latency, Speedup
 from sepvit_edge.quantization import Quantization, apply_quantization, calibrate
 from sepvit_edge.quantization.calibration import Histogram
@@ -281,14 +283,14 @@ def packages(digits_model, tmp_path_factory) -> dict[str, Package]:
     made = {}
     for target in TARGETS:
         pytest.importorskip("coremltools" if target == "coreml" else target)
-        made[target] = build.export_package(digits_model, target, "int8", root / target, images=100)
+        made[target] = export_package(digits_model, target, "int8", root / target, images=100)
     return made
 
 
 def test_every_runtime_computes_what_torch_does(packages, digits_model) -> None:
     """About 36 dB is what flips of the last bit leave (a fake-quantised against a real graph)."""
     pixels = digit_pixels(digits_model, 100)
-    quantization = build.quantization_for(digits_model, find_recipe("openvino", "int8"))
+    quantization = quantization_for(digits_model, find_recipe("openvino", "int8"))
     torch_logits = parity.quantized_logits(digits_model, quantization, pixels)
     named = {}
     for target, package in packages.items():
@@ -318,7 +320,7 @@ def test_int8_packages_are_small_and_say_what_they_are(
         edge = EdgeModel(digits_model, 1, EdgeOptions(**recipe.edge.model_dump()))
         folder = tmp_path / target
         folder.mkdir()
-        build.get_backend(target).lower(build.lowering_job(digits_model, edge, recipe), folder)
+        get_backend(target).lower(lowering_job(digits_model, edge, recipe), folder)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         # Three bytes of four of a weight are saved, of Core ML's float16 one of two; scales and
         # grids take some of it again: measured 5 % in OpenVINO's text, 2 to 4 % elsewhere.
@@ -401,7 +403,7 @@ def test_export_says_where_int8_is_slower_than_fp32(packages) -> None:
 def test_calibration_and_evaluation_images_are_disjoint(digits_model, tmp_path) -> None:
     pytest.importorskip("openvino")
     with pytest.raises(CheckFailed, match="are also in the calibration data"):
-        build.export_package(
+        export_package(
             digits_model,
             "openvino",
             "int8",
@@ -423,7 +425,7 @@ def test_every_component_matters_in_an_int8_package(digits_model, calibrated, tm
     logits = {}
     for name, model in (("as it is", digits_model), ("moved", moved)):
         path = tmp_path / name
-        build.export_package(model, "openvino", "int8", path, images=8)
+        export_package(model, "openvino", "int8", path, images=8)
         package = PackageSession(Package(path), 1).run_pixels(pixels)[0]
         logits[name] = (reference_logits(model, pixels), package)
     shift = [logits["moved"][i] - logits["as it is"][i] for i in (0, 1)]

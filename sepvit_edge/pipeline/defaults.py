@@ -1,0 +1,59 @@
+"""What an export takes where its caller names nothing: precision, folder and built-in images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..config.recipe import Precision, Recipe
+from ..data.digits import Digits
+from ..data.glyphs import Glyphs
+from ..data.sample import Dataset, Unlabelled
+from ..model.reference import SepViT
+
+# Images for parity without labels: enough to measure the distance of the logits.
+UNLABELLED_IMAGES = 32
+# Ten a class.
+GLYPHS_IMAGES = 620
+
+
+def default_precision(model: SepViT) -> Precision:
+    """Return int8 for a quantisation-aware model, otherwise fp32."""
+    return "fp32" if model.quantization is None else "int8"
+
+
+def default_calibration(model: SepViT) -> Dataset:
+    """Return built-in calibration images, of the set that the model was trained on if known."""
+    if model.source is not None and model.source.trained_on == "glyphs/train":
+        return Glyphs("calibration")
+    return Digits("calibration")
+
+
+def default_output(model: SepViT, recipe: Recipe) -> Path:
+    """Return the folder that a package gets by default."""
+    return Path("packages") / f"{model.config.variant}-{recipe.target}-{recipe.precision}"
+
+
+def default_data(model: SepViT, images: int | None = None) -> tuple[Dataset, int | None]:
+    """Choose built-in images that a model was not trained on.
+
+    Parameters
+    ----------
+    model : SepViT
+        The model to measure.
+    images : int, optional
+        Number of images.
+
+    Returns
+    -------
+    data : Dataset
+        Labelled if the model was trained on this set.
+    images : int or None
+        Number of images to take; None for all.
+    """
+    digits = Digits("test")
+    trained_on = model.source.trained_on if model.source is not None else None
+    if trained_on == "digits/train":
+        return digits, images
+    if trained_on == "glyphs/train":
+        return Glyphs("test"), images or GLYPHS_IMAGES
+    return Unlabelled(digits), images or UNLABELLED_IMAGES

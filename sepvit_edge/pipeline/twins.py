@@ -1,0 +1,86 @@
+"""Twins of a package: the same model, tapped or in fp32, lowered for as long as it is needed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from ..backends.interface import LoweringJob
+from ..backends.registry import RUNTIMES, get_backend
+from ..backends.versions import check_runtime
+from ..checkpoints.files import source_of
+from ..config.recipe import Recipe, find_recipe
+from ..data.sample import Dataset
+from ..model.edge import EdgeModel, EdgeOptions
+from ..model.reference import SepViT
+from ..package.folder import Package
+from ..package.manifest import source_facts
+from ..package.session import PackageSession
+from .lowering import lowering_job, make_manifest, quantization_for, seal
+
+
+def run_twin(
+    model: SepViT,
+    recipe: Recipe,
+    pixels: np.ndarray,
+    edge: EdgeModel | None = None,
+    calibration: Dataset | None = None,
+) -> dict[str, np.ndarray]:
+    """Lower a twin of a package that also outputs every part's result, and run it.
+
+    Parameters
+    ----------
+    model : SepViT
+        The reference.
+    recipe : Recipe
+        The package's.
+    pixels : numpy.ndarray
+        uint8 (1, image_size, image_size, 3).
+    edge : EdgeModel, optional
+        The edge form to lower. Default: the tapped one of `model`.
+    calibration : Dataset, optional
+        The package's calibration images. Default: built-in ones.
+
+    Returns
+    -------
+    dict
+        Outputs by name: ``logits``, ``stages.0.patch_embedding``, ``stages.0.blocks.0.dsa`` ...
+    """
+    if edge is None:
+        edge = EdgeModel(model, 1, EdgeOptions(**recipe.edge.model_dump()), taps=True)
+    int8 = recipe.precision == "int8"
+    quantization = quantization_for(model, recipe, calibration) if int8 else None
+    job = lowering_job(model, edge, recipe, quantization)
+    with tempfile.TemporaryDirectory() as scratch:
+        outputs = PackageSession(_lower_unchecked(model, job, Path(scratch))).run_pixels(pixels)
+    return dict(zip(job.outputs, outputs, strict=True))
+
+
+def _lower_unchecked(model: SepViT, job: LoweringJob, folder: Path) -> Package:
+    """Lower into a folder, as a package without golden vectors and parity."""
+    installed = check_runtime(RUNTIMES[job.recipe.target])
+    placement = get_backend(job.recipe.target).lower(job, folder)
+    seal(make_manifest(job, installed, source_facts(source_of(model)), placement), folder)
+    return Package(folder)
+
+
+@contextmanager
+def float_twin(model: SepViT, package: Package) -> Iterator[Package]:
+    """Lower a package's model in fp32 for the same target; it exists while the block runs.
+
+    Parameters
+    ----------
+    model : SepViT
+        The reference that the package was made from.
+    package : Package
+        An int8 one.
+    """
+    manifest = package.manifest
+    recipe = find_recipe(manifest.target, "fp32")
+    edge = EdgeModel(model, manifest.input.shape[0], EdgeOptions(**recipe.edge.model_dump()))
+    with tempfile.TemporaryDirectory() as scratch:
+        yield _lower_unchecked(model, lowering_job(model, edge, recipe), Path(scratch))

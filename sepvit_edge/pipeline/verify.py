@@ -1,0 +1,117 @@
+"""Rebuilding a package from its manifest, to compare all bytes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from ..backends.support.cache import fresh
+from ..checkpoints.builtin import builtin_checkpoints
+from ..checkpoints.choose import random_model
+from ..checkpoints.files import load_checkpoint, weights_digest
+from ..data.choose import BUILT_IN, open_dataset
+from ..errors import CheckFailed, SepViTError
+from ..files import file_sha256
+from ..model.reference import SepViT
+from ..package.folder import Package, compare_packages
+from .export import export_package
+
+
+def reference_of(package: Package, weights: str | Path | None = None) -> SepViT:
+    """Find the reference model that a package was made from.
+
+    Parameters
+    ----------
+    package : Package
+        Its manifest holds the digest of the weights.
+    weights : str or Path, optional
+        The checkpoint, or ``"random"`` for seeded random weights. Default: the built-in checkpoint
+        with that digest.
+
+    Raises
+    ------
+    SepViTError
+        If no built-in checkpoint has the digest, or the one given holds other weights.
+    """
+    facts, source = package.manifest.model, package.manifest.source
+    if weights is None:
+        for path in builtin_checkpoints().values():
+            if file_sha256(path) == source.file_sha256:
+                weights = path
+    if weights is None and source.file_sha256 is None:
+        weights = "random"
+    if weights is None:
+        raise SepViTError(
+            f"{package.path} was not made from built-in weights; give its checkpoint by --weights"
+        )
+    if str(weights) == "random":
+        model = random_model(facts.variant, facts.num_classes, facts.image_size, package.labels)
+    else:
+        model = load_checkpoint(weights, labels=package.labels, image_size=facts.image_size)
+    if weights_digest(model) != source.weights_sha256:
+        raise SepViTError(f"{package.path} was not made from the weights in {weights}")
+    return model
+
+
+def verify_package(
+    path: str | Path,
+    weights: str | Path | None = None,
+    data: str | Path | None = None,
+    calibration: str | Path | None = None,
+    step: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Rebuild a package from its recipe and weights, and compare all bytes.
+
+    Parameters
+    ----------
+    path : str or Path
+        The package.
+    weights : str or Path, optional
+        Its checkpoint, if that is not built in.
+    data : str or Path, optional
+        The folder of images for parity, if those are not built in.
+    calibration : str or Path, optional
+        The folder of calibration images, if those are not built in.
+    step : callable
+        Called with the name of each step, for a progress display.
+
+    Raises
+    ------
+    CheckFailed
+        If a file differs; the first one is named.
+    SepViTError
+        If the weights or the data are not the ones that the package was made with.
+    """
+    package = Package(path)
+    manifest = package.manifest
+    step("loading the weights")
+    model = reference_of(package, weights)
+    images = manifest.parity.images if manifest.parity else None
+    dataset = open_dataset(data, package.labels) if data else None
+    built_in = tuple(f"{name}/" for name in BUILT_IN)
+    if dataset is None and manifest.parity and not manifest.parity.data.startswith(built_in):
+        raise SepViTError(f"give the folder {manifest.parity.data} by --data to verify {path}")
+    with tempfile.TemporaryDirectory() as scratch, fresh(package.path):
+        again = Path(scratch) / "package"
+        export_package(
+            model,
+            output=again,
+            recipe=manifest.recipe,
+            batch=manifest.input.shape[0],
+            data=dataset,
+            images=images,
+            calibration=open_dataset(calibration, package.labels) if calibration else None,
+            step=step,
+        )
+        step("comparing")
+        try:
+            compare_packages(package.path, again)
+        except CheckFailed as error:
+            now = Package(again).manifest
+            other = [
+                f"{name} {manifest.versions.get(name)} then and {version} now"
+                for name, version in now.versions.items()
+                if manifest.versions.get(name) != version
+            ]
+            raise CheckFailed(f"{error}{'; it has ' if other else ''}{', '.join(other)}") from None
