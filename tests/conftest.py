@@ -7,13 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import Outcome, add_mini, jittered, mini_digits
-
-
-@pytest.fixture(scope="session", autouse=True)
-def mini_variant() -> None:
-    """Variant ``"mini"`` for every test."""
-    add_mini()
+from helpers import Outcome, jittered, mini_digits
 
 
 @pytest.fixture(scope="session")

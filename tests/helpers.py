@@ -20,6 +20,10 @@ import torch
 TESTS = Path(__file__).parent
 REPOSITORY = TESTS.parent
 
+# Lite with one block a stage: a third of the time. It lacks grouped attention over several windows,
+# which whole variants are tested for.
+MINI = "lite-1-1-1-1"
+
 # What a phone app knows at the least.
 MINIMAL: dict[str, Any] = {
     "schema_version": 1,
@@ -66,16 +70,6 @@ class Outcome(NamedTuple):
     err: str
 
 
-def add_mini() -> None:
-    """Make known a Lite with one block a stage: a third of the time.
-
-    It lacks grouped attention over several windows, which whole variants are tested for.
-    """
-    from sepvit_edge.model.variants import VARIANTS, Variant
-
-    VARIANTS["mini"] = Variant("mini", "SepViT-mini", 32, (1, 1, 1, 1), 0.1, 0.0)
-
-
 def mini_digits():
     """What the built-in weights for digits are with the first block of each stage alone.
 
@@ -86,7 +80,7 @@ def mini_digits():
     from sepvit_edge.model.reference import SepViT
 
     full = load_checkpoint("lite-digits", image_size=64)
-    model = SepViT(replace(full.config, variant="mini"))
+    model = SepViT(replace(full.config, variant=MINI))
     model.source = full.source
     kept = model.state_dict().keys()
     model.load_state_dict({k: v for k, v in full.state_dict().items() if k in kept})

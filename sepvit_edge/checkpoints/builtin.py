@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import SepViTError
-from ..model.variants import VARIANTS, find_variant
+from ..model.variants import find_variant
 
 _FOLDER = Path(__file__).parent.parent / "builtin"
 
@@ -33,7 +33,7 @@ def default_checkpoint(variant: str | None = None) -> Path:
     names = [name for name in shipped if name.split("-")[0] == key]
     if not names:
         raise SepViTError(
-            f"no weights ship for {VARIANTS[key].name}; give --weights FILE, or --weights random "
-            f"to measure size and speed (built in: {', '.join(shipped) or 'none'})"
+            f"no weights ship for {find_variant(key).name}; give --weights FILE, or "
+            f"--weights random to measure size and speed (built in: {', '.join(shipped) or 'none'})"
         )
     return shipped[next((name for name in names if name.endswith("-qat")), names[0])]

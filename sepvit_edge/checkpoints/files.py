@@ -74,7 +74,8 @@ def load_checkpoint(
     config = _config(state, metadata, path)
     if variant is not None and find_variant(variant).key != config.variant:
         raise SepViTError(
-            f"{path.name} is a {VARIANTS[config.variant].name}, not a {find_variant(variant).name}"
+            f"{path.name} is a {find_variant(config.variant).name}, "
+            f"not a {find_variant(variant).name}"
         )
     config = replace(
         config,
@@ -229,7 +230,7 @@ def _assemble(state: dict[str, Tensor], config: ModelConfig, path: Path) -> SepV
         guess = guess_variant(state)
         looks = f" (it looks like {guess.name})" if guess and guess.key != config.variant else ""
         raise SepViTError(
-            f"{path.name} does not fit {VARIANTS[config.variant].name} with "
+            f"{path.name} does not fit {find_variant(config.variant).name} with "
             f"{config.num_classes} classes: {found}{looks}"
         )
     floats = {key: value.to(torch.float32).contiguous() for key, value in state.items()}

@@ -6,7 +6,7 @@ Source of the table: arXiv 2203.15380, Table 1 (architectures) and Table 2 (Imag
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..errors import SepViTError, unknown_name
 
@@ -33,7 +33,7 @@ class Variant:
     drop_path : float
         Stochastic depth rate of the published training recipe.
     imagenet_top1 : float
-        Published ImageNet-1K top-1 in percent.
+        Published ImageNet-1K top-1 in percent; NaN of other depths.
     """
 
     key: str
@@ -68,14 +68,30 @@ VARIANTS = {
 def find_variant(key: str) -> Variant:
     """Look a variant up by its command-line name.
 
+    Four numbers behind the name are other depths: ``"lite-1-1-1-1"`` is Lite with one block a
+    stage. No figures are published for those.
+
     Raises
     ------
     SepViTError
         If there is none of that name.
     """
-    if key.lower() not in VARIANTS:
+    name, *depths = key.lower().split("-")
+    if name not in VARIANTS or len(depths) not in (0, 4):
         raise unknown_name("variant", key, VARIANTS)
-    return VARIANTS[key.lower()]
+    variant = VARIANTS[name]
+    if not depths:
+        return variant
+    if not all(depth.isdecimal() and int(depth) > 0 for depth in depths):
+        raise unknown_name("variant", key, VARIANTS)
+    one, two, three, four = map(int, depths)
+    return replace(
+        variant,
+        key=f"{name}-{one}-{two}-{three}-{four}",
+        name=f"{variant.name} ({one}, {two}, {three}, {four})",
+        depths=(one, two, three, four),
+        imagenet_top1=math.nan,
+    )
 
 
 def check_image_size(image_size: int) -> int:
@@ -153,7 +169,7 @@ class ModelConfig:
     Attributes
     ----------
     variant : str
-        A key of `VARIANTS`.
+        What `find_variant` takes.
     num_classes : int
         Size of the classifier's output.
     image_size : int

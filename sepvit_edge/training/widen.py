@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import SepViTError
 from ..model.reference import SepViT
-from ..model.variants import VARIANTS, find_variant
+from ..model.variants import find_variant
 
 # How unevenly what reads a channel is shared out among its copies: equal copies would stay equal.
 _SPREAD = 0.3
@@ -38,7 +38,7 @@ def widen(model: SepViT, variant: str, seed: int = 0) -> SepViT:
     SepViTError
         If the variants do not fit.
     """
-    narrow, wide = VARIANTS[model.config.variant], find_variant(variant)
+    narrow, wide = find_variant(model.config.variant), find_variant(variant)
     copies, rest = divmod(wide.width, narrow.width)
     if rest or narrow.depths != wide.depths:
         raise SepViTError(

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from etdumps import write_dump
-from helpers import MINIMAL, Runner, jittered
+from helpers import MINI, MINIMAL, Runner, jittered
 
 import sepvit_edge
 from sepvit_edge.errors import SepViTError
@@ -291,7 +291,7 @@ def executorch_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("executorch")
     pytest.importorskip("pandas", reason="ExecuTorch's Inspector needs pandas")
     output = tmp_path_factory.mktemp("executorch") / "mini"
-    sepvit_edge.export_package(jittered("mini"), "executorch", output=output, images=2)
+    sepvit_edge.export_package(jittered(MINI), "executorch", output=output, images=2)
     return output
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from etdumps import write_dump
-from helpers import MINIMAL, Runner, jittered
+from helpers import MINI, MINIMAL, Runner, jittered
 
 pytest.importorskip("executorch")
 pytest.importorskip("pandas", reason="ExecuTorch's Inspector needs pandas")
@@ -84,7 +84,7 @@ def lowered(
         )
         output = tmp_path_factory.mktemp("etdump") / "mini"
         sepvit_edge.export_package(
-            jittered("mini"), "executorch", request.param, output=output, images=2
+            jittered(MINI), "executorch", request.param, output=output, images=2
         )
     ((program, job),), (graph,) = programs, graphs
     names = {node.name for node in job.program.graph.nodes if node.op == "call_function"}

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import TESTS, add_mini, jittered, mini_digits, random_pixels
+from helpers import MINI, TESTS, jittered, mini_digits, random_pixels
 from torch.export import ExportedProgram
 from torch.fx import Node
 
@@ -54,7 +54,7 @@ def few_images(recipe: Recipe, **options: object) -> Recipe:
 
 @pytest.fixture(scope="module")
 def program() -> ExportedProgram:
-    model = jittered("mini", image_size=32)
+    model = jittered(MINI, image_size=32)
     return calibrate_full(model, Digits("calibration"), EDGE, images=8).program(model)
 
 
@@ -135,7 +135,7 @@ def test_grids() -> None:
 
 
 def test_what_it_refuses(tmp_path: Path) -> None:
-    model = jittered("mini", image_size=32)
+    model = jittered(MINI, image_size=32)
     floats = RECIPE.model_copy(
         update={"quantization": RECIPE.quantization.model_copy(update={"keep_float": ("head",)})}
     )
@@ -152,7 +152,7 @@ def test_what_it_refuses(tmp_path: Path) -> None:
 def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
     output = tmp_path_factory.mktemp("ethos") / "mini"
     return sepvit_edge.export_package(
-        jittered("mini", image_size=32), output=output, recipe=few_images(RECIPE), images=4
+        jittered(MINI, image_size=32), output=output, recipe=few_images(RECIPE), images=4
     )
 
 
@@ -194,8 +194,7 @@ def first_stages(
     count: int, recipe: Recipe = RECIPE, size: int = 64, scale: float | None = None
 ) -> LoweringJob:
     """The first stages: tokens, one head and two, windows; small enough to be stored."""
-    add_mini()  # also without pytest
-    model, chosen = jittered("mini", image_size=size), few_images(recipe)
+    model, chosen = jittered(MINI, image_size=size), few_images(recipe)
     options = EdgeOptions(**chosen.edge.model_dump())
     edge = EdgeModel(model, 1, options)
     edge.stages, edge.head = edge.stages[:count], torch.nn.Identity()  # type: ignore[assignment]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import TESTS, add_mini, jittered, random_pixels
+from helpers import MINI, TESTS, jittered, random_pixels
 
 pytest.importorskip("executorch")
 
@@ -70,7 +70,7 @@ def test_t_is_one_delegate(tmp_path: Path) -> None:
 
 
 def test_by_block() -> None:
-    model, pixels = jittered("mini"), random_pixels(1, 64)
+    model, pixels = jittered(MINI), random_pixels(1, 64)
     outputs = run_twin(model, find_recipe("executorch"), pixels)
     for tap in by_block(outputs, model, pixels, "fp32"):
         assert tap.sqnr_db > FP32_DB, tap
@@ -78,7 +78,7 @@ def test_by_block() -> None:
 
 
 def test_fp16_stores_linears_in_half(tmp_path: Path) -> None:
-    model = jittered("mini")
+    model = jittered(MINI)
     half = sepvit_edge.export_package(model, "executorch", "fp16", tmp_path / "half", images=8)
     check_whole(half, FP16_DB)
     linears = sum(p.numel() for n, p in model.named_parameters() if p.ndim == 2)
@@ -87,8 +87,7 @@ def test_fp16_stores_linears_in_half(tmp_path: Path) -> None:
 
 
 def make_job() -> LoweringJob:
-    add_mini()  # also without pytest
-    model, recipe = jittered("mini"), find_recipe("executorch")
+    model, recipe = jittered(MINI), find_recipe("executorch")
     edge = EdgeModel(model, 1, EdgeOptions(**recipe.edge.model_dump()))
     return lowering_job(model, edge, recipe)
 
@@ -158,7 +157,7 @@ def test_transposes_that_move_nothing_are_left_out(
 def test_a_broken_budget_names_operations_blocks_and_reasons(tmp_path: Path) -> None:
     recipe = find_recipe("executorch").model_copy(update={"edge": EdgeSwitches()})
     with pytest.raises(CheckFailed) as failure:
-        sepvit_edge.export_package(jittered("mini"), recipe=recipe, output=tmp_path / "p")
+        sepvit_edge.export_package(jittered(MINI), recipe=recipe, output=tmp_path / "p")
     assert not (tmp_path / "p").exists()
     message = str(failure.value)
     assert "19 operations are outside the target's unit, the budget is 1" in message

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from helpers import TESTS, jittered, random_pixels
+from helpers import MINI, TESTS, jittered, random_pixels
 
 pytest.importorskip("onnxruntime")
 
@@ -94,7 +94,7 @@ def test_t_with_two_images_a_call(tmp_path: Path) -> None:
 
 
 def test_by_block() -> None:
-    model, pixels = jittered("mini"), random_pixels(1, 64)
+    model, pixels = jittered(MINI), random_pixels(1, 64)
     outputs = run_twin(model, find_recipe("onnxruntime"), pixels)
     taps = by_block(outputs, model, pixels, "fp32")
     names = EdgeModel(model, taps=True).tap_names

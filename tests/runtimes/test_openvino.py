@@ -18,7 +18,6 @@ from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.edge import EdgeModel
 from sepvit_edge.model.graph import part_of, trace
 from sepvit_edge.model.logits import reference_logits
-from sepvit_edge.model.variants import VARIANTS, Variant
 from sepvit_edge.package.session import open_package
 from sepvit_edge.pipeline import lowering
 from sepvit_edge.pipeline.parity import by_block
@@ -110,10 +109,9 @@ COMPONENTS = [
 def test_every_component_matters_in_the_exported_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """Perturb a component in the checkpoint: the exported logits move as the reference's do."""
     # Each kind of block, in as few blocks as have them; traced once, with the weights exchanged.
-    monkeypatch.setitem(VARIANTS, "few", Variant("few", "SepViT-few", 32, (1, 2, 2, 2), 0.1, 0.0))
     pixels = random_pixels(1, 64)
     recipe = find_recipe("openvino")
-    model = jittered("few")
+    model = jittered("lite-1-2-2-2")
     program = trace(EdgeModel(model))
 
     def exchanged(edge: EdgeModel) -> ExportedProgram:

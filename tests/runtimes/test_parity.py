@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import Runner, jittered, random_pixels
+from helpers import MINI, Runner, jittered, random_pixels
 from PIL import Image
 
 from sepvit_edge.backends.interface import LoweringJob
@@ -73,7 +73,7 @@ def test_an_export_that_computes_something_else_fails(
 
     monkeypatch.setattr(openvino, "write_ir", wrong)
     with pytest.raises(CheckFailed, match="computes something else than the reference"):
-        export_package(jittered("mini"), "openvino", output=tmp_path / "p", images=2)
+        export_package(jittered(MINI), "openvino", output=tmp_path / "p", images=2)
     assert not list(tmp_path.iterdir())
     numbers = np.eye(2, dtype=np.float32)
     with pytest.raises(CheckFailed, match="nan dB"):
@@ -108,7 +108,7 @@ class ReturnsValues(torch.nn.Module):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_planted_error_is_named(target: str) -> None:
-    model = jittered("mini")
+    model = jittered(MINI)
     pixels = random_pixels(1, 64)
     recipe = find_recipe(target)
     options = EdgeOptions(**recipe.edge.model_dump())
@@ -130,7 +130,7 @@ def test_the_planted_error_is_named(target: str) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_tapped_twin_is_the_package(target: str, tmp_path: Path) -> None:
-    model = jittered("mini")
+    model = jittered(MINI)
     pixels = random_pixels(1, 64)
     package = export_package(model, target, output=tmp_path / "package", images=1)
     own = open_package(package.path).run_pixels(pixels)[0]

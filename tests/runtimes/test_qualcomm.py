@@ -21,7 +21,7 @@ pytest.importorskip(
     reason="onnxruntime-qnn is not installed: pip install 'sepvit-edge[qualcomm]'",
 )
 
-from helpers import Runner, jittered, macs_share, mini_digits, random_pixels
+from helpers import MINI, Runner, jittered, macs_share, mini_digits, random_pixels
 
 import sepvit_edge
 from sepvit_edge.backends.qualcomm_htp import MODEL, SOCS, QualcommHTPSession
@@ -140,7 +140,7 @@ def test_nothing_of_this_machine_or_of_the_wheel_is_in_a_package(
 
 
 def test_by_block() -> None:
-    model, pixels = jittered("mini"), random_pixels(1, 64)
+    model, pixels = jittered(MINI), random_pixels(1, 64)
     outputs = run_twin(model, recipe_for("fp16"), pixels)
     for tap in by_block(outputs, model, pixels, "fp16"):
         assert tap.sqnr_db > 45, tap  # a wrong head or scale leaves 20 dB
@@ -190,7 +190,7 @@ def test_bytes_of_pixels_are_refused(tmp_path: Path) -> None:
     edge = recipe.edge.model_copy(update={"input": "uint8-nhwc"})
     with pytest.raises(SepViTError, match='set input = "float32-nchw"'):
         sepvit_edge.export_package(
-            jittered("mini"), recipe=recipe.model_copy(update={"edge": edge}), output=tmp_path / "p"
+            jittered(MINI), recipe=recipe.model_copy(update={"edge": edge}), output=tmp_path / "p"
         )
 
 
@@ -198,7 +198,7 @@ def test_bytes_of_pixels_are_refused(tmp_path: Path) -> None:
 def test_an_unknown_soc_is_refused(tmp_path: Path, socs: str) -> None:
     with pytest.raises(SepViTError, match=r"there is no SoC .* SM8650"):
         sepvit_edge.export_package(
-            jittered("mini"), recipe=recipe_for("fp16", socs), output=tmp_path / "p"
+            jittered(MINI), recipe=recipe_for("fp16", socs), output=tmp_path / "p"
         )
 
 

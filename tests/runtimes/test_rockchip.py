@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from helpers import Runner, jittered, random_pixels
+from helpers import MINI, Runner, jittered, random_pixels
 
 pytest.importorskip("onnxruntime")
 
@@ -94,7 +94,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def exported(output: Path, recipe: str = "rockchip-fp16") -> Package:
     return sepvit_edge.export_package(
-        jittered("mini"), output=output, recipe=load_recipe(recipe), images=2
+        jittered(MINI), output=output, recipe=load_recipe(recipe), images=2
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import REPOSITORY, TESTS, jittered, random_pixels, run_process
+from helpers import MINI, REPOSITORY, TESTS, jittered, random_pixels, run_process
 
 import sepvit_edge
 from sepvit_edge.errors import CheckFailed, SepViTError
@@ -262,7 +262,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_batches_are_filled_up(tmp_path: Path) -> None:
-    model = jittered("mini", image_size=32)
+    model = jittered(MINI, image_size=32)
     one, three = (
         sepvit_edge.export_package(model, output=tmp_path / str(n), batch=n, images=4)
         for n in (1, 3)

@@ -17,7 +17,7 @@ from sepvit_edge.model.reference import (
     count_parameters,
     with_config,
 )
-from sepvit_edge.model.variants import VARIANTS, ModelConfig, windows
+from sepvit_edge.model.variants import VARIANTS, ModelConfig, find_variant, windows
 
 # arXiv 2203.15380: parameters to the last one, MACs as measured with 1000 classes at 224.
 PUBLISHED = {
@@ -105,6 +105,18 @@ def test_a_block_equals_the_paper_written_as_loops(stage: int, index: int) -> No
         actual = block(x)[0].numpy().reshape(side, side, C)
     # float64 on both sides: what is left is the order of summation
     np.testing.assert_allclose(actual, expected, atol=1e-9)
+
+
+def test_depths_can_be_named() -> None:
+    few = ModelConfig("Lite-1-2-2-2")
+    variant = find_variant(few.variant)
+    assert few.variant == "lite-1-2-2-2" and variant.depths == (1, 2, 2, 2)
+    blocks = sepvit_edge.create_model("lite-1-2-2-2").blocks
+    assert [len(stage) for stage in blocks] == [1, 2, 2, 2]
+    assert find_variant("lite-1-2-6-2").dims == VARIANTS["lite"].dims
+    for wrong in ("mini", "lite-1", "lite-1-1-1-0", "lite-1-1-1-x", "few-1-1-1-1", "lite-"):
+        with pytest.raises(sepvit_edge.SepViTError, match="unknown variant"):
+            find_variant(wrong)
 
 
 def test_windows_are_those_of_the_paper() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import Runner, jittered
+from helpers import MINI, Runner, jittered
 
 from sepvit_edge.checkpoints.files import load_checkpoint
 from sepvit_edge.data.digits import Digits
@@ -92,7 +92,7 @@ needs_training = pytest.mark.skipif(
 
 def small(**changes: object) -> TrainingRecipe:
     values = {
-        "variant": "mini",
+        "variant": MINI,
         "data": "digits",
         "epochs": 2,
         "batch": 128,
@@ -190,7 +190,7 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
 def test_the_command_trains_and_quantises(tmp_path: Path, run_command: Runner) -> None:
     recipe = tmp_path / "r.toml"
     recipe.write_text(
-        'variant = "mini"\ndata = "digits"\nepochs = 4\nbatch = 32\ncrop = 1.0\n'
+        f'variant = "{MINI}"\ndata = "digits"\nepochs = 4\nbatch = 32\ncrop = 1.0\n'
         "resolution_schedule = [[32, 1]]\n"
         "mean = [0.5, 0.5, 0.5]\nstd = [0.5, 0.5, 0.5]\nlearning_rate = 1e-3\n"
     )
