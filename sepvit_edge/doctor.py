@@ -63,8 +63,8 @@ def target_health() -> list[TargetHealth]:
     """Look at every target's runtime; without loading it, but for NPUs."""
     from .backends.registry import RUNTIMES, get_backend
     from .backends.versions import check_runtime
+    from .cli.tables import VERIFICATIONS
     from .errors import SepViTError
-    from .export import VERIFICATIONS
 
     found = []
     for target, runtime in RUNTIMES.items():

@@ -14,7 +14,6 @@ from .cli.console import (
     command,
     console,
     emit_json,
-    parity_rows,
     print_columns,
     print_table,
     progress,
@@ -56,6 +55,7 @@ def main(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Top-1 accuracy of a package, and its distance to the fp32 reference."""
+    from .cli.tables import parity_rows
     from .data.choose import open_dataset
     from .errors import SepViTError
     from .model.logits import torch_threads

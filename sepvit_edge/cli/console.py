@@ -1,4 +1,4 @@
-"""What the commands share: how they start, fail, show progress and print."""
+"""The frame of every command: how it starts, fails, shows progress and prints."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import errno
 import functools
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -17,10 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import SepViTError
-
-if TYPE_CHECKING:
-    from ..package.manifest import Parity
+from ..errors import Interrupted, SepViTError
 
 console = Console(highlight=False)
 # Progress and errors leave standard output to the result.
@@ -28,13 +26,14 @@ stderr = Console(stderr=True, highlight=False)
 
 
 def command(function: Callable[..., Any]) -> Callable[[], None]:
-    """Make a typer command of a function: bad input ends in one sentence and an exit status."""
+    """Turn a function into a typer command whose errors are one sentence and an exit status."""
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> None:
         status = 0
         try:
-            function(*args, **kwargs)
+            with _noting_interrupts():
+                function(*args, **kwargs)
         except SepViTError as error:
             _fail(str(error))
             status = error.exit_status
@@ -44,11 +43,8 @@ def command(function: Callable[..., Any]) -> Callable[[], None]:
             where = f" ({error.filename})" if error.filename else ""
             _fail(f"{_OS_ERRORS[error.errno]}{where}")
             status = 2
-        except KeyboardInterrupt:
-            _fail("interrupted; nothing was written")
-            status = 130
         # Runtimes' threads may outlive an interruption: leave without waiting for them.
-        if status == 130:
+        if status == Interrupted.exit_status:
             sys.stderr.flush()
             os._exit(status)
         raise typer.Exit(status)
@@ -61,8 +57,39 @@ def command(function: Callable[..., Any]) -> Callable[[], None]:
     return run
 
 
+@contextmanager
+def _noting_interrupts() -> Iterator[None]:
+    """Turn Ctrl-C into `Interrupted`, even if a library turned it into an error of its own.
+
+    OpenVINO's and others' native code catch KeyboardInterrupt while they call back into Python.
+    """
+    noted: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        noted.append(number)
+        raise KeyboardInterrupt
+
+    # A shell that runs a command in the background has it ignored: that stays.
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    except Interrupted:
+        raise
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted") from None
+    except Exception:
+        if noted:
+            raise Interrupted("interrupted") from None
+        raise
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _one_line_a_paragraph(text: str) -> str:
-    """Leave wrapping to the terminal, which would add its own to the source's."""
+    """Join the lines of each paragraph, which the terminal wraps again."""
     return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
 
 
@@ -80,18 +107,18 @@ def _fail(sentence: str) -> None:
 
 
 def warn(sentence: str) -> None:
-    """Say on standard error what went wrong with one of several inputs."""
+    """Print a warning on standard error."""
     stderr.print(Text.assemble(("warning: ", "yellow"), sentence), soft_wrap=True)
 
 
 def emit_json(document: object) -> None:
-    """Print a document for programs."""
+    """Print a document as JSON on standard output."""
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 def print_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
     """Print pairs of name and value; an empty name starts a new section."""
-    table = Table(title=title, title_justify="left", show_header=False, min_width=50)
+    table = Table(title=Text(title), title_justify="left", show_header=False, min_width=50)
     table.add_column(style="cyan", no_wrap=True)
     table.add_column()
     for name, value in rows:
@@ -103,9 +130,9 @@ def print_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
 
 
 def print_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table with a header; what is too long is wrapped, not cut.
+    """Print a table with a header; long cells are wrapped, not cut.
 
-    Names in the first column stay whole, where they are short enough to leave the others room.
+    Names in the first column stay on one line if they are short enough to leave the others room.
     """
     first, *others = header
     table = Table()
@@ -117,41 +144,17 @@ def print_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     console.print(table)
 
 
-def parity_rows(parity: Parity) -> list[tuple[str, str]]:
-    """Rows of a table that state a parity measurement."""
-    rows = [
-        ("compared on", f"{parity.images} images of {parity.data}"),
-        ("max abs error", f"{parity.max_abs_error:.2g} (logits span {parity.logits_range:.3g})"),
-        ("SQNR", f"{parity.sqnr_db:.1f} dB against fp32"),
-        ("top-1 agreement", f"{parity.top1_agreement:.2%}"),
-    ]
-    if parity.sqnr_quantized_db is not None:
-        rounding = f"{parity.sqnr_quantized_db:.1f} dB against torch's int8"
-        rows.insert(3, ("SQNR of rounding", rounding))
-    if parity.sqnr_cpu_db is not None:
-        own = f"{parity.sqnr_cpu_db:.1f} dB against the same on a CPU"
-        rows.insert(-1, ("SQNR of the NPU", own))
-    if parity.top1_reference is not None and parity.top1_package is not None:
-        rows.append(("top-1 reference", f"{parity.top1_reference:.2%}"))
-        rows.append(("top-1 package", f"{parity.top1_package:.2%}"))
-    if parity.top1_difference is not None and parity.top1_difference_interval is not None:
-        low, high = parity.top1_difference_interval
-        interval = f"95 % interval {low:+.2%} to {high:+.2%}, McNemar p = {parity.mcnemar_p:.2g}"
-        rows.append(("difference", f"{parity.top1_difference:+.2%} ({interval})"))
-    return rows
-
-
 @contextmanager
 def steps() -> Iterator[Callable[[str], None]]:
-    """Show on standard error what is being done while the block runs.
+    """Show the current step on standard error while the block runs.
 
     Yields
     ------
     callable
-        Takes what is done next.
+        Takes the name of the next step.
     """
     with stderr.status("starting") as status:
-        yield lambda text: status.update(f"{text} ...")
+        yield lambda text: status.update(Text(f"{text} ..."))
 
 
 @contextmanager

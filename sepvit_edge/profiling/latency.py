@@ -6,11 +6,16 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..package.session import PackageSession
+
+if TYPE_CHECKING:
+    from ..model.reference import SepViT
+    from ..package.folder import Package
 
 _WARM_UP, _RUNS, _PAIRS = 5, 50, 30
 
@@ -59,6 +64,41 @@ def available_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def first_look(
+    model: SepViT, package: Package, step: Callable[[str], None] = lambda _: None
+) -> Latency | None:
+    """Time a new package, and its fp32 twin beside it if it is int8.
+
+    Parameters
+    ----------
+    model : SepViT
+        The reference that the package was made from.
+    package : Package
+        The package.
+    step : callable
+        Called with the name of each step, for a progress display.
+
+    Returns
+    -------
+    Latency or None
+        None if its runtime does not run on this machine.
+    """
+    from ..pipeline.twins import float_twin
+
+    if package.manifest.verification != "run":
+        return None
+    step("timing it")
+    threads = available_threads()
+    session = PackageSession(package, threads)
+    latency = measure_latency(session, threads)
+    if package.manifest.precision == "int8":
+        step("timing the same model in fp32 beside it")
+        with float_twin(model, package) as other:
+            speedup = measure_speedup(session, PackageSession(other, threads))
+        latency = replace(latency, over_fp32=speedup)
+    return latency
 
 
 def measure_latency(session: PackageSession, threads: int) -> Latency:

@@ -11,9 +11,9 @@ from helpers import Runner, mini_digits
 
 import sepvit_edge
 from sepvit_edge.backends.registry import RUNTIMES, get_backend, host_targets
+from sepvit_edge.cli.tables import VERIFICATIONS
 from sepvit_edge.config.recipe import load_recipe
 from sepvit_edge.errors import CheckFailed, SepViTError
-from sepvit_edge.export import VERIFICATIONS
 from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.edge import EdgeModel, EdgeOptions
 from sepvit_edge.npu_table import PROOFS, page

@@ -15,11 +15,11 @@ from helpers import Runner, jittered, macs_share, mini_digits
 
 from sepvit_edge.backends.registry import get_backend
 from sepvit_edge.checkpoints.files import load_checkpoint, save_checkpoint
+from sepvit_edge.cli.tables import export_rows
 from sepvit_edge.config.recipe import find_recipe
 from sepvit_edge.data.digits import Digits
 from sepvit_edge.data.preprocess import preprocess
 from sepvit_edge.errors import CheckFailed, SepViTError
-from sepvit_edge.export import summary
 from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.edge import EdgeModel, EdgeOptions, reference_key, unfold
 from sepvit_edge.model.graph import part_of
@@ -396,7 +396,7 @@ def test_export_says_where_int8_is_slower_than_fp32(packages) -> None:
     package = next(iter(packages.values()))
     for ratio, slower in ((0.8, True), (1.2, False)):
         latency = Latency(5.0, 50, 2, Speedup(ratio, ratio - 0.1, ratio + 0.1))
-        over = dict(summary(package, latency))["over fp32"]
+        over = dict(export_rows(package, latency))["over fp32"]
         assert ("SLOWER" in over) == slower and f"{ratio:.2f} times" in over
 
 

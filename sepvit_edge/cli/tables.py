@@ -1,0 +1,129 @@
+"""Rows of the tables that several commands print."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..package.folder import Package
+    from ..package.manifest import Manifest, Parity
+    from ..profiling.latency import Latency
+
+
+# What a verification means, for people.
+VERIFICATIONS = {
+    "run": "run by the runtime",
+    "emulated": "run by the vendor's emulation of the device",
+    "reference model": "run by the reference model of the device's instructions",
+    "simulated": "run by the vendor's simulator",
+    "evaluated": "evaluated operation by operation; the runtime is not for this system",
+    "compiled": "compiled, not run",
+}
+
+
+def export_rows(package: Package, latency: Latency | None) -> list[tuple[str, str]]:
+    """Return the rows of the table that ends an export."""
+    manifest = package.manifest
+    model = manifest.model
+    shape = " x ".join(str(side) for side in manifest.input.shape)
+    rows = [
+        ("model", f"{model.name}, {model.num_classes} classes"),
+        ("parameters", f"{model.parameters:,}"),
+        ("MACs", f"{model.macs / 1e9:.3f} G an image"),
+        ("input", f"{manifest.input.dtype} {shape} ({manifest.input.layout}), RGB pixels 0-255"),
+        ("precision", precision_text(manifest)),
+        ("runtime", f"{manifest.runtime.name} {manifest.runtime.version}"),
+        ("", ""),
+    ]
+    rows += [(file.path, file_size(file.size)) for file in manifest.files]
+    rows.append(("", ""))
+    for group in manifest.placement.placed:
+        share = f"{group.macs_share:.1%} of the MACs"
+        rows.append((group.where, f"{group.ops} operations in {group.precision}, {share}"))
+    if manifest.placement.outside:
+        rows.append(("outside", f"{len(manifest.placement.outside)} operations"))
+    rows.append(("", ""))
+    if manifest.parity is not None:
+        rows += [*parity_rows(manifest.parity), ("", "")]
+    if manifest.verification != "run":
+        rows.append(("verification", VERIFICATIONS[manifest.verification]))
+    for estimate in manifest.placement.estimates:
+        value = f"{estimate.value:.4g} {estimate.unit}, estimated by {estimate.source}"
+        rows.append((estimate.what, value))
+    if latency is None:
+        return [*rows, ("latency", "not measured: the device is not here")]
+    plural = "s" if latency.threads > 1 else ""
+    per = f"{latency.runs} runs, {latency.threads} thread{plural}"
+    rows.append(("latency", f"p50 {latency.p50_ms:.2f} ms ({per}, this machine)"))
+    if (over := latency.over_fp32) is not None:
+        much = f"{over.ratio:.2f} times as fast (p10 {over.p10:.2f}, p90 {over.p90:.2f})"
+        slower = "; int8 is SLOWER here, export with --precision fp32" if over.ratio < 1 else ""
+        rows.append(("over fp32", f"{much}{slower}"))
+    return rows
+
+
+EXPORTS_HEADER = (
+    *("target", "precision", "MB", "SQNR dB", "agreement", "top-1", "outside", "p50 ms"),
+    "over fp32",
+)
+
+
+def exports_row(package: Package, latency: Latency | None) -> list[str]:
+    """Return the row of one package in the table of several exports (`EXPORTS_HEADER`)."""
+    manifest = package.manifest
+    parity = manifest.parity
+    distance = ["-", "-", "-"]
+    if parity is not None:
+        top1 = "-" if parity.top1_package is None else f"{parity.top1_package:.2%}"
+        distance = [f"{parity.sqnr_db:.1f}", f"{parity.top1_agreement:.1%}", top1]
+    return [
+        manifest.target,
+        manifest.precision,
+        f"{package.size / 1e6:.2f}",
+        *distance,
+        str(len(manifest.placement.outside)),
+        f"{latency.p50_ms:.2f}" if latency else manifest.verification,
+        f"{latency.over_fp32.ratio:.2f}" if latency and latency.over_fp32 else "-",
+    ]
+
+
+def precision_text(manifest: Manifest) -> str:
+    """Return the precision, and for int8 how its scales were found."""
+    facts = manifest.quantization
+    if facts is None:
+        return manifest.precision
+    how = f"calibrated on {facts.calibration_images} images of {facts.calibration_data}"
+    how = "quantisation-aware" if facts.trained else how
+    kept = f", {len(facts.float_layers)} layers in float" if facts.float_layers else ""
+    return f"{manifest.precision}, {how}{kept}"
+
+
+def file_size(size: int) -> str:
+    """Format a number of bytes."""
+    if size < 1000:
+        return f"{size} bytes"
+    return f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+
+
+def parity_rows(parity: Parity) -> list[tuple[str, str]]:
+    """Return the rows that show a parity measurement."""
+    rows = [
+        ("compared on", f"{parity.images} images of {parity.data}"),
+        ("max abs error", f"{parity.max_abs_error:.2g} (logits span {parity.logits_range:.3g})"),
+        ("SQNR", f"{parity.sqnr_db:.1f} dB against fp32"),
+        ("top-1 agreement", f"{parity.top1_agreement:.2%}"),
+    ]
+    if parity.sqnr_quantized_db is not None:
+        rounding = f"{parity.sqnr_quantized_db:.1f} dB against torch's int8"
+        rows.insert(3, ("SQNR of rounding", rounding))
+    if parity.sqnr_cpu_db is not None:
+        own = f"{parity.sqnr_cpu_db:.1f} dB against the same on a CPU"
+        rows.insert(-1, ("SQNR of the NPU", own))
+    if parity.top1_reference is not None and parity.top1_package is not None:
+        rows.append(("top-1 reference", f"{parity.top1_reference:.2%}"))
+        rows.append(("top-1 package", f"{parity.top1_package:.2%}"))
+    if parity.top1_difference is not None and parity.top1_difference_interval is not None:
+        low, high = parity.top1_difference_interval
+        interval = f"95 % interval {low:+.2%} to {high:+.2%}, McNemar p = {parity.mcnemar_p:.2g}"
+        rows.append(("difference", f"{parity.top1_difference:+.2%} ({interval})"))
+    return rows
