@@ -63,8 +63,8 @@ def target_health() -> list[TargetHealth]:
     """Look at every target's runtime; without loading it, but for NPUs."""
     from .backends.registry import RUNTIMES, get_backend
     from .backends.versions import check_runtime
-    from .cli.tables import VERIFICATIONS
     from .errors import SepViTError
+    from .package.verification import LEVELS
 
     found = []
     for target, runtime in RUNTIMES.items():
@@ -84,7 +84,7 @@ def target_health() -> list[TargetHealth]:
             runs = "evaluated op by op"  # Core ML itself is part of Apple's systems
         if good and runtime.npu:
             try:
-                runs = VERIFICATIONS[get_backend(target).verification()]
+                runs = LEVELS[get_backend(target).verification()].summary
             except SepViTError as error:  # a part of its tool chain is missing
                 good, advice, runs = False, str(error), "no"
         supported = f"{runtime.minimum} to below {runtime.below}"

@@ -56,6 +56,7 @@ def main(
 ) -> None:
     """Top-1 accuracy of a package, and its distance to the fp32 reference."""
     from .cli.tables import parity_rows
+    from .config.recipe import parse_recipe
     from .data.choose import open_dataset
     from .errors import SepViTError
     from .model.logits import torch_threads
@@ -84,7 +85,8 @@ def main(
     # Of a calibrated package the scales are in its own files only.
     facts = session.package.manifest.quantization
     own = facts is not None and facts.trained
-    quantization = quantization_for(model, session.package.manifest.recipe) if own else None
+    recipe = parse_recipe(session.package.manifest.recipe) if own else None
+    quantization = quantization_for(model, recipe) if recipe else None
     with torch_threads(threads), progress(f"running {dataset.name}", count) as advance:
         measured = parity.measure(session, model, dataset, limit, advance, quantization)
     if json:
@@ -151,6 +153,7 @@ def _by_block(
 ) -> None:
     from dataclasses import asdict
 
+    from .config.recipe import parse_recipe
     from .data.choose import open_dataset
     from .data.preprocess import preprocess
     from .errors import CheckFailed
@@ -162,7 +165,7 @@ def _by_block(
     with steps() as step:
         step("building and running the tapped twin")
         images = open_dataset(calibration, package.labels, "calibration") if calibration else None
-        outputs = run_twin(model, manifest.recipe, pixels, calibration=images)
+        outputs = run_twin(model, parse_recipe(manifest.recipe), pixels, calibration=images)
         taps = parity.by_block(outputs, model, pixels, manifest.precision)
     if json:
         emit_json([asdict(tap) for tap in taps])

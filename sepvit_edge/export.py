@@ -132,7 +132,7 @@ def _export_one(
     """Export a model by a recipe, and time it if it runs on this machine."""
     from .cli.choices import choose_calibration
     from .data.choose import open_dataset
-    from .package.folder import check_destination
+    from .package.replacing import check_destination
     from .pipeline.export import export_package
     from .profiling.latency import first_look
 
@@ -162,7 +162,7 @@ def _export_all(
     """Export for every target of this machine; also return what the missing runtimes need."""
     from .backends.registry import MissingRuntime, get_backend, host_targets
     from .cli.choices import choose_recipe, keep_in_float
-    from .package.folder import check_destination
+    from .package.replacing import check_destination
     from .pipeline.defaults import default_output
 
     recipes = [

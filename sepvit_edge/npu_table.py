@@ -10,25 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .cli.console import command
+from .package.verification import LEVELS
 
 if TYPE_CHECKING:
     from .package.folder import Package
     from .package.manifest import Manifest
 
-# What each verification proves, and what it leaves open.
-PROOFS = {
-    "run": "computed by the hardware itself, where the package was exported",
-    "emulated": "the vendor's emulation computed the compiled program: numerics and placement are "
-    "the device's, its speed is not known",
-    "reference model": "the reference model of the instruction set computed the lowered program; "
-    "what the compiler makes of it afterwards was not run",
-    "simulated": "the vendor's simulator computed the converted operations; drivers and scheduling "
-    "were not run",
-    "evaluated": "an evaluator of this project computed the program on disk, operation by "
-    "operation; the device may round elsewhere",
-    "compiled": "the tool chain accepted the model and nothing was computed: neither numerics nor "
-    "speed are known",
-}
 _HEADER = (
     *("target", "device", "model", "MB", "verification", "images", "fp32", "int8", "CPU"),
     *("top-1 agreement", "operators outside", "MACs inside"),
@@ -63,7 +50,7 @@ def page(packages: Sequence[Package]) -> str:
             [_row(package) for package in packages],
         ),
         "",
-        *(f"- **{level}**: {PROOFS[level]}." for level in PROOFS if level in levels),
+        *(f"- **{name}**: {level.proof}." for name, level in LEVELS.items() if name in levels),
     ]
     if known:
         lines += [

@@ -26,7 +26,7 @@ MINI = "lite-1-1-1-1"
 
 # What a phone app knows at the least.
 MINIMAL: dict[str, Any] = {
-    "schema_version": 1,
+    "schema_version": "2.0",
     "complete": True,
     "producer": {"name": "ios-app", "version": "1.0"},
     "package": {

@@ -25,15 +25,16 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image, ImageCms
 from safetensors.numpy import load_file, save, save_file
 
-from sepvit_edge.config.recipe import Recipe
 from sepvit_edge.data.preprocess import preprocess, resized_size, to_rgb
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.model.variants import Preprocessing
 from sepvit_edge.package.folder import list_files, write_manifest
 from sepvit_edge.package.manifest import (
+    CLASS_LOGITS,
     GOLDEN,
     LABELS,
     MANIFEST,
+    SCHEMA_VERSION,
     InputFacts,
     Manifest,
     ModelFacts,
@@ -43,6 +44,7 @@ from sepvit_edge.package.manifest import (
     RuntimeFacts,
     SourceFacts,
 )
+from sepvit_edge.profiling.document import SCHEMA_VERSION as PROFILE_VERSION
 from sepvit_edge.profiling.runner import MINIMUM_SQNR_DB
 
 VECTORS = Path(__file__).parent / "vectors"
@@ -286,11 +288,13 @@ def tiny_package(folder: Path) -> None:
 
     kinds = {node.op_type: 1 for node in nodes}
     manifest = Manifest(
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         digest="0" * 64,
+        task="classification",
         model=ModelFacts(
             variant="tiny",
             name="Mean colour",
+            form="mean",
             num_classes=4,
             image_size=size,
             parameters=16,
@@ -307,13 +311,15 @@ def tiny_package(folder: Path) -> None:
             mean=(0.5, 0.5, 0.5),
             std=(0.5, 0.5, 0.5),
         ),
-        output=OutputFacts(name="logits", shape=[1, 4]),
+        outputs=[OutputFacts(name="logits", meaning=CLASS_LOGITS, shape=[1, 4])],
         target="onnxruntime",
         precision="fp32",
         quantization=None,
-        runtime=RuntimeFacts(name="onnxruntime", version="1.31.1", minimum="1.17", below="2"),
+        runtime=RuntimeFacts(
+            name="onnxruntime", version="1.31.1", minimum="1.17", below="2", options={}
+        ),
         versions={},
-        recipe=Recipe(target="onnxruntime", precision="fp32"),
+        recipe={"target": "onnxruntime", "precision": "fp32"},
         source=SourceFacts(
             weights_sha256=hashlib.sha256(weight.tobytes() + bias.tobytes()).hexdigest(),
             file_sha256=None,
@@ -337,18 +343,13 @@ def tiny_package(folder: Path) -> None:
         parity=None,
     )
     write_manifest(manifest, folder)
-    # Without the recipe's defaults: a new option of some backend must not change the vectors.
-    path = folder / MANIFEST
-    document = json.loads(path.read_text(encoding="utf-8"))
-    document["recipe"] = {"target": "onnxruntime", "precision": "fp32"}
-    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    seal(path)
 
 
 def package_cases(folder: Path) -> list[dict[str, Any]]:
-    """Return damages to the tiny package, and how each must be refused.
+    """Return changes to the tiny package, and how each must be refused.
 
-    `kind` is the same in every language; the message must contain the words in `mentions`.
+    `kind` is the same in every language, None where the package still opens. The message must
+    contain the words in `mentions`, and none of those in `omits`.
     """
     manifest = "manifest.json"
     size = {name: (folder / name).stat().st_size for name in (manifest, "model.onnx", GOLDEN)}
@@ -361,8 +362,15 @@ def package_cases(folder: Path) -> list[dict[str, Any]]:
         assert (folder / manifest).read_text(encoding="utf-8").count(old) == 1, old
         return [{"op": "replace", "file": manifest, "from": old, "to": new}, {"op": "seal"}]
 
-    def case(name: str, kind: str | None, edits: list[dict[str, Any]], *mentions: str) -> None:
-        cases.append({"name": name, "edits": edits, "kind": kind, "mentions": list(mentions)})
+    def case(
+        name: str,
+        kind: str | None,
+        edits: list[dict[str, Any]],
+        *mentions: str,
+        omits: tuple[str, ...] = (),
+    ) -> None:
+        words = {"mentions": list(mentions), "omits": list(omits)}
+        cases.append({"name": name, "edits": edits, "kind": kind, **words})
 
     cases: list[dict[str, Any]] = []
     case("untouched", None, [])
@@ -391,11 +399,8 @@ def package_cases(folder: Path) -> list[dict[str, Any]]:
     edits = [{"op": "replace", "file": manifest, "from": '"digest": "', "to": '"digest":  "'}]
     case("digest in another form", "digest", edits, manifest)
 
-    schema = change('"schema_version": 1', '"schema_version": 2')
-    case("schema of tomorrow", "schema", schema, "schema 2")
-    # An old reader must not guess at a new schema, whatever else has changed.
-    edits = [{"op": "write", "file": manifest, "text": '{"schema_version": 3, "parts": []}'}]
-    case("schema of next year", "schema", edits, "schema 3")
+    for name, kind, edits, mentions, omits in version_edits(folder / manifest):
+        case(name, kind, edits, *mentions, omits=omits)
 
     case(
         "precision unknown",
@@ -414,12 +419,22 @@ def package_cases(folder: Path) -> list[dict[str, Any]]:
         "resize rule", "invalid", change('"pillow-bilinear-antialias"', '"nearest"'), "resize_rule"
     )
     case("dtype unknown", "invalid", change('"dtype": "uint8"', '"dtype": "int4"'), "dtype")
-    case(
-        "key too many",
-        "invalid",
-        change('"variant": "tiny"', '"variant": "tiny",\n    "colour": 1'),
-        "colour",
+    case("task unknown", "task", change('"classification"', '"pose"'), "pose")
+    case("task is no word", "invalid", change('"classification"', "1"), "task")
+    case("no logits", "invalid", change('"class_logits"', '"class_votes"'), "class_logits")
+    case("logits in bytes", "invalid", change('"dtype": "float32"', '"dtype": "uint8"'), "float32")
+    edits = change('"recipe": {\n    "target": "onnxruntime",', '"recipe": {\n    "target": 5,')
+    case("recipe of another kind", None, edits)
+    edits = change('"recipe": {', '"recipe": {\n    "lowering": [1, {"form": null}],')
+    case("recipe with unknown keys", None, edits)
+    edits = change(
+        '"recipe": {\n    "target": "onnxruntime",\n    "precision": "fp32"\n  }', '"recipe": "x"'
     )
+    case("recipe is no object", "invalid", edits, "recipe")
+    edits = change(
+        '"options": {}', '"options": {"spin": true, "socs": "X", "level": 3, "beta": 0.5}'
+    )
+    case("options of the runtime", None, edits)
     case("key misspelt", "invalid", change('"num_classes"', '"classes"'), "classes")
     case("key missing", "invalid", change(',\n    "macs": 12', ""), "macs")
     case("wrong type", "invalid", change('"num_classes": 4', '"num_classes": [4]'), "num_classes")
@@ -439,6 +454,89 @@ def package_cases(folder: Path) -> list[dict[str, Any]]:
     case("link that leaves the folder", "path", edits, "leaves the folder")
     edits = change('"path": "labels.txt"', '"path": "other/labels.txt"')
     case("path to nothing", "missing", edits, "other/labels.txt")
+    return cases
+
+
+def version_edits(
+    manifest: Path,
+) -> list[tuple[str, str | None, list[dict[str, Any]], list[str], tuple[str, ...]]]:
+    """Return the cases about versions: name, kind, edits, words mentioned and words left out."""
+    stated = f'"schema_version": "{SCHEMA_VERSION}"'
+    text = manifest.read_text(encoding="utf-8")
+
+    def replace(*pairs: tuple[str, str]) -> list[dict[str, Any]]:
+        for old, _ in pairs:
+            assert text.count(old) == 1, old
+        edits = [{"op": "replace", "file": MANIFEST, "from": a, "to": b} for a, b in pairs]
+        return [*edits, {"op": "seal"}]
+
+    def stating(value: str) -> list[dict[str, Any]]:
+        return replace((stated, f'"schema_version": {value}'))
+
+    def written(document: object) -> list[dict[str, Any]]:
+        return [{"op": "write", "file": MANIFEST, "text": json.dumps(document)}]
+
+    anywhere = (
+        ('"digest"', '"lineage": {"parent": null, "depth": 2},\n  "digest"'),
+        ('"variant": "tiny"', '"variant": "tiny",\n    "colour": 1'),
+        ('"layout": "NHWC"', '"layout": "NHWC",\n    "planes": [1, 2]'),
+        ('"meaning": "class_logits"', '"meaning": "class_logits",\n      "unit": null'),
+        ('"minimum": "1.17"', '"minimum": "1.17",\n    "providers": ["CPU"]'),
+        ('"trained_on": null', '"trained_on": null,\n    "licence": "CC0"'),
+        ('"size": 20', '"size": 20,\n      "role": "labels"'),
+        ('"device": "CPU"', '"device": "CPU",\n    "clusters": {"big": 4}'),
+        ('"ops": 3', '"ops": 3,\n        "bytes": 1e3'),
+        ('"ReduceMean": 1', '"ReduceMean": 1,\n          "Attention": 1'),
+    )
+    command = "python -m sepvit_edge.export --target onnxruntime --precision fp32"
+    new = "newer-schema"
+    cases: list[tuple[str, str | None, list[dict[str, Any]], list[str], tuple[str, ...]]] = [
+        ("unknown keys everywhere", None, replace(*anywhere), [], ()),
+        (
+            "newer minor with unknown keys everywhere",
+            None,
+            replace((stated, '"schema_version": "2.7"'), *anywhere),
+            [],
+            (),
+        ),
+        ("newer minor of two digits", None, stating('"2.10"'), [], ()),
+        ("newer major", new, stating('"3.0"'), ["3.0", "update"], ()),
+        ("newer major of two digits", new, stating('"10.0"'), ["10.0", "update"], ()),
+        # An old reader must not guess at a new schema, whatever else has changed.
+        (
+            "newer major, nothing as before",
+            new,
+            written({"schema_version": "3.1", "parts": [], "digest": 5}),
+            ["3.1", "update"],
+            (),
+        ),
+        ("version 1", "older-schema", stating("1"), ["version 1", command], ()),
+        (
+            "version 1 of another target",
+            "older-schema",
+            written({"schema_version": 1, "target": "ethos-u", "precision": "int8"}),
+            ["python -m sepvit_edge.export --target ethos-u --precision int8"],
+            (),
+        ),
+        (
+            "version 1 without a target",
+            "older-schema",
+            written({"schema_version": 1, "precision": None}),
+            ["python -m sepvit_edge.export"],
+            ("--target", "--precision"),
+        ),
+    ]
+    for target in ("x; rm -rf ~", "--force", "$(reboot)", "a\nb", "A", "x" * 41, 5, ["openvino"]):
+        document = {"schema_version": 1, "target": target, "precision": f"fp32 {target}"}
+        command, omits = "python -m sepvit_edge.export", ("--target", "--precision", "rm -rf")
+        name = f"version 1, its target is {json.dumps(target)[:20]}"
+        cases.append((name, "older-schema", written(document), [command], omits))
+    for value in (
+        *("2", "2.0", "3", "0", "true", "null", '["2.0"]', '{"major": 2}'),
+        *('"2"', '"2.0.0"', '"2.x"', '"v2.0"', '""', '"02.0"', '"2.00"', '" 2.0"', '"2.0\\n"'),
+        *('"-2.0"', '"2,0"', '"12345.0"', '"\uff12.0"'),
+    ):
+        cases.append((f"no version: {value}", "damaged-manifest", stating(value), [MANIFEST], ()))
     return cases
 
 
@@ -469,6 +567,78 @@ def session_cases() -> list[dict[str, Any]]:
 
 def _sha(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def profile_cases() -> list[dict[str, Any]]:
+    """Return profile documents, and how a reader of version 2 takes each."""
+    document: dict[str, Any] = {
+        "schema_version": PROFILE_VERSION,
+        "complete": True,
+        "producer": {"name": "web-app", "version": "1.0"},
+        "package": {
+            "digest": "0" * 64,
+            "variant": "tiny",
+            "target": "onnxruntime",
+            "precision": "fp32",
+            "image_size": 32,
+            "num_classes": 4,
+            "batch": 1,
+            "model_mb": 0.000309,
+            "macs": 12,
+        },
+        "runtime": {"name": "onnxruntime", "version": "1.31.1", "execution": "wasm"},
+        "device": {"name": "any"},
+        "golden": {
+            "images": 3,
+            "sqnr_db": None,
+            "minimum_sqnr_db": 80,
+            "max_abs_error": 0,
+            "top1_agreement": 1,
+            "passed": True,
+        },
+        "latency": {
+            "runs": 2,
+            "min_ms": 1,
+            "mean_ms": 2,
+            "p50_ms": 2,
+            "p90_ms": 2.8,
+            "p99_ms": 2.98,
+            "max_ms": 3,
+            "runs_ms": [1, 3],
+        },
+    }
+    newer = document | {
+        "schema_version": "2.4",
+        "weather": {"cloudy": True},
+        "device": document["device"] | {"colour": "grey"},
+        "latency": document["latency"] | {"p999_ms": 2.998},
+    }
+    cases: list[tuple[str, Any, str | None, list[str]]] = [
+        ("this version", document, None, []),
+        ("newer minor with unknown keys", newer, None, []),
+        ("unknown keys", newer | {"schema_version": PROFILE_VERSION}, None, []),
+        # Version 1 has the same fields.
+        ("version 1", document | {"schema_version": 1}, None, []),
+        ("newer major", {"schema_version": "3.0"}, "newer-schema", ["3.0", "update"]),
+        ("newer major of two digits", {"schema_version": "10.0"}, "newer-schema", ["10.0"]),
+        ("no version", {"complete": True}, "damaged-document", []),
+        ("a list", [document], "damaged-document", []),
+    ]
+    cases += [
+        (f"no version: {value!r}", document | {"schema_version": value}, "damaged-document", [])
+        for value in (2, True, None, "2", "2.0.0", "v2.0", "")
+    ]
+    latency = {key: value for key, value in document["latency"].items() if key != "p50_ms"}
+    cases += [
+        ("key missing", document | {"latency": latency}, "invalid", ["p50_ms"]),
+        ("precision unknown", _with_precision(document, "int3"), "invalid", ["precision"]),
+    ]
+    names = ("name", "document", "kind", "mentions")
+    return [dict(zip(names, case, strict=True)) for case in cases]
+
+
+def _with_precision(document: dict[str, Any], precision: str) -> dict[str, Any]:
+    return document | {"package": document["package"] | {"precision": precision}}
 
 
 def version_cases() -> list[dict[str, Any]]:
@@ -729,6 +899,7 @@ def make_vectors(folder: Path) -> None:
         "images": image_files(images),
         "packages": package_cases(package),
         "sessions": session_cases(),
+        "profiles": profile_cases(),
         "versions": version_cases(),
         "self_check": self_check_cases(package),
         "minimum_sqnr": minimum_sqnr_cases(),

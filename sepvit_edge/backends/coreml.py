@@ -23,7 +23,8 @@ from ..config.recipe import PlacementBudget
 from ..config.toml import Strict
 from ..errors import SepViTError
 from ..model.graph import macs_by_operation, part_of
-from ..package.manifest import Manifest, OutsideOp, PlacedOps, Placement, Verification
+from ..package.manifest import Manifest, OutsideOp, PlacedOps, Placement
+from ..package.verification import Verification
 from .interface import LoweringJob, OpTiming, Session
 from .versions import versions_used
 
@@ -236,7 +237,7 @@ class CoreMLBackend:
     def open(self, folder: Path, manifest: Manifest, threads: int | None) -> Session:
         """Load into Core ML on macOS (it has no say on threads), else into the evaluator."""
         if _MAC:
-            return CoreMLSession(folder / MODEL, manifest.recipe.options_as(Options))
+            return CoreMLSession(folder / MODEL, manifest.runtime.options_as(Options))
         return EvaluatorSession(folder / MODEL, threads)
 
     def verification(self) -> Verification:

@@ -32,7 +32,8 @@ from torch.export import ExportedProgram
 from ..config.toml import Strict
 from ..errors import SepViTError
 from ..model.graph import macs_by_operation, part_of
-from ..package.manifest import Estimate, Manifest, OutsideOp, PlacedOps, Placement, Verification
+from ..package.manifest import Estimate, Manifest, OutsideOp, PlacedOps, Placement
+from ..package.verification import Verification
 from .executorch import kind_of, operations, quiet
 from .interface import LoweringJob, OpTiming, Session, check_input
 from .support.cache import cached, cached_arrays

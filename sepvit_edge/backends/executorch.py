@@ -23,7 +23,8 @@ import torch
 
 from ..errors import SepViTError
 from ..model.graph import macs_by_operation, part_of
-from ..package.manifest import Manifest, OutsideOp, PlacedOps, Placement, Verification
+from ..package.manifest import Manifest, OutsideOp, PlacedOps, Placement
+from ..package.verification import Verification
 from .interface import LoweringJob, OpTiming, Session, check_input
 
 if TYPE_CHECKING:

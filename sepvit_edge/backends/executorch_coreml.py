@@ -18,7 +18,8 @@ from unittest.mock import patch
 
 from ..config.toml import Strict
 from ..errors import SepViTError
-from ..package.manifest import Manifest, Placement, Verification
+from ..package.manifest import Manifest, Placement
+from ..package.verification import Verification
 from .coreml import MANIFEST, UNITS, converting, ct, pipeline
 from .executorch import MODEL, delegation, quiet, write_program
 from .interface import LoweringJob, Session

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..config.toml import Strict
-from ..package.manifest import Manifest, Placement, Verification
+from ..package.manifest import Manifest, Placement
+from ..package.verification import Verification
 from .executorch import delegation, quiet, write_program
 from .interface import LoweringJob, Session, runs_on_device_only
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
         ModelFacts,
         Placement,
         QuantizationFacts,
-        Verification,
     )
+    from ..package.verification import Verification
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from onnxscript import rewriter
 from ..config.toml import Strict
 from ..errors import SepViTError
 from ..model.graph import macs_by_operation, part_of
-from ..package.manifest import Manifest, PlacedOps, Placement, Verification
+from ..package.manifest import Manifest, PlacedOps, Placement
+from ..package.verification import Verification
 from .interface import LoweringJob, OpTiming, Session
 from .support.onnx_file import export_onnx, write_onnx
 

@@ -16,7 +16,8 @@ from torch.fx import Node
 from ..config.toml import Strict
 from ..errors import SepViTError
 from ..model.graph import macs_by_operation, part_of
-from ..package.manifest import Manifest, PlacedOps, Placement, Verification
+from ..package.manifest import Manifest, PlacedOps, Placement
+from ..package.verification import Verification
 from .interface import LoweringJob, OpTiming, Session
 
 MODEL = "model.xml"
@@ -57,7 +58,7 @@ class OpenVINOBackend:
 
     def open(self, folder: Path, manifest: Manifest, threads: int | None) -> OpenVINOSession:
         """Compile for the CPU."""
-        options = manifest.recipe.options_as(Options)
+        options = manifest.runtime.options_as(Options)
         return OpenVINOSession(folder, "CPU", _settings(options, threads))
 
     def verification(self) -> Verification:

@@ -13,7 +13,8 @@ from pathlib import Path
 import openvino as ov
 
 from ..config.toml import Strict
-from ..package.manifest import Manifest, PlacedOps, Placement, Verification
+from ..package.manifest import Manifest, PlacedOps, Placement
+from ..package.verification import Verification
 from .interface import LoweringJob, Session, runs_on_device_only
 from .openvino import OpenVINOSession, compile_ir, write_ir
 

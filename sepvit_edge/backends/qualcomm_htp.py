@@ -25,7 +25,8 @@ from ..config.toml import Strict
 from ..errors import CheckFailed, SepViTError
 from ..files import file_sha256
 from ..model.graph import macs_by_operation, part_of
-from ..package.manifest import Manifest, OutsideOp, PlacedOps, Placement, Verification
+from ..package.manifest import Manifest, OutsideOp, PlacedOps, Placement
+from ..package.verification import Verification
 from .interface import LoweringJob, OpTiming, Session
 from .onnxruntime import MODEL, ONNXRuntimeSession
 from .support.cache import cached, cached_arrays, verified_package
@@ -137,7 +138,7 @@ class QualcommHTPBackend:
 
     def open(self, folder: Path, manifest: Manifest, threads: int | None) -> QualcommHTPSession:
         """Load the program of the recipe's first SoC into the emulation."""
-        name = manifest.recipe.options_as(Options).names[0]
+        name = manifest.runtime.options_as(Options).names[0]
         return QualcommHTPSession(folder, name, threads)
 
     def verification(self) -> Verification:

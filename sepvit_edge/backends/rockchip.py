@@ -24,7 +24,8 @@ import numpy as np
 from ..config.toml import Strict
 from ..errors import SepViTError
 from ..model.graph import macs_by_operation, part_of
-from ..package.manifest import Manifest, OutsideOp, PlacedOps, Placement, Verification
+from ..package.manifest import Manifest, OutsideOp, PlacedOps, Placement
+from ..package.verification import Verification
 from .interface import LoweringJob, OpTiming, Session, check_input
 from .registry import RUNTIMES
 from .support.cache import cached, cached_arrays
@@ -309,7 +310,7 @@ class RockchipSession(Session):
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        options = manifest.recipe.options_as(Options)
+        options = manifest.runtime.options_as(Options)
         self._facts = _job(options.chips[:1], options, simulate=True)
         self._onnx = folder / ONNX
         self._shape = tuple(manifest.input.shape)

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..package.verification import LEVELS
+
 if TYPE_CHECKING:
     from ..package.folder import Package
     from ..package.manifest import Manifest, Parity
     from ..profiling.latency import Latency
-
-
-# What a verification means, for people.
-VERIFICATIONS = {
-    "run": "run by the runtime",
-    "emulated": "run by the vendor's emulation of the device",
-    "reference model": "run by the reference model of the device's instructions",
-    "simulated": "run by the vendor's simulator",
-    "evaluated": "evaluated operation by operation; the runtime is not for this system",
-    "compiled": "compiled, not run",
-}
 
 
 def export_rows(package: Package, latency: Latency | None) -> list[tuple[str, str]]:
@@ -46,7 +37,7 @@ def export_rows(package: Package, latency: Latency | None) -> list[tuple[str, st
     if manifest.parity is not None:
         rows += [*parity_rows(manifest.parity), ("", "")]
     if manifest.verification != "run":
-        rows.append(("verification", VERIFICATIONS[manifest.verification]))
+        rows.append(("verification", LEVELS[manifest.verification].summary))
     for estimate in manifest.placement.estimates:
         value = f"{estimate.value:.4g} {estimate.unit}, estimated by {estimate.source}"
         rows.append((estimate.what, value))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -132,6 +133,18 @@ def load_recipe(name_or_file: str | Path) -> Recipe:
         If it does not exist or is not valid; the key is named.
     """
     return RECIPES.load(name_or_file)
+
+
+def parse_recipe(document: Mapping[str, Any]) -> Recipe:
+    """Read the recipe in a package's manifest, to build the package again.
+
+    Raises
+    ------
+    SepViTError
+        If it is not a recipe of this version; the key is named.
+    """
+    where = "the package's recipe is read only by the version of sepvit-edge that made it"
+    return RECIPES.check(document, where)
 
 
 def recipes_of(target: str) -> dict[Precision, Recipe]:

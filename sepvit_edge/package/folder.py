@@ -6,38 +6,32 @@ any file was modified. Its bytes depend on its inputs alone: no dates, host name
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from ..config.recipe import PRECISIONS
 from ..config.toml import first_fault
 from ..errors import CheckFailed, SepViTError
 from ..files import file_sha256
 from ..model.variants import Preprocessing
-from .manifest import GOLDEN, LABELS, MANIFEST, SCHEMA_VERSION, Manifest, PackageFile
+from .manifest import GOLDEN, LABELS, MANIFEST, SCHEMA_VERSION, TASKS, Manifest, PackageFile
+from .schema import standing
 
-if TYPE_CHECKING:
-    pass
-
-
-_FULL_BELOW = 1 << 16  # bytes
 _DIGEST_LINE = re.compile(rb'"digest": "([0-9a-f]{64})"')
+# Words of a manifest that was not checked may stand in a command only if they look like this.
+_WORD = re.compile("[a-z][a-z0-9-]{0,39}")
 
 
 class Package:
-    """A package on disk whose every byte was checked.
+    """A package on disk of which every byte was checked.
 
     Parameters
     ----------
@@ -47,7 +41,7 @@ class Package:
     Raises
     ------
     SepViTError
-        If it is damaged or not for this version; the sentence says why.
+        If it is damaged, or its version or task is not supported; the sentence says why.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -81,31 +75,73 @@ class Package:
 
 
 def _read_manifest(folder: Path) -> Manifest:
+    """Check the version first, then the digest, then the task and every field."""
     if not folder.is_dir():
         raise SepViTError(f"there is no package {folder}")
     try:
         data = (folder / MANIFEST).read_bytes()
     except FileNotFoundError:
-        raise SepViTError(f"{folder} is no package: it has no {MANIFEST}") from None
+        raise SepViTError(f"{folder} is not a package: {MANIFEST} is missing") from None
     try:
         document = json.loads(data)
-        schema = document["schema_version"]
+        stated = document["schema_version"]
     except (ValueError, KeyError, TypeError):
-        raise SepViTError(
-            f"{folder / MANIFEST} is damaged: it is no manifest; export again"
-        ) from None
-    if schema != SCHEMA_VERSION:
-        raise SepViTError(
-            f"{folder} has manifest schema {schema}, this version reads {SCHEMA_VERSION}; "
-            "update sepvit-edge or export again"
-        )
-    # The digest first: a changed bit is damage, wherever it stands.
+        raise _damaged(folder) from None
+    match standing(stated, SCHEMA_VERSION):
+        case "none":
+            raise _damaged(folder)
+        case "newer":
+            raise SepViTError(
+                f"{folder} has manifest version {stated}, this version of sepvit-edge reads "
+                f"{SCHEMA_VERSION}; update sepvit-edge"
+            )
+        case "older":
+            raise SepViTError(
+                f"{folder} has manifest version {stated}, which is no longer read; make the "
+                f"package again: {export_command(document)}"
+            )
+    # A changed bit is damage, wherever it is.
     if document.get("digest") != _digest(data):
         raise SepViTError(f"{folder / MANIFEST} was changed since it was exported; export again")
+    task = document.get("task")
+    if isinstance(task, str) and task not in TASKS:
+        raise SepViTError(
+            f"{folder} is for the task {task[:40]!r}, which this version of sepvit-edge does not "
+            f"run (it runs {', '.join(TASKS)}); update sepvit-edge"
+        )
     try:
-        return Manifest.model_validate_json(data)
+        return Manifest.model_validate_json(data, extra="ignore")
     except ValidationError as error:
         raise SepViTError(f"{folder / MANIFEST} is not valid: {first_fault(error)}") from None
+
+
+def _damaged(folder: Path) -> SepViTError:
+    return SepViTError(f"{folder / MANIFEST} is damaged: it is not a manifest; export again")
+
+
+def export_command(document: dict[str, Any]) -> str:
+    """Return the command that makes a package of an older version again.
+
+    Parameters
+    ----------
+    document : dict
+        Its manifest, unchecked: a target or precision that could be anything else than a name is
+        left out.
+
+    Examples
+    --------
+    >>> export_command({"target": "openvino", "precision": "int8"})
+    'python -m sepvit_edge.export --target openvino --precision int8 --weights CHECKPOINT'
+    >>> export_command({"target": "openvino; reboot", "precision": 8})
+    'python -m sepvit_edge.export --weights CHECKPOINT'
+    """
+    target, precision = document.get("target"), document.get("precision")
+    words = ["python -m sepvit_edge.export"]
+    if isinstance(target, str) and _WORD.fullmatch(target):
+        words.append(f"--target {target}")
+    if precision in PRECISIONS:
+        words.append(f"--precision {precision}")
+    return " ".join([*words, "--weights CHECKPOINT"])
 
 
 def _check_file(folder: Path, file: PackageFile) -> None:
@@ -121,7 +157,7 @@ def _check_file(folder: Path, file: PackageFile) -> None:
 
 
 def list_files(folder: Path) -> list[PackageFile]:
-    """Every file of a package folder except its manifest, in order of path."""
+    """List every file of a package folder except its manifest, in order of path."""
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
     return [
         PackageFile(
@@ -141,74 +177,6 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
     data = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
     data = data.replace(b"0" * 64, _digest(data).encode(), 1)
     (folder / MANIFEST).write_bytes(data)
-
-
-@contextmanager
-def replacing(destination: Path, force: bool) -> Iterator[Path]:
-    """Fill a folder beside `destination`, and move it there when the block ends well.
-
-    An interrupted block leaves nothing at `destination`; what a killed process left beside it is
-    removed by the next one.
-
-    Raises
-    ------
-    SepViTError
-        If `destination` exists and `force` is false, or cannot be written.
-    """
-    destination = destination.absolute()
-    check_destination(destination, force)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(destination)
-    partial = destination.parent / f".{destination.name}.partial-{os.getpid()}"
-    partial.mkdir()
-    try:
-        yield partial
-        previous = destination.parent / f".{destination.name}.previous-{os.getpid()}"
-        if destination.exists():
-            os.rename(destination, previous)
-        os.rename(partial, destination)
-        shutil.rmtree(previous, ignore_errors=True)
-    except Exception as error:
-        # Each runtime reports a full disk in words of its own.
-        if partial.exists() and shutil.disk_usage(partial).free < _FULL_BELOW:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(destination)) from error
-        raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def check_destination(destination: Path, force: bool) -> None:
-    """Refuse an existing destination unless `force`, and one that is no package even then."""
-    if not destination.exists() and not destination.is_symlink():
-        return
-    if not force:
-        raise SepViTError(f"{destination} exists; give --force to replace it, or another --output")
-    if not destination.is_dir() or destination.is_symlink():
-        raise SepViTError(f"{destination} is not a folder; give another --output")
-    if any(destination.iterdir()) and not (destination / MANIFEST).is_file():
-        raise SepViTError(f"{destination} is no package and is not replaced; give another --output")
-
-
-def _remove_leftovers(destination: Path) -> None:
-    pattern = re.compile(rf"\.{re.escape(destination.name)}\.(partial|previous)-(\d+)")
-    for path in destination.parent.iterdir():
-        match = pattern.fullmatch(path.name)
-        if match is None or _alive(int(match[2])):
-            continue
-        if match[1] == "previous" and not destination.exists():
-            os.rename(path, destination)  # killed between the two renames
-        else:
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError as error:
-        return error.errno == errno.EPERM
-    return True
 
 
 def compare_packages(first: Path, second: Path) -> None:

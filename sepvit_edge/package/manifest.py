@@ -1,38 +1,56 @@
-"""The schema of manifest.json; `folder.py` reads and writes it."""
+"""The schema of manifest.json; `folder.py` reads and writes it.
+
+``python -m sepvit_edge.package.manifest`` prints the JSON Schema that export/ publishes.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
-from ..config.recipe import Precision, Recipe
-from ..config.toml import Strict
+from ..config.recipe import OptionsT, Precision
+from ..config.toml import Strict, first_fault
+from ..errors import SepViTError
 from ..model.variants import Source
+from .schema import published_schema, version_pattern
+from .verification import Verification
 
-if TYPE_CHECKING:
-    pass
-
-
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = "2.0"
 MANIFEST, LABELS, GOLDEN = "manifest.json", "labels.txt", "golden.safetensors"
+
+Task = Literal["classification", "segmentation", "detection"]
+# The tasks whose packages this version runs.
+TASKS: tuple[Task, ...] = ("classification",)
+CLASS_LOGITS = "class_logits"
 
 
 class ModelFacts(Strict):
-    """What the network is.
+    """The network.
 
     Attributes
     ----------
-    variant, name : str
-        Key and published name.
-    num_classes, image_size, parameters, macs : int
-        MACs of one image.
+    variant : str
+        Its key, as ``"lite"``.
+    name : str
+        Its published name.
+    form : str
+        The edge form that was lowered.
+    num_classes : int
+        Number of classes.
+    image_size : int
+        Side of the square input in pixels.
+    parameters : int
+        Number of parameters of the reference.
+    macs : int
+        Multiply-accumulates of one image.
     """
 
     variant: str
     name: str
+    form: str
     num_classes: int
     image_size: int
     parameters: int
@@ -40,22 +58,32 @@ class ModelFacts(Strict):
 
 
 class InputFacts(Strict):
-    """What the model takes, and how an image becomes it.
+    """The model's input, and how an image becomes it.
 
     Attributes
     ----------
-    name, shape, dtype, layout : str, list of int, str, str
-        Of the tensor.
+    name : str
+        Name of the tensor in the model file.
+    shape : list of int
+        Shape of the tensor, batch first.
+    dtype, layout : str
+        Type and order of axes of the tensor.
     color_order : str
         Always RGB.
     value_range : tuple of int
-        Of a pixel, whatever the dtype.
-    resize_rule, resize_shorter_side, crop_size
+        Range of a pixel's values, whatever the dtype.
+    resize_rule : str
         Pillow's antialiased BILINEAR on the shorter side, then the centre square.
+    resize_shorter_side : int
+        Shorter side after resizing, in pixels.
+    crop_size : int
+        Side of the centre square, in pixels.
+    crop : float
+        Share of the shorter side that the square keeps.
     mean, std : tuple of float
-        Per channel, for pixels scaled to 0..1.
+        Mean and standard deviation per channel, for pixels scaled to 0..1.
     inside_graph : list of str
-        Which steps the graph does itself; the caller does the others.
+        Steps that the graph does itself; the caller does the others.
     """
 
     name: str
@@ -74,24 +102,65 @@ class InputFacts(Strict):
 
 
 class OutputFacts(Strict):
-    """What the model gives: logits, before softmax."""
+    """One output of the model.
+
+    Attributes
+    ----------
+    name : str
+        Name of the tensor in the model file.
+    meaning : str
+        What its numbers are. A reader looks for the meanings that it knows, and leaves the other
+        outputs alone: ``"class_logits"`` is one row of logits an image, before softmax.
+    shape : list of int
+        Shape of the tensor, batch first.
+    dtype : str
+        Type of the tensor, as NumPy names it.
+    """
 
     name: str
+    meaning: str
     shape: list[int]
-    dtype: Literal["float32"] = "float32"
+    dtype: str = "float32"
 
 
 class RuntimeFacts(Strict):
-    """Which runtime opens the package; ``minimum <= version < below``."""
+    """The runtime that opens the package: ``minimum <= version < below``.
+
+    Attributes
+    ----------
+    name : str
+        Name of its distribution.
+    version : str
+        The version that the package was exported with.
+    minimum, below : str
+        The range of versions that open it.
+    options : dict
+        The target's own options, as the recipe gave them. A session reads those that it needs, and
+        ignores the others.
+    """
 
     name: str
     version: str
     minimum: str
     below: str
+    options: dict[str, str | int | float | bool]
+
+    def options_as(self, kind: type[OptionsT]) -> OptionsT:
+        """Read the options into a backend's own model of them.
+
+        Raises
+        ------
+        SepViTError
+            If a value is not allowed; the key is named.
+        """
+        try:
+            return kind.model_validate(self.options, extra="ignore")
+        except ValidationError as error:
+            raise SepViTError(f"the package's options: {first_fault(error)}") from None
 
 
 class SourceFacts(Strict):
-    """Which weights went in; see `sepvit_edge.model.variants.Source`."""
+    """The weights that went in; see `sepvit_edge.model.variants.Source`."""
 
     weights_sha256: str
     file_sha256: str | None
@@ -112,17 +181,17 @@ class QuantizationFacts(Strict):
     Attributes
     ----------
     scheme : str
-        `sepvit_edge.quantization.SCHEME`.
+        Name of the scheme.
     trained : bool
-        Whether the weights were trained quantisation-aware; else they were only calibrated.
+        Whether the weights were trained quantisation-aware; otherwise they were calibrated.
     float_layers : list of FloatLayer
-        What is not in int8.
+        The layers that are not in int8.
     calibration_data : str
-        What the activations' scales were measured on.
+        Data that the activations' scales were measured on.
     calibration_images : int
-        How many.
+        Number of images they were measured on.
     calibration_sha256 : str
-        Over their preprocessed pixels.
+        SHA-256 of these images' preprocessed pixels.
     """
 
     scheme: str
@@ -141,15 +210,15 @@ class PlacedOps(Strict):
     where : str
         Delegate, plugin or kernel library.
     precision : str
-        The runtime's name of it.
+        Precision as the runtime names it.
     accelerated : bool
         Whether this is the target's own unit (and not a fallback).
     ops : int
-        Operations after the runtime's fusions.
+        Number of operations after the runtime's fusions.
     macs_share : float
         Share of the network's multiply-accumulates, 0..1.
     kinds : dict
-        Operations by type.
+        Number of operations by type.
     """
 
     where: str
@@ -166,9 +235,9 @@ class OutsideOp(Strict):
     Attributes
     ----------
     name, kind : str
-        Of the operation.
+        Name and type of the operation.
     part : str or None
-        Stage, block and part it belongs to.
+        Stage, block and part that it belongs to.
     reason : str
         The likely reason.
     """
@@ -180,18 +249,18 @@ class OutsideOp(Strict):
 
 
 class Estimate(Strict):
-    """What a tool chain's compiler expects of a device; nothing that was measured.
+    """A figure that a toolchain's compiler expects of a device; it was not measured.
 
     Attributes
     ----------
     what : str
-        ``"latency"``, ``"SRAM"`` ...
+        The figure: ``"latency"``, ``"SRAM"`` ...
     value : float
-        In `unit`.
+        Its value in `unit`.
     unit : str
-        ``"ms"``, ``"MB"`` ...
+        Its unit: ``"ms"``, ``"MB"`` ...
     source : str
-        The tool, its version, and the device and memory that it assumed.
+        The tool, its version, and the device and memory that it assumes.
     """
 
     what: str
@@ -201,7 +270,21 @@ class Estimate(Strict):
 
 
 class Placement(Strict):
-    """Which operation runs where."""
+    """Where each operation runs.
+
+    Attributes
+    ----------
+    device : str
+        The device, as the runtime or compiler names it.
+    placed : list of PlacedOps
+        Operations by place and precision.
+    outside : tuple of OutsideOp
+        Operations outside the target's own unit.
+    macs_unattributed : float
+        Share of the multiply-accumulates that no operation accounts for, 0..1.
+    estimates : tuple of Estimate
+        Figures of the compiler.
+    """
 
     device: str
     placed: list[PlacedOps]
@@ -218,31 +301,31 @@ class Parity(Strict):
     data : str
         Name of the data set.
     data_sha256 : str
-        Over its images' content.
+        SHA-256 of its images' content.
     images : int
-        How many were compared.
+        Number of images that were compared.
     max_abs_error : float
-        Of the logits.
+        Largest difference of a logit.
     logits_range : float
         Largest minus smallest logit of the reference.
     sqnr_db : float
         Signal-to-quantisation-noise ratio of the logits.
     top1_agreement : float
-        Share of images on which both name the same class, 0..1.
+        Share of images with the same class in both, 0..1.
     top1_reference, top1_package : float or None
         Top-1 accuracy, 0..1, where the data has labels.
     top1_difference : float or None
-        Package minus reference.
+        Top-1 accuracy of the package minus that of the reference.
     top1_difference_interval : tuple of float or None
         Its 95 % confidence interval (paired).
     mcnemar_p : float or None
         Exact McNemar test of the two accuracies being equal.
     sqnr_quantized_db : float or None
-        Of an int8 package: the same ratio against the quantised edge form as torch computes it,
-        which leaves the runtime's own rounding.
+        The same ratio against the quantised edge form computed by torch, for int8 packages: it
+        shows the runtime's own rounding.
     sqnr_cpu_db : float or None
-        Of a package for an NPU whose model file a CPU runs too: the same ratio against that, which
-        leaves the NPU's own arithmetic.
+        The same ratio against a CPU, for NPU packages whose model file a CPU runs too: it shows
+        the NPU's own arithmetic.
     """
 
     data: str
@@ -269,45 +352,81 @@ class PackageFile(Strict):
     size: int = Field(ge=0)
 
 
-# How a package's logits came about when it was checked:
-#   run               by the runtime, as on the device
-#   emulated          by the vendor's emulation of the device
-#   reference model   by the reference model of the device's instruction set
-#   simulated         by the vendor's simulator of the operations
-#   evaluated         by an evaluator of our own, operation by operation
-#   compiled          not at all: the tool chain accepted the model, nothing was computed
-Verification = Literal["run", "emulated", "reference model", "simulated", "evaluated", "compiled"]
-
-
 class Manifest(Strict):
-    """manifest.json. Its JSON Schema is export/manifest.schema.json.
+    """manifest.json. Its JSON Schemas are export/manifest-*.schema.json.
 
-    `verification` says how parity was measured, and so what it proves about the device.
-    `digest` is the SHA-256 of manifest.json itself with the digest's 64 characters set to zero, so
-    that any language can check it without writing JSON again.
+    Attributes
+    ----------
+    schema_version : str
+        ``"major.minor"``; see `sepvit_edge.package.schema`.
+    digest : str
+        SHA-256 of manifest.json itself with the digest's 64 characters set to zero, so that any
+        language can check it without writing JSON again.
+    task : str
+        What the model answers.
+    model : ModelFacts
+        The network.
+    input : InputFacts
+        Its input.
+    outputs : list of OutputFacts
+        Its outputs, in the order of the model file.
+    target, precision : str
+        Target and precision of the recipe.
+    quantization : QuantizationFacts or None
+        How an int8 package was quantised.
+    runtime : RuntimeFacts
+        The runtime that opens the package.
+    versions : dict
+        Versions of the distributions that the package's bytes depend on.
+    recipe : dict
+        The recipe it was made by. Readers keep it opaque: only verification parses it.
+    source : SourceFacts
+        The weights that went in.
+    files : list of PackageFile
+        Every other file of the package.
+    placement : Placement
+        Which operation runs where.
+    verification : str
+        How parity was measured, and so what it proves about the device
+        (`sepvit_edge.package.verification`).
+    parity : Parity or None
+        Distance to the reference; None where nothing here computes the package.
     """
 
-    schema_version: int
+    schema_version: str = Field(pattern=version_pattern(SCHEMA_VERSION))
     digest: str = Field(pattern="^[0-9a-f]{64}$")
+    task: Task
     model: ModelFacts
     input: InputFacts
-    output: OutputFacts
+    outputs: list[OutputFacts]
     target: str
     precision: Precision
     quantization: QuantizationFacts | None
     runtime: RuntimeFacts
     versions: dict[str, str]
-    recipe: Recipe
+    recipe: dict[str, Any]
     source: SourceFacts
     files: list[PackageFile]
     placement: Placement
     verification: Verification = "run"
     parity: Parity | None
 
+    @field_validator("outputs")
+    @classmethod
+    def _has_logits(cls, outputs: list[OutputFacts], info: ValidationInfo) -> list[OutputFacts]:
+        if info.data.get("task") == "classification":
+            logits = [output for output in outputs if output.meaning == CLASS_LOGITS]
+            if len(logits) != 1 or logits[0].dtype != "float32":
+                raise ValueError(
+                    f"a classification package has one output with the meaning {CLASS_LOGITS}, "
+                    "in float32"
+                )
+        return outputs
+
 
 def manifest_schema() -> dict[str, Any]:
-    """JSON Schema of manifest.json."""
-    return Manifest.model_json_schema()
+    """Return the JSON Schema of manifest.json."""
+    return published_schema(Manifest)
 
 
 def source_facts(source: Source) -> SourceFacts:

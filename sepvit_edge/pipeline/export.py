@@ -16,8 +16,9 @@ from ..errors import CheckFailed, SepViTError
 from ..model.edge import EdgeModel, EdgeOptions
 from ..model.logits import torch_threads
 from ..model.reference import SepViT
-from ..package.folder import Package, check_destination, replacing
+from ..package.folder import Package
 from ..package.manifest import LABELS, Placement, source_facts
+from ..package.replacing import check_destination, replacing
 from ..package.session import PackageSession
 from . import parity
 from .defaults import default_calibration, default_data, default_output, default_precision

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..backends.interface import LoweringJob
 from ..backends.registry import RUNTIMES, get_backend
 from ..backends.versions import versions_used
-from ..config.recipe import Recipe
+from ..config.recipe import EdgeSwitches, Recipe
 from ..data.sample import Dataset
 from ..errors import SepViTError
 from ..model.edge import EdgeModel, EdgeOptions
@@ -18,6 +18,7 @@ from ..model.reference import SepViT, count_macs, count_parameters
 from ..model.variants import find_variant
 from ..package.folder import list_files, write_manifest
 from ..package.manifest import (
+    CLASS_LOGITS,
     SCHEMA_VERSION,
     FloatLayer,
     InputFacts,
@@ -116,6 +117,7 @@ def lowering_job(
         model=ModelFacts(
             variant=config.variant,
             name=find_variant(config.variant).name,
+            form=_form_of(recipe.edge),
             num_classes=config.num_classes,
             image_size=config.image_size,
             parameters=count_parameters(model),
@@ -132,6 +134,17 @@ def lowering_job(
         ),
         quantization=None if quantization is None else _quantization_facts(quantization),
     )
+
+
+def _form_of(switches: EdgeSwitches) -> str:
+    """Name the edge form that the switches give."""
+    if switches.stream == "channels-first":
+        return "maps"
+    if switches.layer_norm == "lookup":
+        return "ethos-u55" if switches.stem == "stride-2" else "ethos-u"
+    if switches.layer_norm == "linear":
+        return "xnnpack"
+    return "rows" if switches.input == "uint8-nhwc" else "rows-float"
 
 
 def _quantization_facts(quantization: Quantization | FullQuantization) -> QuantizationFacts:
@@ -154,9 +167,16 @@ def make_manifest(
     return Manifest(
         schema_version=SCHEMA_VERSION,
         digest="0" * 64,
+        task="classification",
         model=job.model,
         input=job.input,
-        output=OutputFacts(name="logits", shape=[job.input.shape[0], job.model.num_classes]),
+        outputs=[
+            OutputFacts(
+                name="logits",
+                meaning=CLASS_LOGITS,
+                shape=[job.input.shape[0], job.model.num_classes],
+            )
+        ],
         target=job.recipe.target,
         precision=job.recipe.precision,
         quantization=job.quantization,
@@ -165,11 +185,12 @@ def make_manifest(
             version=installed,
             minimum=runtime.minimum,
             below=runtime.below,
+            options=job.recipe.options,
         ),
         versions=versions_used(_TOOLS)
         | {runtime.distribution: installed}
         | versions_used(runtime.tools),
-        recipe=job.recipe,
+        recipe=job.recipe.model_dump(mode="json"),
         source=source,
         files=[],
         placement=placement,

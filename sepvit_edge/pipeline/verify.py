@@ -10,11 +10,13 @@ from ..backends.support.cache import fresh
 from ..checkpoints.builtin import builtin_checkpoints
 from ..checkpoints.choose import random_model
 from ..checkpoints.files import load_checkpoint, weights_digest
+from ..config.recipe import parse_recipe
 from ..data.choose import BUILT_IN, open_dataset
 from ..errors import CheckFailed, SepViTError
 from ..files import file_sha256
 from ..model.reference import SepViT
 from ..package.folder import Package, compare_packages
+from ..package.manifest import SCHEMA_VERSION
 from .export import export_package
 
 
@@ -85,6 +87,12 @@ def verify_package(
     """
     package = Package(path)
     manifest = package.manifest
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise SepViTError(
+            f"{path} has manifest version {manifest.schema_version}, this version of sepvit-edge "
+            f"writes {SCHEMA_VERSION}: verify it with the version that made it"
+        )
+    recipe = parse_recipe(manifest.recipe)
     step("loading the weights")
     model = reference_of(package, weights)
     images = manifest.parity.images if manifest.parity else None
@@ -97,7 +105,7 @@ def verify_package(
         export_package(
             model,
             output=again,
-            recipe=manifest.recipe,
+            recipe=recipe,
             batch=manifest.input.shape[0],
             data=dataset,
             images=images,

@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from ..checkpoints.choose import random_model
-from ..config.recipe import Precision
+from ..config.recipe import Precision, parse_recipe
 from ..model.edge import EdgeModel, EdgeOptions
 from ..model.graph import macs_by_operation, part_of, trace
 from ..package.manifest import Manifest
@@ -54,7 +54,7 @@ def program_of(manifest: Manifest) -> ExportedProgram:
     model = manifest.model
     labels = tuple(str(i) for i in range(model.num_classes))
     twin = random_model(model.variant, model.num_classes, model.image_size, labels)
-    options = EdgeOptions(**manifest.recipe.edge.model_dump())
+    options = EdgeOptions(**parse_recipe(manifest.recipe).edge.model_dump())
     edge = EdgeModel(twin, manifest.input.shape[0], options)
     if manifest.quantization is not None:
         floats = {layer.name: layer.reason for layer in manifest.quantization.float_layers}

@@ -1,7 +1,7 @@
 """The profile document: what one measurement of one package on one device says.
 
 The runner on a computer, the Android and iOS apps and the web page all write this document; its
-JSON Schema is export/profile.schema.json. Conventions that all of them keep:
+JSON Schemas are export/profile-*.schema.json. Conventions that all of them keep:
 
 - A field's name ends in its unit: ``_ms``, ``_s``, ``_mb`` (10^6 bytes), ``_mhz``, ``_c`` (degrees
   Celsius), ``_db``, ``_mj`` (millijoule), ``_gb_per_s``.
@@ -19,12 +19,14 @@ import json
 import sys
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from ..config.recipe import Precision
-from ..config.toml import Strict
+from ..config.toml import Strict, first_fault
+from ..errors import SepViTError
+from ..package.schema import published_schema, standing, version_pattern
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = "2.0"
 _DIGEST = "^[0-9a-f]{64}$"
 
 
@@ -558,8 +560,8 @@ class Profile(Facts):
 
     Attributes
     ----------
-    schema_version : int
-        1.
+    schema_version : str
+        ``"major.minor"``; see `sepvit_edge.package.schema`.
     complete : bool
         Whether everything that was asked for is here.
     incomplete_reason : str or None
@@ -574,7 +576,7 @@ class Profile(Facts):
         input, apart from the model and from decoding.
     """
 
-    schema_version: Literal[1]
+    schema_version: str = Field(pattern=version_pattern(SCHEMA_VERSION))
     complete: bool
     incomplete_reason: str | None = None
     emulated: bool = False
@@ -608,9 +610,49 @@ class Profile(Facts):
         return self
 
 
+def read_profile(document: object, where: str) -> Profile:
+    """Check a document that came from elsewhere.
+
+    Version 1 had the same fields, and is read as well.
+
+    Parameters
+    ----------
+    document : object
+        The parsed JSON.
+    where : str
+        Where it came from, for the message.
+
+    Raises
+    ------
+    SepViTError
+        If it is not a profile document, or of a version that is not supported.
+    """
+    if not isinstance(document, dict) or "schema_version" not in document:
+        raise SepViTError(f"the document from {where} is not a profile document")
+    stated = document["schema_version"]
+    match standing(stated, SCHEMA_VERSION):
+        case "none":
+            raise SepViTError(
+                f"the document from {where} is not a profile document: its schema_version is not "
+                "a version"
+            )
+        case "newer":
+            raise SepViTError(
+                f"the document from {where} has version {stated}, this version of sepvit-edge "
+                f"reads {SCHEMA_VERSION}; update sepvit-edge"
+            )
+        case "older":
+            document = document | {"schema_version": SCHEMA_VERSION}
+    try:
+        # As JSON, which has lists where the document's classes have tuples.
+        return Profile.model_validate_json(json.dumps(document), extra="ignore")
+    except ValidationError as error:
+        raise SepViTError(f"the document from {where} is not valid: {first_fault(error)}") from None
+
+
 def profile_schema() -> dict[str, Any]:
-    """JSON Schema of the profile document."""
-    return Profile.model_json_schema()
+    """Return the JSON Schema of the profile document."""
+    return published_schema(Profile)
 
 
 if __name__ == "__main__":

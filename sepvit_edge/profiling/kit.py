@@ -26,10 +26,11 @@ from torch.fx.passes.split_module import split_module
 
 from ..backends.interface import LoweringJob
 from ..backends.registry import get_backend
+from ..config.recipe import Recipe
 from ..files import file_sha256
 from ..model.graph import name_nodes, part_of
-from ..package.folder import replacing
 from ..package.manifest import Manifest
+from ..package.replacing import replacing
 from .attribution import OVERHEAD, program_of
 
 # Rows, and the widths between which the rows go to and fro: 3.7 GMACs, as in SepViT-T's MLPs.
@@ -75,7 +76,7 @@ def make_kit(manifest: Manifest, cache: Path, step: Callable[[str], None]) -> Pa
     facts = {
         "model": manifest.model.model_dump(mode="json"),
         "batch": manifest.input.shape[0],
-        "recipe": manifest.recipe.model_dump(mode="json"),
+        "recipe": manifest.recipe,
         "runtime": manifest.runtime.version,
         "code": file_sha256(Path(__file__)),
     }
@@ -103,9 +104,12 @@ def make_kit(manifest: Manifest, cache: Path, step: Callable[[str], None]) -> Pa
 
 def _lower_chain(manifest: Manifest, folder: Path) -> dict[str, Any]:
     """Lower the products as the package was; an int8 package's as float, which is said."""
-    recipe, what = manifest.recipe, str(manifest.precision)
+    what: str = manifest.precision
+    recipe = Recipe(
+        target=manifest.target, precision=manifest.precision, options=manifest.runtime.options
+    )
     if manifest.precision == "int8":
-        recipe = recipe.model_copy(update={"precision": "fp32", "options": {}})
+        recipe = Recipe(target=manifest.target, precision="fp32")
         what = "fp32 (int8 products may be faster)"
     program = _trace(Chain().eval(), (torch.zeros(_ROWS, _NARROW),))
     shape = [_ROWS, _NARROW]
@@ -113,7 +117,7 @@ def _lower_chain(manifest: Manifest, folder: Path) -> dict[str, Any]:
     job = LoweringJob(
         program=program,
         outputs=("logits",),
-        recipe=recipe.model_copy(update={"placement": type(recipe.placement)()}),
+        recipe=recipe,
         labels=(),
         model=manifest.model,
         input=manifest.input.model_copy(update=facts),

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import SepViTError
-from .connections import read_profile
-from .document import Profile
+from .document import Profile, read_profile
 
 RESULTS = Path("profiles/results")
 

@@ -4,8 +4,8 @@
     python3 runner.py PACKAGE --threads 4
 
 One file for every device: it needs Python 3.9, numpy and the package's runtime, and nothing else of
-SepViT-Edge. It prints one JSON document (export/profile.schema.json). A package whose files were
-changed, or whose golden vectors give other logits here, is not timed.
+SepViT-Edge. It prints one JSON document (export/profile-2.0.schema.json). A package whose files
+were changed, or whose golden vectors give other logits here, is not timed.
 
 Phases, each in a process of its own so that none disturbs the next: the golden vectors; a few cold
 starts; then, in this process, warm-up, the timed runs, memory, per-operation times, the machine's
@@ -42,7 +42,12 @@ except ModuleNotFoundError:
     sys.exit(2)
 
 VERSION = "1"
-SCHEMA_VERSION = 1  # of the document; of the manifest as well, so far
+PROFILE_VERSION = "2.0"  # of the document that it writes
+# Of the manifests that it reads: the rule is `sepvit_edge.package.schema`'s.
+MANIFEST_VERSION = "2.0"
+TASKS = ("classification",)
+_VERSION = re.compile(r"(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})")
+_WORD = re.compile("[a-z][a-z0-9-]{0,39}")
 MANIFEST, LABELS, GOLDEN = "manifest.json", "labels.txt", "golden.safetensors"
 # Signal-to-noise ratio that the logits must reach against those in the package: between what right
 # devices were seen to reach and what wrong ones leave. The apps ask for the same
@@ -146,16 +151,22 @@ def read_manifest(folder: Path) -> dict:
     try:
         data = (folder / MANIFEST).read_bytes()
         manifest = json.loads(data)
-        schema, digest = manifest["schema_version"], manifest["digest"]
+        check_version(manifest, folder)
     except FileNotFoundError:
-        raise Refusal(f"{folder} is no package: it has no {MANIFEST}") from None
+        raise Refusal(f"{folder} is not a package: {MANIFEST} is missing") from None
     except (ValueError, KeyError, TypeError):
-        raise Refusal(f"{folder / MANIFEST} is damaged; export again") from None
-    if schema != SCHEMA_VERSION:
-        raise Refusal(f"{folder} has manifest schema {schema}; this runner reads {SCHEMA_VERSION}")
+        raise Refusal(
+            f"{folder / MANIFEST} is damaged: it is not a manifest; export again"
+        ) from None
     zeroed = re.sub(rb'"digest": "[0-9a-f]{64}"', b'"digest": "' + b"0" * 64 + b'"', data, count=1)
-    if hashlib.sha256(zeroed).hexdigest() != digest:
+    if hashlib.sha256(zeroed).hexdigest() != manifest.get("digest"):
         raise Refusal(f"{folder / MANIFEST} was changed since it was exported; export again")
+    task = manifest.get("task")
+    if task not in TASKS:
+        raise Refusal(
+            f"{folder} is for the task {str(task)[:40]!r}, which this runner does not run "
+            f"(it runs {', '.join(TASKS)}); update sepvit-edge"
+        )
     for file in manifest["files"]:
         path = folder / file["path"]
         if folder.resolve() not in path.resolve().parents:
@@ -165,6 +176,32 @@ def read_manifest(folder: Path) -> dict:
         if path.stat().st_size != file["size"] or sha256(path) != file["sha256"]:
             raise Refusal(f"{path} was changed since it was exported; export or copy it again")
     return manifest
+
+
+def check_version(manifest: dict, folder: Path) -> None:
+    """Refuse a manifest of another major version; ValueError if it states no version."""
+    stated = manifest["schema_version"]
+    if isinstance(stated, int) and not isinstance(stated, bool) and stated == 1:
+        stated = "1"
+    elif not isinstance(stated, str) or not _VERSION.fullmatch(stated):
+        raise ValueError(stated)
+    major, own = int(stated.split(".")[0]), int(MANIFEST_VERSION.split(".")[0])
+    if major > own:
+        raise Refusal(
+            f"{folder} has manifest version {stated}, this runner reads {MANIFEST_VERSION}; "
+            "update sepvit-edge"
+        )
+    if major < own:
+        words = ["python -m sepvit_edge.export"]
+        target, precision = manifest.get("target"), manifest.get("precision")
+        if isinstance(target, str) and _WORD.fullmatch(target):
+            words.append(f"--target {target}")
+        if precision in tuple(MINIMUM_SQNR_DB):
+            words.append(f"--precision {precision}")
+        raise Refusal(
+            f"{folder} has manifest version {stated}, which is no longer read; make the package "
+            f"again: {' '.join([*words, '--weights CHECKPOINT'])}"
+        )
 
 
 def sha256(path: Path) -> str:
@@ -201,7 +238,7 @@ def as_input(pixels: np.ndarray, facts: dict) -> np.ndarray:
 
 def minimum_sqnr(manifest: dict) -> float:
     """What the golden logits must reach, by the arithmetic that the package asks for."""
-    if manifest["recipe"]["options"].get("inference_precision", "f32") != "f32":
+    if manifest["runtime"]["options"].get("inference_precision", "f32") != "f32":
         return BFLOAT16_SQNR_DB
     return MINIMUM_SQNR_DB[manifest["precision"]]
 
@@ -230,7 +267,7 @@ class OpenVINO:
         self.ov = openvino
         self.execution = execution or self.device
         self.config = {"PERFORMANCE_HINT": "LATENCY"}
-        precision = manifest["recipe"]["options"].get("inference_precision", "f32")
+        precision = manifest["runtime"]["options"].get("inference_precision", "f32")
         if self.execution == "CPU":
             if precision != "device":
                 self.config["INFERENCE_PRECISION_HINT"] = precision
@@ -392,7 +429,7 @@ class QualcommHTP(ONNXRuntime):
 
         self.ort, self.qnn, self.threads = onnxruntime, onnxruntime_qnn, threads
         self.emulated = platform.machine().lower() in ("x86_64", "amd64")
-        programs = [name.strip() for name in manifest["recipe"]["options"]["socs"].split(",")]
+        programs = [name.strip() for name in manifest["runtime"]["options"]["socs"].split(",")]
         if execution is None and self.emulated:
             execution = programs[0]
         if execution is not None and execution not in programs:
@@ -1234,7 +1271,7 @@ def profile(options: argparse.Namespace, tell: Teller) -> int:
     own = (LABELS, GOLDEN)
     size = sum(file["size"] for file in manifest["files"] if file["path"] not in own)
     document: dict = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": PROFILE_VERSION,
         "complete": False,
         "incomplete_reason": "the run did not end",
         "emulated": options.emulated,

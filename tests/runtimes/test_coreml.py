@@ -31,6 +31,7 @@ from sepvit_edge.model.edge import EdgeModel, EdgeOptions
 from sepvit_edge.model.graph import part_of
 from sepvit_edge.model.logits import reference_logits
 from sepvit_edge.model.variants import Preprocessing
+from sepvit_edge.package.manifest import RuntimeFacts
 from sepvit_edge.package.session import open_package
 from sepvit_edge.pipeline.golden import golden_images
 from sepvit_edge.pipeline.lowering import lowering_job
@@ -47,12 +48,18 @@ def small_model():
     return model
 
 
+def stating(recipe):
+    """A manifest, as far as a session reads it."""
+    facts = {"name": "coremltools", "version": "9.0", "minimum": "9.0", "below": "9.1"}
+    return SimpleNamespace(runtime=RuntimeFacts(**facts, options=recipe.options))
+
+
 def lowered(model, recipe, folder, batch=1, taps=False):
     edge = EdgeModel(model, batch, EdgeOptions(**recipe.edge.model_dump()), taps)
     job = lowering_job(model, edge, recipe)
     folder.mkdir(exist_ok=True)
     placement = get_backend("coreml").lower(job, folder)
-    session = get_backend("coreml").open(folder, SimpleNamespace(recipe=recipe), None)
+    session = get_backend("coreml").open(folder, stating(recipe), None)
     return SimpleNamespace(
         folder=folder, placement=placement, session=session, job=job, edge=edge, recipe=recipe
     )
@@ -636,7 +643,7 @@ def test_core_ml_gets_an_image_of_the_same_pixels(packages, pixels, monkeypatch)
     on_a_mac(monkeypatch)
     recipe = replaced(load_recipe("coreml-fp16"), options={"compute_units": "cpu_and_ne"})
     folder = packages["fp16"].folder
-    session = get_backend("coreml").open(folder, SimpleNamespace(recipe=recipe), None)
+    session = get_backend("coreml").open(folder, stating(recipe), None)
     x = np.ascontiguousarray(pixels[:1].transpose(0, 3, 1, 2), np.float32)
     (logits,) = session.run(x)
     assert logits.dtype == np.float32 and logits.shape == (1, len(LABELS))
@@ -650,7 +657,7 @@ def test_core_ml_gets_an_image_of_the_same_pixels(packages, pixels, monkeypatch)
 
 def test_core_ml_failing_is_one_sentence(packages, monkeypatch):
     on_a_mac(monkeypatch)
-    manifest = SimpleNamespace(recipe=load_recipe("coreml-fp16"))
+    manifest = stating(load_recipe("coreml-fp16"))
     session = get_backend("coreml").open(packages["fp16"].folder, manifest, None)
     monkeypatch.setattr(
         FakeModel, "predict", lambda *_: (_ for _ in ()).throw(RuntimeError("a\nb"))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from sepvit_edge.backends.interface import LoweringJob
 from sepvit_edge.checkpoints.files import load_checkpoint
-from sepvit_edge.config.recipe import find_recipe
+from sepvit_edge.config.recipe import find_recipe, parse_recipe
 from sepvit_edge.data.digits import Digits
 from sepvit_edge.errors import CheckFailed
 from sepvit_edge.metrics import sqnr_db
@@ -134,7 +134,8 @@ def test_the_tapped_twin_is_the_package(target: str, tmp_path: Path) -> None:
     pixels = random_pixels(1, 64)
     package = export_package(model, target, output=tmp_path / "package", images=1)
     own = open_package(package.path).run_pixels(pixels)[0]
-    twin = run_twin(model, package.manifest.recipe, pixels)["logits"].reshape(own.shape)
+    recipe = parse_recipe(package.manifest.recipe)
+    twin = run_twin(model, recipe, pixels)["logits"].reshape(own.shape)
     # Taps keep some fusions from happening: the same function, not the same order of additions.
     assert sqnr_db(own, twin) > 100
 

@@ -26,7 +26,7 @@ from helpers import MINI, Runner, jittered, macs_share, mini_digits, random_pixe
 import sepvit_edge
 from sepvit_edge.backends.qualcomm_htp import MODEL, SOCS, QualcommHTPSession
 from sepvit_edge.backends.support import qualcomm_worker
-from sepvit_edge.config.recipe import Recipe, load_recipe
+from sepvit_edge.config.recipe import Recipe, load_recipe, parse_recipe
 from sepvit_edge.errors import CheckFailed, SepViTError
 from sepvit_edge.files import cache_folder
 from sepvit_edge.metrics import sqnr_db
@@ -157,9 +157,8 @@ def test_a_second_export_compiles_and_emulates_nothing(
 
     monkeypatch.setattr(qualcomm_worker.Worker, "__init__", refuse)
     model = sepvit_edge.load_checkpoint(digits_checkpoint)
-    again = sepvit_edge.export_package(
-        model, recipe=packages["fp16"].manifest.recipe, output=tmp_path / "p", images=IMAGES
-    )
+    recipe = parse_recipe(packages["fp16"].manifest.recipe)
+    again = sepvit_edge.export_package(model, recipe=recipe, output=tmp_path / "p", images=IMAGES)
     assert again.manifest == packages["fp16"].manifest
 
 

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
-from helpers import MINIMAL, REPOSITORY
+from helpers import MINIMAL
 from pydantic import ValidationError
 
-from sepvit_edge.profiling.document import Profile, profile_schema
-
-
-def test_the_published_schema_is_the_models() -> None:
-    published = REPOSITORY / "export" / "profile.schema.json"
-    assert json.loads(published.read_text()) == profile_schema(), (
-        "run: python -m sepvit_edge.profiling.document > export/profile.schema.json"
-    )
+from sepvit_edge.profiling.document import Profile
 
 
 def test_an_app_can_fill_it() -> None:
@@ -34,7 +26,7 @@ def test_an_app_can_fill_it() -> None:
         (None, {"golden": None}, "golden check"),
         (None, {"complete": False}, "incomplete_reason"),
         (None, {"incomplete_reason": "lost"}, "incomplete_reason"),
-        (None, {"schema_version": 2}, "schema_version"),
+        (None, {"schema_version": "3.0"}, "schema_version"),
     ],
 )
 def test_what_contradicts_itself_is_refused(

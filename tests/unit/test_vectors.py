@@ -18,21 +18,25 @@ pytest.importorskip("onnxruntime")
 
 from make_vectors import VECTORS, apply_edits, make_vectors, noise
 
+from sepvit_edge.backends.versions import check_range
 from sepvit_edge.data.preprocess import _check_size, preprocess, resized_size, to_rgb
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.variants import Preprocessing
 from sepvit_edge.package.folder import Package
 from sepvit_edge.package.manifest import GOLDEN
-from sepvit_edge.package.session import _check_range, open_package
-from sepvit_edge.profiling.runner import MINIMUM_SQNR_DB
+from sepvit_edge.package.session import open_package
+from sepvit_edge.profiling.document import read_profile
+from sepvit_edge.profiling.runner import MINIMUM_SQNR_DB, Refusal, read_manifest
 
-# How each kind of refusal reads in Python, {} being what the case mentions.
+# How each kind of refusal reads in Python.
 KINDS = {
-    "no-manifest": "is no package: it has no manifest.json",
-    "damaged-manifest": "is damaged: it is no manifest",
-    "schema": "has manifest schema . ?, this version reads 1",
+    "no-manifest": "is not a package: manifest.json is missing",
+    "damaged-manifest": "is damaged: it is not a manifest",
+    "newer-schema": "; update sepvit-edge",
+    "older-schema": "which is no longer read; make the package again: python",
     "digest": "manifest.json was changed since it was exported",
+    "task": "is for the task",
     "invalid": "is not valid",
     "path": "which leaves the folder",
     "missing": "is incomplete",
@@ -40,6 +44,13 @@ KINDS = {
     "target": "unknown target",
     "runtime": "or later and older than",
 }
+DOCUMENT_KINDS = {
+    "damaged-document": "is not a profile document",
+    "newer-schema": "; update sepvit-edge",
+    "invalid": "is not valid",
+}
+# The runner looks at what it needs, not at every field.
+RUNNER_KINDS = (None, *KINDS.keys() - {"invalid", "path", "target", "runtime"})
 
 
 def cases(name: str) -> list[dict[str, Any]]:
@@ -116,8 +127,37 @@ def test_damaged_packages(case: dict[str, Any], package: Path) -> None:
         return
     with pytest.raises(SepViTError, match=KINDS[case["kind"]]) as refusal:
         Package(package)
-    for word in case["mentions"]:
-        assert word in str(refusal.value)
+    check_words(case, str(refusal.value))
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in named("packages") if case.values[0]["kind"] in RUNNER_KINDS]
+)
+def test_damaged_packages_on_a_device(case: dict[str, Any], package: Path) -> None:
+    apply_edits(package, case["edits"])
+    if case["kind"] is None:
+        read_manifest(package)
+        return
+    with pytest.raises(Refusal, match=KINDS[case["kind"]]) as refusal:
+        read_manifest(package)
+    check_words(case, str(refusal.value))
+
+
+def check_words(case: dict[str, Any], message: str) -> None:
+    assert "\n" not in message
+    assert all(word in message for word in case["mentions"]), message
+    assert not any(word in message for word in case.get("omits", [])), message
+
+
+@pytest.mark.parametrize("case", named("profiles"))
+def test_profile_documents(case: dict[str, Any]) -> None:
+    if case["kind"] is None:
+        profile = read_profile(case["document"], "a vector")
+        assert profile.schema_version.split(".")[0] == "2" and profile.complete
+        return
+    with pytest.raises(SepViTError, match=DOCUMENT_KINDS[case["kind"]]) as refusal:
+        read_profile(case["document"], "a vector")
+    check_words(case, str(refusal.value))
 
 
 @pytest.mark.parametrize("case", named("sessions"))
@@ -126,14 +166,13 @@ def test_packages_that_cannot_run_here(case: dict[str, Any], package: Path) -> N
     Package(package)
     with pytest.raises(SepViTError, match=KINDS[case["kind"]]) as refusal:
         open_package(package)
-    for word in case["mentions"]:
-        assert word in str(refusal.value)
+    check_words(case, str(refusal.value))
 
 
 def test_runtime_versions() -> None:
     for case in cases("versions"):
         try:
-            _check_range("runtime", case["version"], case["minimum"], case["below"])
+            check_range("runtime", case["version"], case["minimum"], case["below"])
             fits = True
         except SepViTError:
             fits = False
@@ -212,3 +251,4 @@ def _sha256(pixels: np.ndarray) -> str:
 
 def test_every_kind_is_met() -> None:
     assert {c["kind"] for c in cases("packages") + cases("sessions")} == {None, *KINDS}
+    assert {c["kind"] for c in cases("profiles")} == {None, *DOCUMENT_KINDS}

@@ -15,15 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from pydantic import ValidationError
-
-from ...config.toml import first_fault
 from ...errors import SepViTError
 from ...files import file_sha256
 from ...package.folder import Package
 from ...package.manifest import MANIFEST
 from ..devices import Connection, LabgridConnection, LocalConnection, SSHConnection
-from ..document import Profile
+from ..document import Profile, read_profile
 
 RUNNER = Path(__file__).parent.parent / "runner.py"
 _BEAT_S = 5  # the runner ends when it hears nothing for 30 s
@@ -235,17 +232,3 @@ def _last_sentence(said: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     ours = [line.removeprefix("runner: ") for line in lines if line.startswith("runner: ")]
     return (ours or lines or [""])[-1]
-
-
-def read_profile(document: object, where: str) -> Profile:
-    """Check a document that came from elsewhere.
-
-    Raises
-    ------
-    SepViTError
-        If it is no valid profile; the field is named.
-    """
-    try:
-        return Profile.model_validate_json(json.dumps(document))
-    except ValidationError as error:
-        raise SepViTError(f"the document from {where} is not valid: {first_fault(error)}") from None

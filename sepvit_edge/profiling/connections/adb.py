@@ -20,8 +20,8 @@ from ...files import file_sha256
 from ...package.folder import Package
 from ...package.manifest import MANIFEST
 from ..devices import ADBConnection
-from ..document import Profile
-from . import Step, missing_library, read_profile
+from ..document import Profile, read_profile
+from . import Step, missing_library
 
 try:
     import adbutils

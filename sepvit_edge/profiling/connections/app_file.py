@@ -7,8 +7,7 @@ from pathlib import Path
 
 from ...errors import SepViTError
 from ...package.folder import Package
-from ..document import Profile
-from . import read_profile
+from ..document import Profile, read_profile
 
 
 def read_app_file(path: Path, packages: list[Package]) -> Profile:
