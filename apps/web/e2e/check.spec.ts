@@ -4,7 +4,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Schema, Validator } from "@cfworker/json-schema";
 import { expect, test } from "@playwright/test";
-import schema from "../../../export/profile.schema.json" with { type: "json" };
+import schema from "../../../export/profile-2.0.schema.json" with { type: "json" };
 import { FOLDER, installed, open, PACKAGE } from "./page";
 
 const validator = new Validator(schema as unknown as Schema, "2020-12", false);

@@ -1,6 +1,6 @@
 import { type Schema, Validator } from "@cfworker/json-schema";
 import { expect, test } from "vitest";
-import schema from "../../../export/profile.schema.json";
+import schema from "../../../export/profile-2.0.schema.json";
 import { type BenchmarkOptions, measure, profileDocument } from "../src/core/benchmark";
 import { type InferenceEngine, Session } from "../src/core/engine";
 import { sha256 } from "../src/core/hash";

@@ -1,4 +1,4 @@
-/** The benchmark, and the profile document that it gives: export/profile.schema.json. */
+/** The benchmark, and the profile document that it gives: export/profile-2.0.schema.json. */
 
 import type { Session } from "./engine";
 import { SepViTError } from "./errors";

@@ -1,7 +1,7 @@
-/** manifest.json: what a package says about itself. Its schema is export/manifest.schema.json. */
+/** manifest.json: what a package says about itself. Its schema is export/manifest-2.0.schema.json. */
 
 import { type OutputUnit, type Schema, Validator } from "@cfworker/json-schema";
-import schema from "../../../../export/manifest.schema.json";
+import schema from "../../../../export/manifest-2.0.schema.json";
 import { SepViTError } from "./errors";
 import { sha256 } from "./hash";
 
