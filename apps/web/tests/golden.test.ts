@@ -1,13 +1,19 @@
-import { type Schema, Validator } from "@cfworker/json-schema";
+import { Validator } from "@cfworker/json-schema";
 import { expect, test } from "vitest";
 import schema from "../../../export/profile-2.0.schema.json";
-import { type BenchmarkOptions, measure, profileDocument } from "../src/core/benchmark";
+import {
+  type BenchmarkOptions,
+  measure,
+  PROFILE_SCHEMA_VERSION,
+  profileDocument,
+} from "../src/core/benchmark";
 import { type InferenceEngine, Session } from "../src/core/engine";
 import { sha256 } from "../src/core/hash";
 import { GOLDEN, manifestDigest } from "../src/core/manifest";
 import { Package } from "../src/core/package";
 import { readSafetensors } from "../src/core/safetensors";
 import { MINIMUM_SQNR_DB, selfCheck } from "../src/core/selfcheck";
+import { closed } from "./schema";
 import { MemoryFolder, vectorCases } from "./vectors";
 
 /** The tiny package's model, which tells a mean colour, in TypeScript. */
@@ -133,7 +139,7 @@ test("the profile document has the published schema", async () => {
     steps.add(step);
   });
   const document = profileDocument({ ...facts, pack, measured });
-  const validator = new Validator(schema as unknown as Schema, "2020-12", false);
+  const validator = new Validator(closed(schema), "2020-12", false);
   const round = JSON.parse(JSON.stringify(document));
   expect(validator.validate(round).errors).toEqual([]);
   expect(round.latency.runs_ms).toHaveLength(20);
@@ -142,8 +148,13 @@ test("the profile document has the published schema", async () => {
   expect(steps).toEqual(
     new Set(["checking", "warming up", "timing", "preprocessing", "sustained"]),
   );
-  // The schema is strict: a misspelt field would have been noticed.
+  // A misspelt field would have been noticed.
   expect(validator.validate({ ...round, latencies: 1 }).valid).toBe(false);
+});
+
+test("the profile document states the version that readers read", () => {
+  const [current] = vectorCases<{ document: { schema_version: string } }>("profiles");
+  expect(PROFILE_SCHEMA_VERSION).toBe(current?.document.schema_version);
 });
 
 test("wrong answers are not timed", async () => {

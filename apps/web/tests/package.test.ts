@@ -19,6 +19,7 @@ interface PackageCase {
   edits: Edit[];
   kind: string | null;
   mentions: string[];
+  omits?: string[];
 }
 
 async function edited(edits: Edit[]): Promise<MemoryFolder> {
@@ -55,7 +56,7 @@ const cases = vectorCases<PackageCase>("packages").filter(
   ({ edits }) => !edits.some(({ op }) => op === "link"),
 );
 
-test.each(cases)("package: $name", async ({ edits, kind, mentions }) => {
+test.each(cases)("package: $name", async ({ edits, kind, mentions, omits }) => {
   const folder = await edited(edits);
   if (kind === null) {
     expect((await Package.open(folder)).labels).toEqual(["red", "grün", "blue", "grey"]);
@@ -68,6 +69,7 @@ test.each(cases)("package: $name", async ({ edits, kind, mentions }) => {
   expect(error).toBeInstanceOf(SepViTError);
   expect(error?.kind).toBe(kind);
   for (const word of mentions) expect(error?.message).toContain(word);
+  for (const word of omits ?? []) expect(error?.message).not.toContain(word);
 });
 
 test.each(vectorCases<PackageCase>("sessions"))("session: $name", async (c) => {

@@ -7,7 +7,7 @@ import wasmMjs from "onnxruntime-web/ort-wasm-simd-threaded.mjs?url";
 import wasmWasm from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
 import type { EngineKind, InferenceEngine } from "../core/engine";
 import { SepViTError, sentence } from "../core/errors";
-import type { Manifest } from "../core/manifest";
+import { logitsOutput, type Manifest } from "../core/manifest";
 import type { Package } from "../core/package";
 
 export type Execution = "wasm" | "webgpu";
@@ -83,7 +83,8 @@ class OnnxRuntimeEngine implements InferenceEngine {
   }
 
   async run(values: Uint8Array | Float32Array): Promise<Float32Array> {
-    const { input, output } = this.manifest;
+    const { input } = this.manifest;
+    const output = logitsOutput(this.manifest);
     const tensor: Tensor =
       values instanceof Uint8Array
         ? new this.ort.Tensor("uint8", values, input.shape)

@@ -72,7 +72,7 @@ export async function importPackage(files: readonly File[]): Promise<PackageEntr
   const paths = [...read.keys()].filter((path) => path.split("/").at(-1) === MANIFEST);
   const manifest = paths.sort((a, b) => a.length - b.length)[0];
   if (manifest === undefined) {
-    throw new SepViTError(`${first.name} is no package: it has no ${MANIFEST}`, "no-manifest");
+    throw new SepViTError(`${first.name} is not a package: ${MANIFEST} is missing`, "no-manifest");
   }
   const prefix = manifest.slice(0, -MANIFEST.length);
   const name = prefix.split("/").at(-2) ?? first.name.replace(/\.zip$/i, "");
@@ -130,7 +130,7 @@ async function readZip(file: File): Promise<Files> {
     throw new SepViTError(`${file.name} is not a zip file, or damaged; zip the package again`);
   });
   if (total > LARGEST_IMPORT) {
-    throw new SepViTError(`${file.name} unpacks to more than 2 GB; that is no package`);
+    throw new SepViTError(`${file.name} unpacks to more than 2 GB; it is not a package`);
   }
   return new Map(
     Object.entries(unpacked).map(([path, data]) => [path, () => data as Bytes] as const),

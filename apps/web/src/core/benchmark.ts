@@ -7,7 +7,7 @@ import { preprocess } from "./preprocess";
 import { bytes, goldenImage, type SelfCheck, selfCheck } from "./selfcheck";
 import { type Latency, latency, percentile, rounded } from "./statistics";
 
-export const PROFILE_SCHEMA_VERSION = 1;
+export const PROFILE_SCHEMA_VERSION = "2.0";
 const PREPROCESSING_RUNS = 30;
 /** Times are stable when the medians of two consecutive windows differ by less than this share. */
 const STABLE_WINDOW = 5;

@@ -2,8 +2,10 @@
 export type Refusal =
   | "no-manifest"
   | "damaged-manifest"
-  | "schema"
+  | "newer-schema"
+  | "older-schema"
   | "digest"
+  | "task"
   | "invalid"
   | "path"
   | "missing"

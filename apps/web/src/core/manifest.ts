@@ -5,7 +5,10 @@ import schema from "../../../../export/manifest-2.0.schema.json";
 import { SepViTError } from "./errors";
 import { sha256 } from "./hash";
 
-export const SCHEMA_VERSION = 1;
+export const SCHEMA_VERSION = "2.0";
+const CLASS_LOGITS = "class_logits";
+/** The tasks whose packages this app runs. */
+const TASKS: readonly unknown[] = ["classification"];
 export const MANIFEST = "manifest.json";
 export const LABELS = "labels.txt";
 export const GOLDEN = "golden.safetensors";
@@ -23,6 +26,14 @@ export interface InputFacts {
   mean: [number, number, number];
   std: [number, number, number];
   inside_graph: string[];
+}
+
+/** One output of the model; a reader leaves alone those whose meaning it does not know. */
+export interface OutputFacts {
+  name: string;
+  meaning: string;
+  shape: number[];
+  dtype: string;
 }
 
 export interface PackageFile {
@@ -51,24 +62,27 @@ export interface Quantization {
 
 /** The parts of a manifest that the app uses. */
 export interface Manifest {
-  schema_version: number;
+  schema_version: string;
   digest: string;
+  task: "classification";
   model: {
     variant: string;
     name: string;
+    form: string;
     num_classes: number;
     image_size: number;
     parameters: number;
     macs: number;
   };
   input: InputFacts;
-  output: { name: string; shape: number[]; dtype: "float32" };
+  outputs: OutputFacts[];
   target: string;
   precision: Precision;
   quantization: Quantization | null;
   runtime: { name: string; version: string; minimum: string; below: string };
   versions: Record<string, string>;
-  recipe: { description: string };
+  /** For whoever builds the package again; each runtime has its own options. */
+  recipe: object;
   source: {
     weights_sha256: string;
     file_sha256: string | null;
@@ -82,7 +96,9 @@ export interface Manifest {
 const validator = new Validator(schema as Schema, "2020-12", false);
 
 /**
- * Read a manifest and check it: schema version, digest, then every field.
+ * Read a manifest and check it: version, digest, task, then every field.
+ *
+ * Keys that this app does not know are ignored: a later minor version may add some.
  *
  * @param name What to call the package in an error.
  * @throws SepViTError that says what is wrong with it.
@@ -97,25 +113,21 @@ export async function readManifest(
   } catch {
     document = null;
   }
-  if (typeof document !== "object" || document === null || !("schema_version" in document)) {
-    throw new SepViTError(
-      `${name}/${MANIFEST} is damaged: it is no manifest; export the package again`,
-      "damaged-manifest",
-    );
-  }
-  if (document.schema_version !== SCHEMA_VERSION) {
-    throw new SepViTError(
-      `${name} has manifest schema ${document.schema_version}, this app reads ` +
-        `${SCHEMA_VERSION}; update the app or export the package again`,
-      "schema",
-    );
-  }
-  // The digest first: a changed bit is damage, wherever it stands.
-  const stated = (document as { digest?: unknown }).digest;
-  if (stated !== (await manifestDigest(bytes))) {
+  if (typeof document !== "object" || document === null) throw damaged(name);
+  const stated = document as Record<string, unknown>;
+  checkVersion(stated, name);
+  // A changed bit is damage, wherever it is.
+  if (stated.digest !== (await manifestDigest(bytes))) {
     throw new SepViTError(
       `${name}/${MANIFEST} was changed since it was exported; export the package again`,
       "digest",
+    );
+  }
+  if (typeof stated.task === "string" && !TASKS.includes(stated.task)) {
+    throw new SepViTError(
+      `${name} is for the task "${stated.task.slice(0, 40)}", which this app does not run ` +
+        `(it runs ${TASKS.join(", ")}); update the app`,
+      "task",
     );
   }
   const result = validator.validate(document);
@@ -125,7 +137,68 @@ export async function readManifest(
       "invalid",
     );
   }
-  return document as Manifest;
+  const manifest = document as Manifest;
+  const logits = manifest.outputs.filter(isLogits);
+  if (logits.length !== 1 || logits[0]?.dtype !== "float32") {
+    throw new SepViTError(
+      `${name}/${MANIFEST} is not valid: outputs: a classification package has one output with ` +
+        `the meaning ${CLASS_LOGITS}, in float32`,
+      "invalid",
+    );
+  }
+  return manifest;
+}
+
+/** The output that holds the logits of the classes. */
+export function logitsOutput(manifest: Manifest): OutputFacts {
+  return manifest.outputs.find(isLogits) as OutputFacts;
+}
+
+function isLogits({ meaning }: OutputFacts): boolean {
+  return meaning === CLASS_LOGITS;
+}
+
+/** Refuse a document without a version, and one of another major version. */
+function checkVersion(document: Record<string, unknown>, name: string): void {
+  const stated = document.schema_version;
+  // The number 1 is version 1; later versions are text.
+  const text = stated === 1 ? "1.0" : typeof stated === "string" ? stated : "";
+  const match = /^(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})$/.exec(text);
+  if (!match) throw damaged(name);
+  const major = Number(match[1]);
+  const own = Number.parseInt(SCHEMA_VERSION, 10);
+  if (major > own) {
+    throw new SepViTError(
+      `${name} has manifest version ${stated}, this app reads ${SCHEMA_VERSION}; update the app`,
+      "newer-schema",
+    );
+  }
+  if (major < own) {
+    throw new SepViTError(
+      `${name} has manifest version ${stated}, which is no longer read; make the package again: ` +
+        exportCommand(document),
+      "older-schema",
+    );
+  }
+}
+
+/** The command that makes a package again; nothing of its manifest was checked. */
+function exportCommand({ target, precision }: Record<string, unknown>): string {
+  const words = ["python -m sepvit_edge.export"];
+  if (typeof target === "string" && /^[a-z][a-z0-9-]{0,39}$/.test(target)) {
+    words.push(`--target ${target}`);
+  }
+  if (precision === "fp32" || precision === "fp16" || precision === "int8") {
+    words.push(`--precision ${precision}`);
+  }
+  return [...words, "--weights CHECKPOINT"].join(" ");
+}
+
+function damaged(name: string): SepViTError {
+  return new SepViTError(
+    `${name}/${MANIFEST} is damaged: it is not a manifest; export the package again`,
+    "damaged-manifest",
+  );
 }
 
 /** SHA-256 of the manifest's own bytes, with the digest's 64 characters set to zero. */
@@ -147,6 +220,5 @@ function firstFault(errors: OutputUnit[]): string {
   const fault = errors.reduce((a, b) => (depth(b) > depth(a) ? b : a));
   const where = fault.instanceLocation.replace(/^#\/?/, "").replaceAll("/", ".") || "the document";
   const message = fault.error.replace(/\.$/, "");
-  const unknown = /^Property "(.+)" does not match additional properties/.exec(message);
-  return unknown ? `${where}.${unknown[1]} is not a known key` : `${where}: ${message}`;
+  return `${where}: ${message}`;
 }

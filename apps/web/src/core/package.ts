@@ -40,7 +40,7 @@ export class Package {
     const { name } = folder;
     const bytes = await folder.read(MANIFEST);
     if (!bytes)
-      throw new SepViTError(`${name} is no package: it has no ${MANIFEST}`, "no-manifest");
+      throw new SepViTError(`${name} is not a package: ${MANIFEST} is missing`, "no-manifest");
     const manifest = await readManifest(bytes, name);
     const files = new Map<string, Bytes>();
     for (const file of manifest.files) {
