@@ -36,6 +36,7 @@ def main(
     """Compare ways to choose scales, or, with --sensitivity, what each part loses in int8."""
     from dataclasses import asdict
 
+    from .charts import load_pyplot
     from .checkpoints.builtin import default_checkpoint
     from .checkpoints.files import load_checkpoint
     from .data.choose import open_dataset
@@ -47,6 +48,8 @@ def main(
     from .quantization.calibration import METHODS, calibrate
     from .quantization.sensitivity import draw, scan
 
+    if chart is not None:
+        load_pyplot()  # refused now, not after the scan
     model = load_checkpoint(weights or default_checkpoint())
     labels, size = model.config.labels, model.config.image_size
     measured = open_dataset(data, labels) if data else default_data(model)[0]

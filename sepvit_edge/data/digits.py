@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
+
 import numpy as np
 from PIL import Image
 
 from ..errors import unknown_name
 from .sample import SPLITS, Sample
 
+_FOLDER = Path(__file__).parent / "builtin"
+_SIDE = 8  # of a digit, in pixels
+
 
 class Digits:
-    """The 1,797 handwritten 8 x 8 digits that ship with scikit-learn (UCI, CC BY 4.0).
+    """The 1,797 handwritten 8 x 8 digits that scikit-learn has too (UCI, CC BY 4.0).
 
     A seeded shuffle splits them, always alike: 1,197 to train, 200 to calibrate, 400 to test. No
     image is in two splits, because no two images are equal (a test checks it).
@@ -29,17 +35,12 @@ class Digits:
     labels = tuple("0123456789")
 
     def __init__(self, split: str) -> None:
-        from sklearn.datasets import load_digits
-
         bounds = {"train": (0, 1197), "calibration": (1197, 1397), "test": (1397, 1797)}
         if split not in bounds:
             raise unknown_name("split", split, SPLITS)
-        bunch = load_digits()
-        order = np.random.default_rng(0).permutation(len(bunch.target))
+        self._pixels, self._labels = _read()
+        order = np.random.default_rng(0).permutation(len(self._labels))
         self._indices = order[slice(*bounds[split])]
-        # 0..16 levels of grey become 0..255.
-        self._pixels = (bunch.images * 255 / 16).round().astype(np.uint8)
-        self._labels = bunch.target
         self.name = f"digits/{split}"
 
     def __len__(self) -> int:
@@ -49,3 +50,17 @@ class Digits:
         source = int(self._indices[index])
         image = Image.fromarray(self._pixels[source])
         return Sample(image, int(self._labels[source]), f"{self.name}/{source}")
+
+
+@cache
+def _read() -> tuple[np.ndarray, str]:
+    """Read all digits, uint8 (1797, 8, 8), and their classes, a character each.
+
+    The file shows them side by side; its rows are the lines of the classes' file.
+    """
+    rows = (_FOLDER / "digits.txt").read_text(encoding="utf-8").split()
+    with Image.open(_FOLDER / "digits.png") as image:
+        sheet = np.asarray(image)
+    digits = sheet.reshape(len(rows), _SIDE, -1, _SIDE).swapaxes(1, 2).reshape(-1, _SIDE, _SIDE)
+    labels = "".join(rows)
+    return digits[: len(labels)], labels

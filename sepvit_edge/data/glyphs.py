@@ -10,13 +10,13 @@ around is drawn at random, so that it gives the scale but not the label. What st
 what the font itself makes so, above all I and l without serifs (Computer Modern Sans, a third of
 the test split): guessing between those two costs half a percent of accuracy.
 
-Fonts. Those of the test split are in no other split, by family. All come with matplotlib; families
-under open licences (OFL-1.1) from the `fontpkg` project widen training when `wide` is asked for.
-The test split is the same with and without. Fonts with old-style figures are left out (0 is o in
-them), so are fonts of symbols.
+Fonts. Those of the test split are in no other split, by family. They are matplotlib's, cut down to
+these characters (`builtin/README.md`). Families under open licences (OFL-1.1) from the `fontpkg`
+project widen training on request (`wide`); the test split stays the same. Fonts with old-style
+figures are left out (0 looks like o in them), and so are fonts of symbols.
 
-The same arguments give the same bytes, in any process and order; other versions of Pillow, numpy or
-matplotlib may differ.
+The same arguments give the same bytes, in any process and order; other versions of Pillow or numpy
+may differ.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ LABELS = tuple(string.digits + string.ascii_uppercase + string.ascii_lowercase)
 SIZES = {"train": 40_000, "calibration": 512, "test": 3_100}
 SIDE = 96  # of an image, in pixels
 
-# Files of matplotlib's fonts, by family.
+_FONTS = Path(__file__).parent / "builtin" / "fonts"
+# Their files, by family.
 TRAIN_FONTS = {
     "DejaVu Sans": "DejaVuSans DejaVuSans-Bold DejaVuSans-Oblique DejaVuSans-BoldOblique",
     "DejaVu Sans Mono": "DejaVuSansMono DejaVuSansMono-Bold DejaVuSansMono-Oblique "
@@ -175,17 +176,10 @@ def font_files(split: str, wide: bool = False) -> tuple[tuple[str, ...], ...]:
     Raises
     ------
     SepViTError
-        If matplotlib or a package of fonts is not installed.
+        If a package of fonts is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise SepViTError(
-            "glyphs are drawn with matplotlib's fonts; pip install matplotlib"
-        ) from None
-    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     listed = TEST_FONTS if split == "test" else TRAIN_FONTS
-    families = [[str(folder / f"{f}.ttf") for f in files.split()] for files in listed.values()]
+    families = [[str(_FONTS / f"{f}.ttf") for f in files.split()] for files in listed.values()]
     for family in WIDE_FONTS.split() if wide and split != "test" else ():
         try:
             root = importlib.import_module(f"fontpkg_{family}").ROOT
@@ -203,7 +197,7 @@ def font_files(split: str, wide: bool = False) -> tuple[tuple[str, ...], ...]:
 def _open_font(path: str) -> ImageFont.FreeTypeFont:
     """Open a font at the size that makes its capitals `_CAPITAL` pixels high."""
     if not Path(path).is_file():
-        raise SepViTError(f"the font {Path(path).name} is missing; install matplotlib again")
+        raise SepViTError(f"the font {path} is missing; install its package again")
     # The basic layout is in every build of Pillow, Raqm is not.
     font = ImageFont.truetype(path, 200, layout_engine=ImageFont.Layout.BASIC)
     height = -font.getbbox("H", anchor="ls")[1] or 140  # without an H it is refused later

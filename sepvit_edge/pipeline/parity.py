@@ -16,7 +16,7 @@ from ..data.overlap import refuse_seen
 from ..data.preprocess import preprocess_batch
 from ..data.sample import Dataset
 from ..errors import CheckFailed
-from ..metrics import sqnr_db
+from ..metrics import mcnemar_p, sqnr_db
 from ..model.edge import EdgeModel
 from ..model.logits import normalize, reference_logits
 from ..model.reference import SepViT, SepViTBlock
@@ -187,14 +187,11 @@ def paired_difference(
     p : float
         Exact McNemar test: the chance of a difference like this if both were equally good.
     """
-    from scipy.stats import binomtest
-
     n = len(first)
     gained, lost = int((second & ~first).sum()), int((first & ~second).sum())
     difference = (gained - lost) / n
     spread = 1.96 * math.sqrt(max(gained + lost - (gained - lost) ** 2 / n, 0)) / n
-    p = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-    return difference, (difference - spread, difference + spread), p
+    return difference, (difference - spread, difference + spread), mcnemar_p(gained, lost)
 
 
 @dataclass(frozen=True)

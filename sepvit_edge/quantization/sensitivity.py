@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..charts import load_pyplot
 from ..metrics import sqnr_db
 from ..model.graph import part_of
 from ..model.logits import reference_logits
@@ -76,11 +77,7 @@ def scan(
 
 def draw(sensitivities: list[Sensitivity], path: Path) -> None:
     """Draw a bar for each part as a PNG; the lowest bars are the parts to keep in float."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = load_pyplot()
     names = [s.part for s in sensitivities]
     figure, axes = plt.subplots(figsize=(9, 0.2 * len(names) + 1), layout="constrained")
     axes.barh(names, [s.sqnr_db for s in sensitivities])

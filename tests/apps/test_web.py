@@ -50,22 +50,16 @@ def _node(*command: object, **variables: object) -> str:
 
 def _photos(folder: Path) -> Iterator[tuple[str, Path]]:
     """Real photos, a digit, and every image file of the vectors."""
-    from sklearn.datasets import load_sample_images
-
     from sepvit_edge.data.digits import Digits
+    from sepvit_edge.pipeline.golden import golden_images
 
     folder.mkdir()
-    sample = load_sample_images()
-    for path, image in zip(sample.filenames, sample.images, strict=True):
-        # scikit-learn's own JPEG files.
-        found = Path(path)
-        if not found.is_file():
-            found = folder / found.name
-            Image.fromarray(image).save(found, quality=95)
-        yield found.name, found
-    china = Image.fromarray(sample.images[0])
+    for number, image in enumerate(golden_images()[2:4]):
+        path = folder / f"photo-{number}.jpg"
+        image.save(path, quality=95)
+        yield path.name, path
     large = folder / "12-megapixels.jpg"
-    china.resize((4000, 3000), Image.Resampling.BICUBIC).save(large, quality=90)
+    image.resize((4000, 3000), Image.Resampling.BICUBIC).save(large, quality=90)
     yield large.name, large
     digits = Digits("test")
     seven = next(s.image for s in (digits[i] for i in range(len(digits))) if s.label == 7)

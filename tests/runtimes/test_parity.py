@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from sepvit_edge.checkpoints.files import load_checkpoint
 from sepvit_edge.config.recipe import find_recipe, parse_recipe
 from sepvit_edge.data.digits import Digits
 from sepvit_edge.errors import CheckFailed
-from sepvit_edge.metrics import sqnr_db
+from sepvit_edge.metrics import mcnemar_p, sqnr_db
 from sepvit_edge.model.edge import DSA, EdgeModel, EdgeOptions
 from sepvit_edge.package.session import open_package
 from sepvit_edge.pipeline.export import export_package
@@ -56,6 +58,16 @@ def test_paired_difference_is_mcnemars() -> None:
     assert (low, high) == pytest.approx((-0.04 - 1.96 * 0.028, -0.04 + 1.96 * 0.028), abs=1e-4)
     assert p == pytest.approx(2 * (1 + 8 + 28) / 256)
     assert paired_difference(first, first) == (0, (0, 0), 1)
+
+
+def test_mcnemars_test_is_exact() -> None:
+    for gained, lost in ((0, 0), (3, 3), (0, 4), (7, 2), (61, 90), (0, 1200)):
+        n = gained + lost
+        # Two-sided: every outcome that is not more likely than the one that was seen.
+        ways = [math.comb(n, k) for k in range(n + 1)]
+        unlikely = sum(w for w in ways if w <= ways[gained])
+        assert mcnemar_p(gained, lost) == float(Fraction(unlikely, 2**n))
+    assert mcnemar_p(24_900, 25_100) == pytest.approx(0.3734901856394253)  # scipy's binomtest
 
 
 def test_an_export_that_computes_something_else_fails(

@@ -143,6 +143,19 @@ def test_digits_are_split_without_overlap() -> None:
     assert sorted({splits["test"][i].label for i in range(400)}) == list(range(10))
 
 
+def test_digits_are_scikit_learns() -> None:
+    datasets = pytest.importorskip("sklearn.datasets")
+    bunch = datasets.load_digits()
+    expected = (bunch.images * 255 / 16).round().astype(np.uint8)
+    splits = [Digits(split) for split in SPLITS]
+    samples = [data[i] for data in splits for i in range(len(data))]
+    assert len(samples) == len(expected)
+    for sample in samples:
+        number = int(sample.name.rpartition("/")[2])
+        assert np.array_equal(np.asarray(sample.image), expected[number])
+        assert sample.label == bunch.target[number]
+
+
 def make_tree(root: Path, classes: list[str], per_class: int = 2) -> Path:
     rng = np.random.default_rng(1)
     for name in classes:

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pytest
 from PIL import ImageFont
@@ -110,8 +109,21 @@ def test_every_font_has_the_characters_and_tells_their_case(face):
 
 @pytest.mark.parametrize("name", ["DejaVuSansDisplay", "STIXNonUni", "STIXSizOneSymReg"])
 def test_a_font_without_letters_is_refused(name):
+    matplotlib = pytest.importorskip("matplotlib")
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     assert not has_all_glyphs(opened(folder / f"{name}.ttf"))
+
+
+@pytest.mark.parametrize("face", FACES, ids=lambda face: face.stem)
+def test_fonts_draw_what_matplotlibs_draw(face):
+    matplotlib = pytest.importorskip("matplotlib")
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    ours, theirs = opened(face), opened(folder / face.name)
+    for character in LABELS:
+        for stroke in (0, 3):
+            drawn, expected = (f.getmask(character, stroke_width=stroke) for f in (ours, theirs))
+            assert drawn.size == expected.size and bytes(drawn) == bytes(expected), character
+        assert ours.getlength(character) == theirs.getlength(character)
 
 
 def test_the_character_is_what_changes_the_middle_of_the_image():
