@@ -44,8 +44,8 @@ def main(
     from .metrics import sqnr_db
     from .model.logits import reference_logits
     from .pipeline.defaults import default_calibration, default_data
-    from .pipeline.parity import quantized_logits
     from .quantization.calibration import METHODS, calibrate
+    from .quantization.scheme import LayerQuantization
     from .quantization.sensitivity import draw, scan
 
     if chart is not None:
@@ -87,7 +87,7 @@ def main(
             for method in METHODS:
                 step(f"{method}, weights of {bits} bits")
                 quantization = calibrate(model, typical, method=method, weight_bits=bits)
-                logits = quantized_logits(model, quantization, pixels)
+                logits = LayerQuantization(quantization).reference(model)(pixels)
                 agreement = float((logits.argmax(1) == reference.argmax(1)).mean())
                 top1 = None if None in truth else float((logits.argmax(1) == truth).mean())
                 noise = round(sqnr_db(reference, logits), 1)

@@ -29,7 +29,7 @@ from ..model.variants import VARIANTS, ModelConfig, Preprocessing, Source, Varia
 from .builtin import builtin_checkpoints
 
 if TYPE_CHECKING:
-    from ..quantization import Quantization
+    from ..model.quantized import Quantization
 
 _METADATA_KEY = "sepvit_edge"
 _QUANTIZED = "quantized."  # in front of the names of int8 layers
@@ -167,7 +167,7 @@ def _take_quantization(
     """Move the int8 layers of a quantisation-aware checkpoint out of its state dict."""
     if "quantization" not in metadata:
         return None
-    from ..quantization import Calibration, Quantization, QuantizedLayer
+    from ..model.quantized import Calibration, Quantization, QuantizedLayer
 
     try:
         facts = metadata["quantization"]
@@ -268,11 +268,11 @@ def save_checkpoint(
         metadata["trained_on"] = trained_on
     state = {key: value.detach().to("cpu", dtype) for key, value in model.state_dict().items()}
     if model.quantization is not None:
-        from ..quantization import SCHEME
+        from ..quantization.scheme import LAYER_SCHEME
 
         state = _quantized_state(model, model.quantization)
         metadata["quantization"] = {
-            "scheme": SCHEME,
+            "scheme": LAYER_SCHEME,
             "scales": {
                 name: [layer.input_scale, layer.output_scale]
                 for name, layer in model.quantization.layers.items()

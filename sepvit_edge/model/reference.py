@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .variants import HEAD_DIM, MLP_RATIO, ModelConfig, Preprocessing, Source, find_variant, windows
 
 if TYPE_CHECKING:
-    from ..quantization import Quantization
+    from .quantized import Quantization
 
 STRIDES = (4, 8, 16, 32)  # of the four stages' maps
 

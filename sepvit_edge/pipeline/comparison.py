@@ -185,9 +185,9 @@ def compare_everything(
             if int8 is not None and int8.quantization.scheme == "full":
                 # What runs such a package takes seconds an image; it rounds as torch does.
                 step(f"{name}: torch, every operation in integers as for {target}")
-                grids = quantization_for(model, int8)
+                full = quantization_for(model, int8)
                 with torch_threads(1):
-                    integers = parity.quantized_logits(model, grids, pixels)
+                    integers = full.reference(model)(pixels)
                 add(name, "torch", f"{target} int8", integers, reference=reference)
                 continue
             try:
@@ -201,7 +201,7 @@ def compare_everything(
                 if precision == "int8" and quantized is None:
                     quantization = quantization_for(model, recipe)
                     with torch_threads(1):
-                        quantized = parity.quantized_logits(model, quantization, pixels)
+                        quantized = quantization.reference(model)(pixels)
                     add(name, "torch", "int8", quantized, reference=reference)
                 with tempfile.TemporaryDirectory() as scratch:
                     folder = Path(scratch) / "package"

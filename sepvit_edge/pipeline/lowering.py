@@ -30,15 +30,10 @@ from ..package.manifest import (
     RuntimeFacts,
     SourceFacts,
 )
-from ..quantization import (
-    FullQuantization,
-    Quantization,
-    apply_quantization,
-    calibrate,
-    calibrate_full,
-)
-from ..quantization.full_int8 import quantized_program
-from ..quantization.scheme import choose_float
+from ..quantization.calibration import calibrate
+from ..quantization.full_int8 import calibrate_full
+from ..quantization.interface import ProgramQuantization
+from ..quantization.scheme import LayerQuantization, choose_float
 from .defaults import default_calibration
 
 _TOOLS = ("numpy", "pillow", "sepvit-edge", "torch")
@@ -46,7 +41,7 @@ _TOOLS = ("numpy", "pillow", "sepvit-edge", "torch")
 
 def quantization_for(
     model: SepViT, recipe: Recipe, calibration: Dataset | None = None
-) -> Quantization | FullQuantization:
+) -> ProgramQuantization:
     """Return the integers and scales of an int8 package: the model's own, or calibrated ones.
 
     A recipe with every operation in integers always calibrates the scales of all tensors.
@@ -76,17 +71,19 @@ def quantization_for(
             if full:
                 edge = EdgeOptions(**recipe.edge.model_dump())
                 return calibrate_full(model, data, edge, images=images)
-            return calibrate(model, data, images=images, keep_float=options.keep_float)
+            keep = options.keep_float
+            return LayerQuantization(calibrate(model, data, images=images, keep_float=keep))
     floats = choose_float([*own.layers, *own.float_layers], options.keep_float)
     layers = {name: layer for name, layer in own.layers.items() if name not in floats}
-    return replace(own, layers=layers, float_layers={**own.float_layers, **floats})
+    floats = {**own.float_layers, **floats}
+    return LayerQuantization(replace(own, layers=layers, float_layers=floats))
 
 
 def lowering_job(
     model: SepViT,
     edge: EdgeModel,
     recipe: Recipe,
-    quantization: Quantization | FullQuantization | None = None,
+    quantization: ProgramQuantization | None = None,
 ) -> LoweringJob:
     """Quantise and trace an edge model, and gather the facts for its files and manifest.
 
@@ -98,17 +95,12 @@ def lowering_job(
         Its edge form; quantised in place.
     recipe : Recipe
         Target, precision and options.
-    quantization : Quantization or FullQuantization, optional
+    quantization : ProgramQuantization, optional
         Integers and scales of an int8 package.
     """
     config = model.config
     interleaved = edge.options.input == "uint8-nhwc"
-    if isinstance(quantization, FullQuantization):
-        program = quantized_program(edge, quantization)
-    else:
-        if quantization is not None:
-            apply_quantization(edge, quantization)
-        program = trace(edge)
+    program = trace(edge) if quantization is None else quantization.program(edge)
     return LoweringJob(
         program=program,
         outputs=("logits", *edge.tap_names),
@@ -147,7 +139,7 @@ def _form_of(switches: EdgeSwitches) -> str:
     return "rows" if switches.input == "uint8-nhwc" else "rows-float"
 
 
-def _quantization_facts(quantization: Quantization | FullQuantization) -> QuantizationFacts:
+def _quantization_facts(quantization: ProgramQuantization) -> QuantizationFacts:
     calibration, floats = quantization.calibration, quantization.float_layers
     return QuantizationFacts(
         scheme=quantization.scheme,

@@ -17,60 +17,13 @@ from ..data.preprocess import preprocess_batch
 from ..data.sample import Dataset
 from ..errors import CheckFailed
 from ..metrics import mcnemar_p, sqnr_db
-from ..model.edge import EdgeModel
 from ..model.logits import normalize, reference_logits
 from ..model.reference import SepViT, SepViTBlock
 from ..package.manifest import Parity
 from ..package.session import PackageSession
-from ..quantization import FullQuantization, Quantization, apply_quantization
-from ..quantization.calibration import batches
-from ..quantization.full_int8 import run_exactly
+from ..quantization.interface import ProgramQuantization
 
 _BATCH = 16
-_QUANTIZED_BATCH = 8  # a graph with every operation in integers grows with it
-
-
-def quantized_reference(
-    model: SepViT, quantization: Quantization | FullQuantization
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Return what runs the quantised edge form with torch, in float64: what int8 packages round to.
-
-    Parameters
-    ----------
-    model : SepViT
-        The reference.
-    quantization : Quantization or FullQuantization
-        Its int8 layers, or the grids of all its tensors.
-
-    Returns
-    -------
-    callable
-        uint8 pixels (N, image_size, image_size, 3) -> float32 logits (N, num_classes).
-    """
-    if isinstance(quantization, FullQuantization):
-        program = quantization.program(model, _QUANTIZED_BATCH)
-
-        def run(batch: torch.Tensor) -> torch.Tensor:
-            return run_exactly(program, batch)[0]
-
-    else:
-        edge = EdgeModel(model, _QUANTIZED_BATCH)
-        apply_quantization(edge, quantization)
-        run = edge.double()
-
-    @torch.no_grad()
-    def logits(pixels: np.ndarray) -> np.ndarray:
-        parts = [run(batch)[:count] for batch, count in batches(pixels, _QUANTIZED_BATCH)]
-        return torch.cat(parts).float().numpy()
-
-    return logits
-
-
-def quantized_logits(
-    model: SepViT, quantization: Quantization | FullQuantization, pixels: np.ndarray
-) -> np.ndarray:
-    """Run pixels through `quantized_reference`, where nothing more is to be run."""
-    return quantized_reference(model, quantization)(pixels)
 
 
 def measure(
@@ -79,7 +32,7 @@ def measure(
     data: Dataset,
     limit: int | None = None,
     advance: Callable[[int], None] = lambda _: None,
-    quantization: Quantization | FullQuantization | None = None,
+    quantization: ProgramQuantization | None = None,
 ) -> Parity:
     """Compare a package with the reference, image by image.
 
@@ -95,8 +48,8 @@ def measure(
         Take the first so many images only.
     advance : callable
         Told the number of images done, for a progress bar.
-    quantization : Quantization or FullQuantization, optional
-        Of an int8 package: also compare with the quantised edge form.
+    quantization : ProgramQuantization, optional
+        An int8 package's quantisation, to compare with its float64 reference too.
 
     Returns
     -------
@@ -112,7 +65,7 @@ def measure(
     count = min(len(data), limit or len(data))
     config = model.config
     references, measured, quantized, on_cpu, labels = [], [], [], [], []
-    rounds_to = None if quantization is None else quantized_reference(model, quantization)
+    rounds_to = None if quantization is None else quantization.reference(model)
     digest = hashlib.sha256()
     for start in range(0, count, _BATCH):
         samples = [data[i] for i in range(start, min(start + _BATCH, count))]

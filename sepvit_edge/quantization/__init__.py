@@ -1,16 +1,4 @@
-"""Quantisation: the scheme, one for units without floats, calibration, and training."""
+"""Quantisation: int8 layers for every runtime, full int8 for units without floats, calibration.
 
-from .calibration import calibrate
-from .full_int8 import FullQuantization, calibrate_full
-from .scheme import SCHEME, Calibration, Quantization, QuantizedLayer, apply_quantization
-
-__all__ = [
-    "SCHEME",
-    "Calibration",
-    "FullQuantization",
-    "Quantization",
-    "QuantizedLayer",
-    "apply_quantization",
-    "calibrate",
-    "calibrate_full",
-]
+`scheme` and `full_int8` hold one scheme each; exports use both through `interface`.
+"""

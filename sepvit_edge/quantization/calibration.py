@@ -6,25 +6,21 @@ the least squared error, on histograms of every tensor, against a percentile and
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.preprocess import preprocess_batch
 from ..data.sample import Dataset
-from ..errors import SepViTError
 from ..model.edge import EdgeModel, EdgeOptions
+from ..model.quantized import Calibration, Quantization, QuantizedLayer
 from ..model.reference import SepViT
+from .images import batches, calibration_pixels
 from .scheme import (
     CLASSIFIER,
     WEIGHT_BITS,
-    Calibration,
-    Quantization,
-    QuantizedLayer,
     choose_float,
     quantizable_layers,
     quantize_weight,
@@ -41,7 +37,7 @@ _PERCENTILE = 0.9999
 _LEVELS = 127.5  # on each side of zero, of 256
 
 
-class Histogram:
+class MagnitudeHistogram:
     """Magnitudes of a tensor over all images; the range doubles when it has to."""
 
     def __init__(self) -> None:
@@ -63,7 +59,7 @@ class Histogram:
         self.counts += torch.histc(magnitudes, _BINS, 0, self.top)
 
     def scale(self, method: Method) -> float:
-        """Choose the step of the int8 grid."""
+        """Choose the int8 scale."""
         largest = max(self.largest, 1e-6)
         if method == "min-max":
             return largest / _LEVELS
@@ -80,55 +76,22 @@ class Histogram:
         return float(limits[errors.argmin(), 0]) / _LEVELS
 
 
-def calibration_pixels(model: SepViT, data: Dataset, images: int) -> tuple[np.ndarray, str]:
-    """Preprocess the calibration images: uint8 (N, size, size, 3), and their SHA-256.
-
-    Raises
-    ------
-    SepViTError
-        If there is none.
-    """
-    if len(data) == 0 or images < 1:
-        raise SepViTError("calibration needs at least one image")
-    count = min(images, len(data))
-    rule, size = model.config.preprocessing, model.config.image_size
-    # Evenly over the set: a folder's images are ordered by class.
-    chosen = [i * len(data) // count for i in range(count)]
-    pixels = preprocess_batch([data[i].image for i in chosen], rule, size)
-    return pixels, hashlib.sha256(pixels.data).hexdigest()
-
-
-def batches(pixels: np.ndarray, size: int) -> Iterator[tuple[Tensor, int]]:
-    """Cut pixels into batches of one size, for graphs that have no other.
-
-    Yields
-    ------
-    Tensor
-        uint8 (size, ...); the last batch is filled up by repetition.
-    int
-        Images of it that count.
-    """
-    for start in range(0, len(pixels), size):
-        piece = pixels[start : start + size]
-        yield torch.from_numpy(np.resize(piece, (size, *piece.shape[1:]))), len(piece)
-
-
 @torch.no_grad()
 def observe(
     model: SepViT, pixels: np.ndarray, advance: Callable[[int], None] = lambda _: None
-) -> dict[str, tuple[Histogram, Histogram]]:
-    """Run the edge form and count what goes into and comes out of every layer."""
+) -> dict[str, tuple[MagnitudeHistogram, MagnitudeHistogram]]:
+    """Run the edge form and collect histograms of every layer's input and output."""
     edge = EdgeModel(model, _BATCH, EdgeOptions(input="uint8-nhwc"))
-    histograms: dict[str, tuple[Histogram, Histogram]] = {}
+    histograms: dict[str, tuple[MagnitudeHistogram, MagnitudeHistogram]] = {}
     hooks = []
     for name, layer in quantizable_layers(edge).items():
-        pair = histograms[name] = (Histogram(), Histogram())
+        pair = histograms[name] = (MagnitudeHistogram(), MagnitudeHistogram())
 
         def hook(
             _: object,
             inputs: tuple[Tensor, ...],
             output: Tensor,
-            pair: tuple[Histogram, Histogram] = pair,
+            pair: tuple[MagnitudeHistogram, MagnitudeHistogram] = pair,
         ) -> None:
             pair[0].add(inputs[0])
             pair[1].add(output)
@@ -157,19 +120,19 @@ def calibrate(
     Parameters
     ----------
     model : SepViT
-        In evaluation mode.
+        The model, in evaluation mode.
     data : Dataset
         Typical images; not those that accuracy is measured on.
     images : int
-        How many of them, evenly over the set.
+        Number of them to use, evenly over the set.
     keep_float : sequence of str
         Patterns of layers to leave in float, besides the scheme's own.
     method : str
-        How scales of activations are chosen.
+        Rule that chooses the scales of activations.
     weight_bits : int
-        Fewer than 8 to see what fewer would cost; stored as int8 all the same.
+        Below 8 only to measure its cost; stored as int8 all the same.
     advance : callable
-        Told the number of images done.
+        Called with the number of images done.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""The scheme as a torchao quantizer, for people who quantise in torch.export's own flow.
+"""The scheme as a torchao quantizer, for use in torch.export's own quantisation flow.
 
 `prepare_pt2e` or `prepare_qat_pt2e` with this quantizer, then `convert_pt2e`, makes the graph that
-`apply_quantization` makes, from the same scales bit for bit (a test compares them). Exports here
-do not take that detour: their graph keeps its names and needs no second tracing.
+`apply_quantization` makes, from the same scales bit for bit (a test compares them). Exports
+do not need that: their graph keeps its names and is traced once.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class SepViTQuantizer(Quantizer):
     keep_float : sequence of str
         Patterns of layers to leave in float besides the scheme's own, as ``stages.0.*``.
     qat : bool
-        Fake quantisation that can be trained, for `prepare_qat_pt2e`.
+        Insert trainable fake quantisation, for `prepare_qat_pt2e`.
     activation : callable, optional
         Makes observers of activations in place of histograms.
     """
@@ -76,13 +76,13 @@ class SepViTQuantizer(Quantizer):
         )
 
     def _bias(self, node: Node) -> DerivedQuantizationSpec:
-        """The grid of a layer's accumulators."""
+        """Derive the scale of a layer's accumulators."""
         x, weight = node.args[0], node.args[1]
         assert isinstance(x, Node) and isinstance(weight, Node)
         low, high = BIAS_RANGE
         return DerivedQuantizationSpec(
             derived_from=[(x, node), (weight, node)],
-            derive_qparams_fn=_accumulator_grid,
+            derive_qparams_fn=_accumulator_scale,
             dtype=torch.int32,
             quant_min=low,
             quant_max=high,
@@ -110,17 +110,17 @@ class SepViTQuantizer(Quantizer):
         """Accept every model: what is not annotated stays float."""
 
 
-def _accumulator_grid(observers: list[Any]) -> tuple[Tensor, Tensor]:
-    """Scales and zero points of a bias, from what observes the input and the weight."""
+def _accumulator_scale(observers: list[Any]) -> tuple[Tensor, Tensor]:
+    """Return scales and zero points of a bias, from the observers of input and weight."""
     (input_scale, _), (weight_scale, _) = (o.calculate_qparams() for o in observers)
     scale = weight_scale * input_scale
     return scale, torch.zeros_like(scale, dtype=torch.int32)
 
 
 def layer_of(node: Node) -> str | None:
-    """Name of the edge form's layer that a node computes; None for other operations.
+    """Return the name of the edge form's layer that a node computes; None for other operations.
 
-    The means of the "linear" LayerNorm are linears too, but of no layer: they have no module.
+    The means of the "linear" LayerNorm are linears without a module, so they are not layers.
     """
     if node.op != "call_function" or node.target not in _LAYERS:
         return None

@@ -2,10 +2,10 @@
 
 Every linear and convolution of the edge form computes in int8, except `FLOAT_LAYERS`:
 
-- Weights: int8, symmetric, one scale an output channel, [-64, 64]. x86 CPUs without VNNI add pairs
+- Weights: int8, symmetric, one scale per output channel, [-64, 64]. x86 CPUs without VNNI add pairs
   of products in 16 bits, and 255 * 64 * 2 is the most that fits: on [-127, 127] OpenVINO and ONNX
   Runtime are silently wrong there, by 7 dB for SepViT-Lite.
-- Activations, before and behind: int8, symmetric, one static scale a tensor, all 256 levels
+- Activations, before and behind: int8, symmetric, one static scale per tensor, all 256 levels
   [-128, 127], zero point 0. (255 levels cost OpenVINO's low-precision passes 8 dB.)
 - Accumulators and biases: int32, whose scale is input scale times weight scale. Biases are rounded
   to it for every runtime, since those that compute with integers round them anyway.
@@ -20,23 +20,27 @@ before it goes straight into the logits, and on 256 levels the best two logits t
 from __future__ import annotations
 
 import fnmatch
-import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  (defines the operations below)
+from torch.export import ExportedProgram
 
 from ..errors import SepViTError
 from ..model.edge import EdgeModel
+from ..model.graph import trace
+from ..model.quantized import WEIGHT_LIMIT, Calibration, Quantization, QuantizedLayer, per_channel
+from ..model.reference import SepViT
+from .interface import REFERENCE_BATCH, logits_in_batches
 
-SCHEME = "w8a8: int8, weights symmetric per output channel, activations symmetric per tensor"
+LAYER_SCHEME = "w8a8: int8, weights symmetric per output channel, activations symmetric per tensor"
 ACTIVATION_RANGE = (-128, 127)
 WEIGHT_BITS = 8
-WEIGHT_LIMIT = 64
 BIAS_RANGE = (-(2**31) + 1, 2**31 - 1)
 CLASSIFIER = "head.classifier"
 # The whole residual stream passes through these, so what is rounded in them is in all that follows:
@@ -48,100 +52,8 @@ FLOAT_REASON = "the whole residual stream passes through it"
 _OPS = torch.ops.quantized_decomposed
 
 
-@dataclass(frozen=True)
-class QuantizedLayer:
-    """What makes a layer of the edge form an int8 one.
-
-    Attributes
-    ----------
-    weight : Tensor
-        int8, of the shape of the edge form's weight.
-    weight_scale : Tensor
-        float32 (output channels,).
-    input_scale, output_scale : float or None
-        Of the activations before and behind it; None where they stay float.
-
-    Raises
-    ------
-    SepViTError
-        If an integer is beyond the limit.
-    """
-
-    weight: Tensor
-    weight_scale: Tensor
-    input_scale: float | None
-    output_scale: float | None
-
-    def __post_init__(self) -> None:
-        largest = int(self.weight.to(torch.int16).abs().max())
-        if largest > WEIGHT_LIMIT:
-            raise SepViTError(
-                f"the checkpoint has an int8 weight of {largest}, and the scheme ends at "
-                f"{WEIGHT_LIMIT}; quantise the float checkpoint again"
-            )
-
-    def dequantized(self) -> Tensor:
-        """Return the float32 weight that the integers stand for."""
-        return self.weight.float() * _per_channel(self.weight_scale, self.weight)
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What the activations' scales were measured on.
-
-    Attributes
-    ----------
-    data : str
-        Name of the data.
-    images : int
-        How many.
-    sha256 : str
-        Over their preprocessed pixels.
-    method : str
-        ``"mse"``, ``"percentile"`` or ``"min-max"``.
-    """
-
-    data: str
-    images: int
-    sha256: str
-    method: str
-
-
-@dataclass(frozen=True)
-class Quantization:
-    """The int8 layers of a model, and why the others are float.
-
-    Attributes
-    ----------
-    layers : dict
-        By the edge form's module names, as ``stages.2.blocks.4.psa.q``.
-    float_layers : dict
-        Layer -> reason.
-    calibration : Calibration
-        Where the scales of the activations come from.
-    trained : bool
-        Whether the weights were trained with this quantisation in place.
-    """
-
-    layers: Mapping[str, QuantizedLayer]
-    float_layers: Mapping[str, str]
-    calibration: Calibration
-    trained: bool = False
-    scheme: ClassVar[str] = SCHEME
-    sha256: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        digest = hashlib.sha256()
-        for name, layer in sorted(self.layers.items()):
-            scales = f"{layer.input_scale!r} {layer.output_scale!r}"
-            digest.update(f"{name} {tuple(layer.weight.shape)} {scales}\n".encode())
-            digest.update(layer.weight.contiguous().numpy().data)
-            digest.update(layer.weight_scale.contiguous().numpy().data)
-        object.__setattr__(self, "sha256", digest.hexdigest())
-
-
 def uncalibrated(edge: EdgeModel, float_layers: Mapping[str, str]) -> Quantization:
-    """Quantise an edge model on scales that nobody measured: for times, not for answers."""
+    """Quantise an edge model with placeholder scales, for latency measurement only."""
     layers = {}
     for name, layer in quantizable_layers(edge).items():
         if name not in float_layers:
@@ -153,7 +65,7 @@ def uncalibrated(edge: EdgeModel, float_layers: Mapping[str, str]) -> Quantizati
 
 
 def quantizable_layers(edge: EdgeModel) -> dict[str, nn.Linear | nn.Conv2d]:
-    """Every linear and convolution of an edge model, by name, in the order of the network."""
+    """Return every linear and convolution of an edge model by name, in the network's order."""
     return {
         name: module
         for name, module in edge.named_modules()
@@ -162,7 +74,7 @@ def quantizable_layers(edge: EdgeModel) -> dict[str, nn.Linear | nn.Conv2d]:
 
 
 def scheme_float(layers: Iterable[str]) -> dict[str, str]:
-    """Layers that the scheme leaves in float, with the reason."""
+    """Return the layers that the scheme leaves in float, with the reason."""
     return {
         name: FLOAT_REASON
         for name in layers
@@ -204,12 +116,12 @@ def choose_float(layers: Iterable[str], patterns: Iterable[str]) -> dict[str, st
 
 
 def weight_range(bits: int = WEIGHT_BITS) -> int:
-    """Largest integer of a weight."""
+    """Return the largest integer of a weight."""
     return min(WEIGHT_LIMIT, int(2 ** (bits - 1) - 1))
 
 
 def weight_scales(weight: Tensor, bits: int = WEIGHT_BITS) -> Tensor:
-    """Scale of each output channel: its largest weight becomes the largest integer."""
+    """Return the scale of each output channel: its largest weight becomes the largest integer."""
     largest = weight.detach().flatten(1).abs().amax(1)
     return largest.clamp(min=1e-8) / weight_range(bits)
 
@@ -217,24 +129,25 @@ def weight_scales(weight: Tensor, bits: int = WEIGHT_BITS) -> Tensor:
 def quantize_weight(weight: Tensor, scale: Tensor, bits: int = WEIGHT_BITS) -> Tensor:
     """Round a weight to its integers, int8."""
     limit = weight_range(bits)
-    steps = weight.detach() / _per_channel(scale, weight)
-    return steps.round().clamp(-limit, limit).to(torch.int8)
+    multiples = weight.detach() / per_channel(scale, weight)
+    return multiples.round().clamp(-limit, limit).to(torch.int8)
 
 
 def round_bias(bias: Tensor, weight_scale: Tensor, input_scale: float | None) -> Tensor:
-    """Round a bias to the int32 grid of the accumulators; float32, as it came."""
+    """Round a bias to what int32 accumulators can hold; float32, as it came."""
     if input_scale is None:
         return bias.detach()
-    step = weight_scale.detach() * input_scale
-    return (bias.detach() / step).round().clamp(*BIAS_RANGE) * step
+    scale = weight_scale.detach() * input_scale
+    return bias_integers(bias, scale) * scale
 
 
-def _per_channel(scale: Tensor, weight: Tensor) -> Tensor:
-    return scale.reshape(-1, *(1,) * (weight.ndim - 1))
+def bias_integers(bias: Tensor, scale: Tensor) -> Tensor:
+    """Divide a bias by the accumulators' scale and round, in the dtype of the two."""
+    return (bias.detach() / scale).round().clamp(*BIAS_RANGE)
 
 
 class LayerFunction:
-    """What a linear or convolution computes, without its parameters."""
+    """The function of a linear or convolution, without its parameters."""
 
     def __init__(self, layer: nn.Linear | nn.Conv2d) -> None:
         self._conv: dict[str, Any] | None = None
@@ -254,7 +167,7 @@ class Int8Layer(nn.Module):
 
     In a traced graph this is what torchao's `convert_pt2e` makes (a test compares them), and what
     every runtime's compiler recognises as one int8 operation. With float64 it computes what exact
-    integers would: in float32 some of what is nearly half a step is rounded the other way.
+    integers would: in float32 some values near a half are rounded the other way.
     """
 
     def __init__(
@@ -274,24 +187,27 @@ class Int8Layer(nn.Module):
         self.input_scale, self.output_scale = quantized.input_scale, quantized.output_scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of the shapes of the layer."""
+        """Compute the layer; shapes as of the float layer."""
         weight: Tensor = self.weight
         if not self.float_weight and x.dtype == torch.float64:
-            weight = weight * _per_channel(self.weight_scale, weight)
+            weight = weight * per_channel(self.weight_scale, weight)
         elif not self.float_weight:
-            grid = (0, -weight_range(), weight_range(), torch.int8)
-            weight = _OPS.dequantize_per_channel(weight, self.weight_scale, self.zero_points, *grid)
-        y = self.function(_on_grid(x, self.input_scale), weight, self.bias)
-        return _on_grid(y, self.output_scale)
+            low, high = -weight_range(), weight_range()
+            weight = _OPS.dequantize_per_channel(
+                weight, self.weight_scale, self.zero_points, 0, low, high, torch.int8
+            )
+        y = self.function(_fake_quantize(x, self.input_scale), weight, self.bias)
+        return _fake_quantize(y, self.output_scale)
 
 
-def _on_grid(x: Tensor, scale: float | None) -> Tensor:
+def _fake_quantize(x: Tensor, scale: float | None) -> Tensor:
     if scale is None:
         return x
     if x.dtype == torch.float64:  # which the operations below do not take
         return (x / scale).round().clamp(*ACTIVATION_RANGE) * scale
-    grid = (scale, 0, *ACTIVATION_RANGE, torch.int8)
-    y: Tensor = _OPS.dequantize_per_tensor(_OPS.quantize_per_tensor(x, *grid), *grid)
+    parameters = (scale, 0, *ACTIVATION_RANGE, torch.int8)
+    integers = _OPS.quantize_per_tensor(x, *parameters)
+    y: Tensor = _OPS.dequantize_per_tensor(integers, *parameters)
     return y
 
 
@@ -313,3 +229,47 @@ def apply_quantization(edge: EdgeModel, quantization: Quantization) -> None:
         quantized = replace(quantized, weight=weight)
         float_weight = name == CLASSIFIER and edge.options.classifier == "float"
         edge.set_submodule(name, Int8Layer(layer, quantized, float_weight))
+
+
+@dataclass(frozen=True)
+class LayerQuantization:
+    """Int8 layers as exports use them; see `interface.ProgramQuantization`.
+
+    Attributes
+    ----------
+    stored : Quantization
+        Integers and scales, as a checkpoint stores them.
+    """
+
+    stored: Quantization
+
+    @property
+    def scheme(self) -> str:
+        """One line on the scheme."""
+        return LAYER_SCHEME
+
+    @property
+    def trained(self) -> bool:
+        """Whether the weights were trained with it."""
+        return self.stored.trained
+
+    @property
+    def float_layers(self) -> Mapping[str, str]:
+        """Layers left in float -> reason."""
+        return self.stored.float_layers
+
+    @property
+    def calibration(self) -> Calibration:
+        """Images that the scales of the activations come from."""
+        return self.stored.calibration
+
+    def program(self, edge: EdgeModel) -> ExportedProgram:
+        """Put the int8 layers into an edge model, and trace it."""
+        apply_quantization(edge, self.stored)
+        return trace(edge)
+
+    def reference(self, model: SepViT) -> Callable[[np.ndarray], np.ndarray]:
+        """Return the edge form with int8 layers, computed by torch in float64."""
+        edge = EdgeModel(model, REFERENCE_BATCH)
+        apply_quantization(edge, self.stored)
+        return logits_in_batches(edge.double())

@@ -12,9 +12,9 @@ from ..charts import load_pyplot
 from ..metrics import sqnr_db
 from ..model.graph import part_of
 from ..model.logits import reference_logits
+from ..model.quantized import Quantization
 from ..model.reference import SepViT
-from ..pipeline.parity import quantized_logits
-from .scheme import Quantization
+from .scheme import LayerQuantization
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,9 @@ def scan(
     reference = reference_logits(model, pixels)
 
     def measured(part: str, layers: list[str]) -> Sensitivity:
-        alone = {name: quantization.layers[name] for name in layers}
-        logits = quantized_logits(model, replace(quantization, layers=alone), pixels)
+        chosen = {name: quantization.layers[name] for name in layers}
+        alone = LayerQuantization(replace(quantization, layers=chosen))
+        logits = alone.reference(model)(pixels)
         advance(1)
         return Sensitivity(part, len(layers), round(sqnr_db(reference, logits), 1))
 

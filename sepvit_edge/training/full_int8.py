@@ -1,4 +1,4 @@
-"""Quantisation-aware training with every operation on its grid (`full_int8.py`)."""
+"""Quantisation-aware training with every operation quantised (`full_int8.py`)."""
 
 from __future__ import annotations
 
@@ -15,19 +15,14 @@ from torch.fx import Interpreter, Node
 from ..data.sample import Dataset
 from ..model.edge import EdgeModel, EdgeOptions
 from ..model.graph import trace
+from ..model.quantized import QuantizedLayer
 from ..model.reference import SepViT
 from ..quantization.calibration import calibrate
-from ..quantization.full_int8 import (
-    LAYERS,
-    FullQuantization,
-    Grid,
-    accumulator_grid,
-    calibrate_full,
-    constants_of,
-    round_half_up,
-    row_grid,
-)
-from ..quantization.scheme import QuantizedLayer, quantizable_layers, quantize_weight, weight_scales
+from ..quantization.exact import round_half_up
+from ..quantization.full_int8 import FullQuantization, calibrate_full
+from ..quantization.full_program import LAYERS, constants_of
+from ..quantization.qparams import QParams, accumulator_qparams, row_qparams
+from ..quantization.scheme import quantizable_layers, quantize_weight, weight_scales
 from .quantized import EdgeTrainee, quantized_model, refuse_sizes, round_parameters
 
 if TYPE_CHECKING:
@@ -41,15 +36,15 @@ _TINY = 1e-12
 class FullQuantizedTrainee(EdgeTrainee):
     """A model under training in full int8; see `sepvit_edge.training.loop.Trainee`.
 
-    Weights learn to live with the rounding. Grids stay as they were calibrated: an export measures
-    them anew, for the form that its unit needs.
+    Weights learn to live with the rounding. Scales of activations stay as calibrated: an export
+    measures them anew, for the form that its unit needs.
 
     Parameters
     ----------
     model : SepViT
         Trained in float.
     quantization : FullQuantization
-        Grids of `_OPTIONS`' form.
+        Scales of the form that `_OPTIONS` names.
     data : Dataset
         Calibration images: for the scales that other runtimes need of the trained weights.
     batch : int
@@ -103,9 +98,11 @@ class FullQuantizedTrainee(EdgeTrainee):
             if node.target in LAYERS:
                 _round_layer(node, constants, program, self._quantization.input_scales[node.name])
         values = [value.to(x) for value in constants.values()]
-        grids = self._quantization.grids if self._rounding else {}
+        qparams = self._quantization.qparams if self._rounding else {}
         logits: Tensor
-        (logits,) = _OnGrids(program, grids).run(*values, pixels.permute(0, 2, 3, 1).contiguous())
+        (logits,) = _FakeQuantized(program, qparams).run(
+            *values, pixels.permute(0, 2, 3, 1).contiguous()
+        )
         return logits
 
     def finished(self) -> SepViT:
@@ -124,36 +121,36 @@ class FullQuantizedTrainee(EdgeTrainee):
         return result
 
 
-class _OnGrids(Interpreter):
+class _FakeQuantized(Interpreter):
     """Runs a traced program and puts what has a grid on it; gradients pass through the rounding."""
 
-    def __init__(self, program: ExportedProgram, grids: Mapping[str, Grid]) -> None:
+    def __init__(self, program: ExportedProgram, qparams: Mapping[str, QParams]) -> None:
         super().__init__(program.graph_module)
-        self._grids = grids
+        self._qparams = qparams
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if target is torch.ops.aten.rsqrt.default:
-            # A small variance is rounded to 0: the result's grid ends all the same, gradients not.
+            # A small variance is rounded to 0: its result is clipped, its gradient is not.
             args = (args[0].clamp(min=_TINY),)
         return super().call_function(target, args, kwargs)
 
     def run_node(self, n: Node) -> Any:
         value = super().run_node(n)
-        grid = self._grids.get(n.name)
-        return value if grid is None else _straight_through(value, grid)
+        qparams = self._qparams.get(n.name)
+        return value if qparams is None else _straight_through(value, qparams)
 
 
-def _straight_through(x: Tensor, grid: Grid) -> Tensor:
-    """Round to a grid, halves up as the units do (`full_int8._Exact`); gradients pass."""
-    scale, zero_point, low, high, _ = grid.arguments
-    steps = (x / scale).clamp(low - zero_point, high - zero_point)
-    return (steps + (round_half_up(steps) - steps).detach()) * scale
+def _straight_through(x: Tensor, qparams: QParams) -> Tensor:
+    """Quantise and dequantise, halves up as the units do (`quantization.exact`); gradients pass."""
+    scale, zero_point, low, high, _ = qparams.arguments
+    integers = (x / scale).clamp(low - zero_point, high - zero_point)
+    return (integers + (round_half_up(integers) - integers).detach()) * scale
 
 
 def _round_layer(
     node: Node, constants: dict[str, Tensor], program: ExportedProgram, input_scale: float
 ) -> None:
-    """Put weight and bias of a linear or convolution on their grids, in place of what they were."""
+    """Replace weight and bias of a linear or convolution by their rounded values."""
     weight, bias = node.args[1], node.args[2] if len(node.args) > 2 else None
     assert isinstance(weight, Node)
     values = constants[weight.name]
@@ -163,8 +160,8 @@ def _round_layer(
             values, constants[bias.name], input_scale
         )
         return
-    row = row_grid(values)
+    row = row_qparams(values)
     constants[weight.name] = _straight_through(values, row)
     if isinstance(bias, Node):
-        grid = accumulator_grid(input_scale, row.scale)
-        constants[bias.name] = _straight_through(constants[bias.name], grid)
+        wide = accumulator_qparams(input_scale, row.scale)
+        constants[bias.name] = _straight_through(constants[bias.name], wide)

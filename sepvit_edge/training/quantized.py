@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from ..data.sample import Dataset
 from ..errors import SepViTError
 from ..model.edge import DSA, PSA, EdgeModel, EdgeOptions, set_batch, unfold
+from ..model.quantized import Quantization, QuantizedLayer
 from ..model.reference import SepViT, with_config
 from ..quantization.calibration import calibrate
 from ..quantization.scheme import (
     ACTIVATION_RANGE,
     WEIGHT_BITS,
     LayerFunction,
-    Quantization,
-    QuantizedLayer,
     quantizable_layers,
     quantize_weight,
     round_bias,

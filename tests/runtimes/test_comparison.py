@@ -18,6 +18,7 @@ from sepvit_edge.data.preprocess import preprocess
 from sepvit_edge.model.logits import reference_logits
 from sepvit_edge.pipeline import parity
 from sepvit_edge.pipeline.comparison import compare_everything
+from sepvit_edge.quantization.scheme import LayerQuantization
 
 
 def test_one_table_over_everything() -> None:
@@ -68,7 +69,7 @@ def test_shipped_int8_weights_are_as_good_as_float_ones() -> None:
     truth = np.array([data[i].label for i in range(len(data))])
     first = reference_logits(floats, pixels).argmax(1) == truth
     assert integers.quantization is not None
-    logits = parity.quantized_logits(integers, integers.quantization, pixels)
+    logits = LayerQuantization(integers.quantization).reference(integers)(pixels)
     _, interval, _ = parity.paired_difference(first, logits.argmax(1) == truth)
     assert interval[1] >= -0.005
     assert 0.78 <= first.mean() <= 0.97  # hard, and not hopeless

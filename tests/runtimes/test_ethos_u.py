@@ -29,9 +29,9 @@ from sepvit_edge.model.logits import reference_logits
 from sepvit_edge.package.folder import Package
 from sepvit_edge.package.session import open_package
 from sepvit_edge.pipeline.lowering import lowering_job, quantization_for
-from sepvit_edge.pipeline.parity import quantized_logits
-from sepvit_edge.quantization import calibrate_full
-from sepvit_edge.quantization.full_int8 import FullQuantization, Grid, Histogram, run_exactly
+from sepvit_edge.quantization.exact import run_exactly
+from sepvit_edge.quantization.full_int8 import FullQuantization, calibrate_full
+from sepvit_edge.quantization.qparams import QParams, ValueHistogram
 
 TOOLS = ("executorch", "ethosu", "tosa_reference_model")
 MISSING = [name for name in TOOLS if importlib.util.find_spec(name) is None]
@@ -55,7 +55,8 @@ def few_images(recipe: Recipe, **options: object) -> Recipe:
 @pytest.fixture(scope="module")
 def program() -> ExportedProgram:
     model = jittered(MINI, image_size=32)
-    return calibrate_full(model, Digits("calibration"), EDGE, images=8).program(model)
+    quantization = calibrate_full(model, Digits("calibration"), EDGE, images=8)
+    return quantization.program(EdgeModel(model, 1, EDGE))
 
 
 def operations(program: ExportedProgram) -> list[Node]:
@@ -114,22 +115,22 @@ def test_what_full_int8_costs() -> None:
     pixels = np.stack([preprocess(data[i].image, rule, size) for i in range(64)])
     quantization = quantization_for(model, few_images(RECIPE))
     reference = reference_logits(model, pixels)
-    measured = quantized_logits(model, quantization, pixels)
+    measured = quantization.reference(model)(pixels)
     assert sqnr_db(reference, measured) > 15
     assert (reference.argmax(1) == measured.argmax(1)).mean() > 0.9
 
 
-def test_grids() -> None:
-    grid = Grid.between(-1.0, 3.0)
-    assert grid.integers(torch.tensor([0.0])).item() == grid.zero_point
-    ends = grid.integers(torch.tensor([-1.0, 3.0])).tolist()
+def test_scale_and_zero_point() -> None:
+    qparams = QParams.between(-1.0, 3.0)
+    assert qparams.integers(torch.tensor([0.0])).item() == qparams.zero_point
+    ends = qparams.integers(torch.tensor([-1.0, 3.0])).tolist()
     assert ends == [-128, 127]
-    histogram = Histogram()
+    histogram = ValueHistogram()
     values = torch.cat((torch.linspace(-1, 1, 100_000), torch.tensor([-50.0, 50.0])))
     histogram.add(values)
     # Squared errors: steps of 100 / 255 lose 1281 by rounding; four fifths of that lose 820, and
     # 200 by clipping the two outliers; half of it 320 and 1250.
-    chosen = histogram.grid()
+    chosen = histogram.qparams()
     assert 50 / 255 < chosen.scale < 100 / 255
     assert (histogram.low, histogram.high) == (-50, 50)
 
@@ -145,7 +146,7 @@ def test_what_it_refuses(tmp_path: Path) -> None:
         calibrate_full(model, Digits("calibration"), EdgeOptions())
     other = calibrate_full(model, Digits("calibration"), EDGE, images=8)
     with pytest.raises(SepViTError, match="does not fit the model"):
-        other.program(jittered("lite", image_size=32))
+        other.program(EdgeModel(jittered("lite", image_size=32), 1, EDGE))
 
 
 @pytest.fixture(scope="module")
@@ -201,11 +202,11 @@ def first_stages(
     quantization = quantization_for(model, chosen)
     assert isinstance(quantization, FullQuantization)
     if scale is not None:
-        grids = {name: Grid(scale, 0) for name in quantization.grids}
-        finer = Grid(2**-0.6 * scale, 0)  # or sums would be on the grid by themselves
-        grids |= {name: finer for name in grids if re.search("_(proj|fc2)__linear$", name)}
+        qparams = {name: QParams(scale, 0) for name in quantization.qparams}
+        finer = QParams(2**-0.6 * scale, 0)  # or sums would be multiples of the scale by themselves
+        qparams |= {name: finer for name in qparams if re.search("_(proj|fc2)__linear$", name)}
         scales = dict.fromkeys(quantization.input_scales, scale)
-        quantization = dataclasses.replace(quantization, grids=grids, input_scales=scales)
+        quantization = dataclasses.replace(quantization, qparams=qparams, input_scales=scales)
     return lowering_job(model, edge, chosen, quantization)
 
 

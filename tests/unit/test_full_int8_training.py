@@ -18,7 +18,8 @@ from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.edge import EdgeModel
 from sepvit_edge.model.logits import normalize
 from sepvit_edge.model.reference import SepViT
-from sepvit_edge.quantization.full_int8 import Grid, _Exact, run_exactly
+from sepvit_edge.quantization.exact import _Exact, run_exactly
+from sepvit_edge.quantization.qparams import QParams
 from sepvit_edge.quantization.scheme import quantizable_layers, quantize_weight, weight_scales
 from sepvit_edge.training import full_int8 as full_int8_training
 from sepvit_edge.training.checkpoint import train_checkpoint
@@ -57,13 +58,15 @@ def test_full_int8_is_trained_with_the_rounding_of_its_program(
     quantization = full_trainee._quantization
     with monkeypatch.context() as patch:
         patch.setattr(_Exact, "run_node", record)
-        (exact,) = run_exactly(quantization.program(digits_model, batch=8), pixels)
+        (exact,) = run_exactly(
+            quantization.program(EdgeModel(digits_model, 8, quantization.options)), pixels
+        )
     kept = dict(values)
-    on_grid = full_int8_training._straight_through
+    straight_through = full_int8_training._straight_through
     found: list[torch.Tensor] = []
 
-    def collect(x: torch.Tensor, grid: Grid) -> torch.Tensor:
-        found.append(on_grid(x, grid))
+    def collect(x: torch.Tensor, qparams: QParams) -> torch.Tensor:
+        found.append(straight_through(x, qparams))
         return found[-1]
 
     monkeypatch.setattr(full_int8_training, "_straight_through", collect)
@@ -72,9 +75,9 @@ def test_full_int8_is_trained_with_the_rounding_of_its_program(
     # In float64, since in float32 it depends on the CPU which activation is rounded the other way
     # and moves all behind it. Measured 40.8 dB; 36.9 with halves rounded to even.
     assert sqnr_db(exact.numpy(), trained.numpy()) > 39
-    # In the first norm nothing has been moved yet: a grid, row or epsilon of its own shows here.
+    # In the first norm nothing has been moved yet: another scale, row or epsilon shows here.
     name = "stages_0_patch_embedding_norm__mul_1"
-    wanted, step = kept[f"{name}_dequantize"], quantization.grids[name].scale
+    wanted, step = kept[f"{name}_dequantize"], quantization.qparams[name].scale
     same = [
         float(((x - wanted).abs() < step / 2).double().mean())
         for x in found

@@ -24,17 +24,18 @@ from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.edge import EdgeModel, EdgeOptions, reference_key, unfold
 from sepvit_edge.model.graph import part_of
 from sepvit_edge.model.logits import normalize, reference_logits
+from sepvit_edge.model.quantized import Quantization
 from sepvit_edge.model.reference import SepViT
 from sepvit_edge.package.folder import Package
 from sepvit_edge.package.session import PackageSession, open_package
-from sepvit_edge.pipeline import parity
 from sepvit_edge.pipeline.export import export_package
 from sepvit_edge.pipeline.lowering import lowering_job, quantization_for
 from sepvit_edge.profiling.latency import Latency, Speedup
-from sepvit_edge.quantization import Quantization, apply_quantization, calibrate
-from sepvit_edge.quantization.calibration import Histogram
+from sepvit_edge.quantization.calibration import MagnitudeHistogram, calibrate
 from sepvit_edge.quantization.scheme import (
     CLASSIFIER,
+    LayerQuantization,
+    apply_quantization,
     choose_float,
     quantizable_layers,
     quantize_weight,
@@ -107,7 +108,7 @@ def test_two_products_fit_16_bits(calibrated) -> None:
 
 
 def test_scales_follow_their_method() -> None:
-    histogram = Histogram()
+    histogram = MagnitudeHistogram()
     values = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
     histogram.add(values)
     histogram.add(torch.tensor([40.0]))  # an outlier that doubles the range three times
@@ -161,7 +162,9 @@ def test_a_checkpoint_holds_the_integers_themselves(digits_model, calibrated, tm
     assert loaded.quantization is not None and loaded.quantization.trained
     assert loaded.quantization.sha256 == model.quantization.sha256
     pixels = digit_pixels(model, 8)
-    first, second = (parity.quantized_logits(m, m.quantization, pixels) for m in (model, loaded))
+    first, second = (
+        LayerQuantization(m.quantization).reference(m)(pixels) for m in (model, loaded)
+    )
     assert np.array_equal(first, second)
     # Its float weights are those that the integers stand for, to float32's rounding.
     references = [reference_logits(m, pixels) for m in (model, loaded)]
@@ -291,7 +294,7 @@ def test_every_runtime_computes_what_torch_does(packages, digits_model) -> None:
     """About 36 dB is what flips of the last bit leave (a fake-quantised against a real graph)."""
     pixels = digit_pixels(digits_model, 100)
     quantization = quantization_for(digits_model, find_recipe("openvino", "int8"))
-    torch_logits = parity.quantized_logits(digits_model, quantization, pixels)
+    torch_logits = quantization.reference(digits_model)(pixels)
     named = {}
     for target, package in packages.items():
         logits = open_package(package.path, 1).run_pixels(pixels)[0]
@@ -473,7 +476,7 @@ def test_training_with_the_rounding_in_place_helps(digits_model) -> None:
 
     def noise() -> float:
         model = trainee.finished()
-        logits = parity.quantized_logits(model, model.quantization, held_out)
+        logits = LayerQuantization(model.quantization).reference(model)(held_out)
         return sqnr_db(reference, logits)
 
     before = noise()
