@@ -9,6 +9,7 @@ from ..package.verification import LEVELS
 if TYPE_CHECKING:
     from ..package.folder import Package
     from ..package.manifest import Manifest, Parity
+    from ..pipeline.comparison import Row
     from ..profiling.latency import Latency
 
 
@@ -118,3 +119,28 @@ def parity_rows(parity: Parity) -> list[tuple[str, str]]:
         interval = f"95 % interval {low:+.2%} to {high:+.2%}, McNemar p = {parity.mcnemar_p:.2g}"
         rows.append(("difference", f"{parity.top1_difference:+.2%} ({interval})"))
     return rows
+
+
+COMPARISON_HEADER = (
+    *("checkpoint", "runtime", "precision", "MB", "top-1", "difference, 95 % interval"),
+    *("agreement", "SQNR dB", "to torch int8"),
+)
+
+
+def comparison_row(row: Row) -> list[str]:
+    """Return the cells of one row of a comparison (`COMPARISON_HEADER`)."""
+    difference = "-"
+    if row.difference is not None and row.interval is not None:
+        low, high = row.interval
+        difference = f"{row.difference:+.2%} ({low:+.2%} to {high:+.2%})"
+    return [
+        row.checkpoint,
+        row.runtime,
+        row.precision,
+        "-" if row.megabytes is None else f"{row.megabytes:.2f}",
+        "-" if row.top1 is None else f"{row.top1:.2%}",
+        difference,
+        f"{row.agreement:.2%}",
+        "-" if row.sqnr_db is None else f"{row.sqnr_db:.1f}",
+        "-" if row.sqnr_quantized_db is None else f"{row.sqnr_quantized_db:.1f}",
+    ]

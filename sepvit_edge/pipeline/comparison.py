@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from ..backends.registry import MissingRuntime, get_backend, host_targets
-from ..config.recipe import find_recipe, recipes_of
+from ..config.recipe import Recipe, find_recipe, recipes_of
 from ..data.overlap import refuse_seen
 from ..data.preprocess import preprocess_batch
 from ..data.sample import Dataset
@@ -19,9 +19,9 @@ from ..metrics import sqnr_db
 from ..model.logits import reference_logits, torch_threads
 from ..model.reference import SepViT
 from ..package.session import open_package
-from . import parity
 from .export import export_package
 from .lowering import quantization_for
+from .parity import paired_difference
 
 _BATCH = 32
 
@@ -33,27 +33,27 @@ class Row:
     Attributes
     ----------
     checkpoint : str
-        Its name.
+        Name of the checkpoint.
     runtime : str
         A target, or ``"torch"``.
     precision : str
-        ``"fp32"``, ``"fp16"`` or ``"int8"``; behind a target's name, where it has another scheme.
+        ``"fp32"``, ``"fp16"`` or ``"int8"``, after a target's name if its int8 scheme differs.
     megabytes : float or None
-        Of the model files.
+        Size of the model files.
     top1 : float or None
-        Accuracy, 0..1, where the images have labels.
+        Accuracy, 0..1; None for images without labels.
     difference : float or None
-        Of top-1 to the first row's.
+        Difference of top-1 to the first row's.
     interval : tuple of float or None
-        Its 95 % confidence interval (paired).
+        95 % confidence interval of the difference (paired).
     mcnemar_p : float or None
         Exact McNemar test of no difference.
     agreement : float
-        Share of images on which it names the same class as the first row.
+        Share of images with the same class as in the first row.
     sqnr_db : float or None
-        Of the logits, to the checkpoint's own fp32 reference.
+        SQNR of the logits against the checkpoint's fp32 reference.
     sqnr_quantized_db : float or None
-        Of an int8 package, to the same in torch.
+        SQNR of an int8 package's logits against the same integers in torch.
     """
 
     checkpoint: str
@@ -71,20 +71,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, and how far the runtimes agree among each other.
+    """All rows, and the agreement of the runtimes with each other.
 
     Attributes
     ----------
     data : str
         Name of the images.
     images : int
-        How many.
+        Number of images.
     rows : list of Row
-        The first is what the others are compared with.
+        The others are compared with the first.
     least_agreement : dict
         ``"checkpoint precision"`` -> smallest share of images on which two runtimes agree.
     missing : dict
-        Target -> what to install.
+        Target -> sentence that says what to install.
     """
 
     data: str
@@ -110,15 +110,15 @@ def compare_everything(
     Parameters
     ----------
     checkpoints : sequence of (str, SepViT)
-        Names and models; all with the same classes and input.
+        Names and models, all with the same classes and input.
     data : Dataset
-        Images that no checkpoint has seen.
+        Held-out images for every checkpoint.
     images : int, optional
-        At most so many.
+        Maximum number of images.
     only : sequence of str
-        Targets; all that a PC runs unless given.
+        Targets. Default: all that this machine runs.
     step : callable
-        Told what is being done.
+        Called with the name of each step, for a progress display.
 
     Raises
     ------
@@ -131,96 +131,143 @@ def compare_everything(
         refuse_seen(data, model.source.trained_on if model.source else None)
     step(f"reading {count} images of {data.name}")
     samples = [data[i] for i in range(count)]
-    images_of = [sample.image for sample in samples]
-    pixels = preprocess_batch(images_of, config.preprocessing, config.image_size)
-    labels = [s.label for s in samples]
-    truth = None if None in labels else np.array(labels)
-    rows: list[Row] = []
-    first: np.ndarray | None = None
-    least: dict[str, float] = {}
+    pixels = preprocess_batch([s.image for s in samples], config.preprocessing, config.image_size)
+    labels = [sample.label for sample in samples]
+    table = _Table(None if None in labels else np.array(labels))
     missing: dict[str, str] = {}
+    for name, model in checkpoints:
+        missing |= _add_checkpoint(table, name, model, data, pixels, only or host_targets(), step)
+    return Comparison(data.name, count, table.rows, table.least_agreement(), missing)
+
+
+@dataclass
+class _Table:
+    """The rows so far, and the classes that they are computed from.
+
+    Attributes
+    ----------
+    truth : numpy.ndarray or None
+        Labels of the images, (N,).
+    rows : list of Row
+        One for each result.
+    first : numpy.ndarray or None
+        Classes in the first row, (N,).
+    packages : dict
+        ``"checkpoint precision"`` -> classes of each package.
+    """
+
+    truth: np.ndarray | None
+    rows: list[Row] = field(default_factory=list)
+    first: np.ndarray | None = None
+    packages: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
     def add(
-        name: str,
+        self,
+        checkpoint: str,
         runtime: str,
         precision: str,
         logits: np.ndarray,
         megabytes: float | None = None,
         reference: np.ndarray | None = None,
         quantized: np.ndarray | None = None,
-    ) -> np.ndarray:
-        nonlocal first
-        named: np.ndarray = logits.argmax(1)
-        first = named if first is None else first
-        difference, interval, p = None, None, None
-        if truth is not None and rows:
-            difference, interval, p = parity.paired_difference(first == truth, named == truth)
-        rows.append(
+    ) -> None:
+        """Add the row of one array of logits (N, num_classes)."""
+        classes: np.ndarray = logits.argmax(1)
+        difference, interval, p, top1 = None, None, None, None
+        if self.first is None:
+            self.first = classes
+        elif self.truth is not None:
+            right = self.first == self.truth, classes == self.truth
+            difference, interval, p = paired_difference(*right)
+        if self.truth is not None:
+            top1 = float((classes == self.truth).mean())
+        if megabytes is not None:
+            self.packages.setdefault(f"{checkpoint} {precision}", []).append(classes)
+        self.rows.append(
             Row(
-                name,
-                runtime,
-                precision,
-                megabytes,
-                None if truth is None else float((named == truth).mean()),
-                difference,
-                interval,
-                p,
-                float((named == first).mean()),
-                _sqnr(reference, logits),
-                _sqnr(quantized, logits),
+                checkpoint=checkpoint,
+                runtime=runtime,
+                precision=precision,
+                megabytes=megabytes,
+                top1=top1,
+                difference=difference,
+                interval=interval,
+                mcnemar_p=p,
+                agreement=float((classes == self.first).mean()),
+                sqnr_db=_sqnr(reference, logits),
+                sqnr_quantized_db=_sqnr(quantized, logits),
             )
         )
-        return named
 
-    for name, model in checkpoints:
-        own = model.quantization is not None
-        step(f"{name}: torch")
-        with torch_threads(1):
-            reference = reference_logits(model, pixels)
-        add(name, "torch", "fp32", reference)
-        quantized = None
-        named: dict[str, dict[str, np.ndarray]] = {}
-        for target in only or host_targets():
-            int8 = recipes_of(target).get("int8")
-            if int8 is not None and int8.quantization.scheme == "full":
-                # What runs such a package takes seconds an image; it rounds as torch does.
-                step(f"{name}: torch, every operation in integers as for {target}")
-                full = quantization_for(model, int8)
-                with torch_threads(1):
-                    integers = full.reference(model)(pixels)
-                add(name, "torch", f"{target} int8", integers, reference=reference)
-                continue
-            try:
-                get_backend(target)
-            except MissingRuntime as error:
-                missing[target] = str(error)
-                continue
-            for precision in ("int8",) if own else recipes_of(target):
-                step(f"{name}: {target} {precision}")
-                recipe = find_recipe(target, precision)
-                if precision == "int8" and quantized is None:
-                    quantization = quantization_for(model, recipe)
-                    with torch_threads(1):
-                        quantized = quantization.reference(model)(pixels)
-                    add(name, "torch", "int8", quantized, reference=reference)
-                with tempfile.TemporaryDirectory() as scratch:
-                    folder = Path(scratch) / "package"
-                    package = export_package(
-                        model, recipe=recipe, output=folder, data=data, images=_BATCH
-                    )
-                    size = package.size / 1e6
-                    session = open_package(folder, 1)
-                    pieces = np.split(pixels, range(_BATCH, count, _BATCH))
-                    logits = np.concatenate([session.run_pixels(piece)[0] for piece in pieces])
-                    del session
-                same = quantized if precision == "int8" else None
-                answers = add(name, target, precision, logits, size, reference, same)
-                named.setdefault(precision, {})[target] = answers
-        for precision, answers_of in named.items():
-            pairs = [float((a == b).mean()) for a, b in combinations(answers_of.values(), 2)]
-            if pairs:
-                least[f"{name} {precision}"] = min(pairs)
-    return Comparison(data.name, count, rows, least, missing)
+    def least_agreement(self) -> dict[str, float]:
+        """Return the smallest agreement between any two packages of one precision."""
+        return {
+            title: min(float((a == b).mean()) for a, b in combinations(packages, 2))
+            for title, packages in self.packages.items()
+            if len(packages) > 1
+        }
+
+
+def _add_checkpoint(
+    table: _Table,
+    name: str,
+    model: SepViT,
+    data: Dataset,
+    pixels: np.ndarray,
+    targets: Sequence[str],
+    step: Callable[[str], None],
+) -> dict[str, str]:
+    """Add the rows of one checkpoint; return what the targets without a runtime need."""
+    step(f"{name}: torch")
+    with torch_threads(1):
+        reference = reference_logits(model, pixels)
+    table.add(name, "torch", "fp32", reference)
+    quantized = None
+    missing: dict[str, str] = {}
+    for target in targets:
+        int8 = recipes_of(target).get("int8")
+        if int8 is not None and int8.quantization.scheme == "full":
+            # An emulator takes seconds for an image; torch rounds in the same way.
+            step(f"{name}: torch, every operation in integers as for {target}")
+            integers = _run_in_torch(model, int8, pixels)
+            table.add(name, "torch", f"{target} int8", integers, reference=reference)
+            continue
+        try:
+            get_backend(target)
+        except MissingRuntime as error:
+            missing[target] = str(error)
+            continue
+        for precision in recipes_of(target) if model.quantization is None else ("int8",):
+            step(f"{name}: {target} {precision}")
+            recipe = find_recipe(target, precision)
+            if precision == "int8" and quantized is None:
+                quantized = _run_in_torch(model, recipe, pixels)
+                table.add(name, "torch", "int8", quantized, reference=reference)
+            logits, megabytes = _run_package(model, recipe, data, pixels)
+            same = quantized if precision == "int8" else None
+            table.add(name, target, precision, logits, megabytes, reference, same)
+    return missing
+
+
+def _run_in_torch(model: SepViT, recipe: Recipe, pixels: np.ndarray) -> np.ndarray:
+    """Return the logits of the quantised reference."""
+    quantization = quantization_for(model, recipe)
+    with torch_threads(1):
+        return quantization.reference(model)(pixels)
+
+
+def _run_package(
+    model: SepViT, recipe: Recipe, data: Dataset, pixels: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Export a package and run it; return its logits and the size of its model files in MB."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "package"
+        package = export_package(model, recipe=recipe, output=folder, data=data, images=_BATCH)
+        session = open_package(folder, 1)
+        pieces = np.split(pixels, range(_BATCH, len(pixels), _BATCH))
+        logits = np.concatenate([session.run_pixels(piece)[0] for piece in pieces])
+        del session  # before its files
+        return logits, package.size / 1e6
 
 
 def _sqnr(signal: np.ndarray | None, measured: np.ndarray) -> float | None:

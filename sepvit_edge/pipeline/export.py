@@ -20,10 +20,10 @@ from ..package.folder import Package
 from ..package.manifest import LABELS, Placement, source_facts
 from ..package.replacing import check_destination, replacing
 from ..package.session import PackageSession
-from . import parity
 from .defaults import default_calibration, default_data, default_output, default_precision
 from .golden import write_golden
 from .lowering import lowering_job, make_manifest, quantization_for, seal
+from .parity import check_parity, measure_parity
 
 
 def export_package(
@@ -120,9 +120,9 @@ def export_package(
                 session = PackageSession(Package(folder), threads=1)
                 write_golden(model, session, folder)
                 step(f"measuring parity on {data.name}")
-                measured = parity.measure(session, model, data, images, quantization=quantization)
+                measured = measure_parity(session, model, data, images, quantization=quantization)
                 del session  # ExecuTorch changes its number of threads only while none is loaded
-                parity.check(measured, recipe.precision)
+                check_parity(measured, recipe.precision)
         seal(manifest.model_copy(update={"parity": measured}), folder)
     return Package(destination)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from helpers import REPOSITORY, TESTS, Runner
 
-from sepvit_edge.bundle import APPS, bundle_packages
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.package.folder import Package, compare_packages
+from sepvit_edge.pipeline.apps import APPS, bundle_packages
 
 TINY = TESTS / "vectors" / "package"
 

@@ -76,9 +76,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built page with a package in it, photos, and what Python says about them."""
     pytest.importorskip("onnxruntime")
     import sepvit_edge
-    from sepvit_edge.bundle import bundle_packages
     from sepvit_edge.checkpoints.builtin import builtin_checkpoints
     from sepvit_edge.config.recipe import load_recipe
+    from sepvit_edge.pipeline.apps import bundle_packages
 
     folder = tmp_path_factory.mktemp("web")
     public = folder / "public"

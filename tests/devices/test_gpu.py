@@ -16,7 +16,7 @@ from helpers import jittered, random_pixels
 
 from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.logits import normalize
-from sepvit_edge.pipeline import parity
+from sepvit_edge.pipeline.taps import reference_taps
 
 pytestmark = [
     pytest.mark.gpu,
@@ -48,12 +48,12 @@ def test_every_part_on_the_gpu_is_the_cpu_s(variant: str, mode: str) -> None:
     allowed, dtype, least = MODES[mode]
     model = jittered(variant, image_size=224)
     pixels = random_pixels(2, 224)
-    expected = parity.reference_taps(model, pixels)
+    expected = reference_taps(model, pixels)
     precision: AbstractContextManager[object] = nullcontext()
     if dtype is not None:
         precision = torch.autocast("cuda", dtype)
     with tf32(allowed), precision:
-        measured = parity.reference_taps(model.cuda(), pixels)
+        measured = reference_taps(model.cuda(), pixels)
     for name, reference in expected.items():
         assert sqnr_db(reference, measured[name]) >= least, name
 

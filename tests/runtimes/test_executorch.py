@@ -27,7 +27,7 @@ from sepvit_edge.package.folder import Package
 from sepvit_edge.package.manifest import Manifest
 from sepvit_edge.package.session import open_package
 from sepvit_edge.pipeline.lowering import lowering_job
-from sepvit_edge.pipeline.parity import by_block
+from sepvit_edge.pipeline.taps import by_block
 from sepvit_edge.pipeline.twins import run_twin
 
 # float32 on both sides; measured 124 dB.

@@ -31,7 +31,7 @@ from sepvit_edge.model.logits import reference_logits
 from sepvit_edge.model.reference import SepViT
 from sepvit_edge.package.manifest import Placement
 from sepvit_edge.pipeline.lowering import lowering_job
-from sepvit_edge.pipeline.parity import by_block
+from sepvit_edge.pipeline.taps import by_block
 from sepvit_edge.pipeline.twins import run_twin
 
 RECIPES = ("onnxruntime-fp32", "onnxruntime-opset20-fp32", "onnxruntime-fp16")

@@ -20,7 +20,7 @@ from sepvit_edge.model.graph import part_of, trace
 from sepvit_edge.model.logits import reference_logits
 from sepvit_edge.package.session import open_package
 from sepvit_edge.pipeline import lowering
-from sepvit_edge.pipeline.parity import by_block
+from sepvit_edge.pipeline.taps import by_block
 from sepvit_edge.pipeline.twins import run_twin
 
 # float32 on both sides; measured 120 dB. A wrong attention head costs it 80.

@@ -22,7 +22,8 @@ from sepvit_edge.metrics import mcnemar_p, sqnr_db
 from sepvit_edge.model.edge import DSA, EdgeModel, EdgeOptions
 from sepvit_edge.package.session import open_package
 from sepvit_edge.pipeline.export import export_package
-from sepvit_edge.pipeline.parity import by_block, check, compare, paired_difference
+from sepvit_edge.pipeline.parity import check_parity, paired_difference, parity_of
+from sepvit_edge.pipeline.taps import by_block
 from sepvit_edge.pipeline.twins import run_twin
 
 LIBRARIES = {
@@ -84,22 +85,22 @@ def test_an_export_that_computes_something_else_fails(
         return whole(job, folder)
 
     monkeypatch.setattr(openvino, "write_ir", wrong)
-    with pytest.raises(CheckFailed, match="computes something else than the reference"):
+    with pytest.raises(CheckFailed, match="SQNR against fp32 is"):
         export_package(jittered(MINI), "openvino", output=tmp_path / "p", images=2)
     assert not list(tmp_path.iterdir())
     numbers = np.eye(2, dtype=np.float32)
     with pytest.raises(CheckFailed, match="nan dB"):
-        check(compare(numbers, numbers * np.nan, [0, 1], "two", ""), "int8")
+        check_parity(parity_of(numbers, numbers * np.nan, [0, 1], "two", ""), "int8")
 
 
 def test_compare_counts_what_it_says() -> None:
     reference = np.eye(4, dtype=np.float32) * 4
     measured = reference.copy()
     measured[3] = [9, 0, 0, 0]
-    parity = compare(reference, measured, [0, 1, 2, 3], "data", "")
+    parity = parity_of(reference, measured, [0, 1, 2, 3], "data", "")
     assert (parity.top1_agreement, parity.top1_reference, parity.top1_package) == (0.75, 1, 0.75)
     assert parity.max_abs_error == 9 and parity.logits_range == 4 and parity.images == 4
-    assert compare(reference, measured, [None] * 4, "data", "").top1_reference is None
+    assert parity_of(reference, measured, [None] * 4, "data", "").top1_reference is None
 
 
 class ReturnsValues(torch.nn.Module):

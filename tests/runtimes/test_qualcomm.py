@@ -34,7 +34,7 @@ from sepvit_edge.model.edge import EdgeModel
 from sepvit_edge.model.logits import reference_logits
 from sepvit_edge.package.folder import Package
 from sepvit_edge.package.session import open_package
-from sepvit_edge.pipeline.parity import by_block
+from sepvit_edge.pipeline.taps import by_block
 from sepvit_edge.pipeline.twins import run_twin
 from sepvit_edge.pipeline.verify import verify_package
 from sepvit_edge.quantization.scheme import CLASSIFIER, quantizable_layers

@@ -15,7 +15,7 @@ from sepvit_edge.model.edge import EdgeModel, EdgeOptions, set_batch
 from sepvit_edge.model.graph import macs_by_operation, part_of, trace
 from sepvit_edge.model.logits import normalize
 from sepvit_edge.model.reference import count_macs
-from sepvit_edge.pipeline.parity import reference_taps
+from sepvit_edge.pipeline.taps import reference_taps
 
 SWITCHES = [
     EdgeOptions(),

@@ -1,0 +1,157 @@
+"""Packages in an app: the folder of an app that holds them, and their index."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from ..errors import SepViTError, unknown_name
+
+if TYPE_CHECKING:
+    from ..package.folder import Package
+
+INDEX = "index.json"
+# Git does not keep empty folders.
+_KEEP = ".gitkeep"
+
+
+@dataclass(frozen=True)
+class App:
+    """An app that can hold packages.
+
+    Attributes
+    ----------
+    folder : str
+        Folder of its packages, relative to the app's project.
+    targets : tuple of str
+        Its runtimes; the first is the default one.
+    """
+
+    folder: str
+    targets: tuple[str, ...]
+
+
+APPS = {
+    "android": App("app/src/main/assets/packages", ("executorch", "onnxruntime")),
+    "ios": App("SepViTDemo/packages", ("coreml",)),
+    "web": App("public/packages", ("onnxruntime",)),
+}
+
+
+def bundle_packages(
+    packages: Sequence[str | Path], app: str, project: str | Path | None = None
+) -> Path:
+    """Check packages and copy them into an app, replacing those that it has.
+
+    Parameters
+    ----------
+    packages : sequence of str or Path
+        Their folders, in the order in which the app shows them.
+    app : str
+        A key of `APPS`.
+    project : str or Path, optional
+        Folder of the app's project. Default: the one in this repository.
+
+    Returns
+    -------
+    Path
+        The folder with the packages and index.json; apps/README.md describes it.
+
+    Raises
+    ------
+    SepViTError
+        If a package is damaged, the app cannot run it, or there is no such project; the app is not
+        changed.
+    """
+    from ..package.folder import Package
+
+    if app not in APPS:
+        raise unknown_name("app", app, APPS)
+    if not packages:
+        raise SepViTError("give at least one package to bundle")
+    root = Path(project) if project else Path(__file__).parents[2] / "apps" / app
+    if not root.is_dir():
+        raise SepViTError(f"there is no project {root}; give the app's folder by --project")
+    opened = [Package(path) for path in packages]
+    names = [package.path.resolve().name for package in opened]
+    for package, name in zip(opened, names, strict=True):
+        target = package.manifest.target
+        if target not in APPS[app].targets:
+            raise SepViTError(
+                f"{package.path} is for {target}, which the {app} app does not have; "
+                f"export for {' or '.join(APPS[app].targets)}"
+            )
+        if names.count(name) > 1:
+            raise SepViTError(f"two packages are called {name!r}; rename one of the folders")
+        if name.startswith("."):
+            raise SepViTError(f"a package cannot be called {name!r} in an app; rename the folder")
+    destination = root / PurePosixPath(APPS[app].folder)
+    held = {path.name for path in destination.iterdir()} if destination.is_dir() else set()
+    if held - {_KEEP} and INDEX not in held:
+        raise SepViTError(
+            f"{destination} holds something else; refusing to overwrite it, move it away"
+        )
+    partial = destination.parent / ".packages.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        entries = [
+            _copy(package, partial / name) for package, name in zip(opened, names, strict=True)
+        ]
+        document = json.dumps({"packages": entries}, indent=2, ensure_ascii=False)
+        (partial / INDEX).write_text(document + "\n", encoding="utf-8")
+        if _KEEP in held:
+            (partial / _KEEP).touch()
+        shutil.rmtree(destination, ignore_errors=True)
+        partial.rename(destination)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return destination
+
+
+def export_default(app: str, folder: Path) -> Path:
+    """Export the package that an app holds by default: SepViT-Lite in int8, which is small.
+
+    Parameters
+    ----------
+    app : str
+        A key of `APPS`.
+    folder : Path
+        Folder to put the package into.
+
+    Raises
+    ------
+    SepViTError
+        If there is no such app, or its runtime is not installed.
+    """
+    from ..checkpoints.builtin import default_checkpoint
+    from ..checkpoints.files import load_checkpoint
+    from .export import export_package
+
+    if app not in APPS:
+        raise unknown_name("app", app, APPS)
+    target = APPS[app].targets[0]
+    model = load_checkpoint(default_checkpoint("lite"))
+    output = folder / f"{model.config.variant}-{target}-int8"
+    return export_package(model, target, "int8", output).path
+
+
+def _copy(package: Package, destination: Path) -> dict[str, object]:
+    """Copy the files that the manifest lists, and no others; return their entry in the index."""
+    from ..package.manifest import MANIFEST
+
+    files = [MANIFEST, *sorted(file.path for file in package.manifest.files)]
+    for path in files:
+        target = destination / PurePosixPath(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(package.path / PurePosixPath(path), target)
+    return {"folder": destination.name, "files": files}
+
+
+def read_index(folder: Path) -> list[Path]:
+    """Return the folders of an app's packages, in the order in which the app shows them."""
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    return [folder / entry["folder"] for entry in index["packages"]]
