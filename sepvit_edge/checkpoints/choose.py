@@ -6,7 +6,8 @@ import torch
 
 from ..model.reference import SepViT, create_model
 from .builtin import default_checkpoint
-from .files import load_checkpoint, read_labels
+from .files import load_checkpoint
+from .labels import read_labels
 
 
 def choose_model(weights: str, variant: str, labels: str, image_size: int | None) -> SepViT:

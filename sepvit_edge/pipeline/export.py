@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..backends.registry import RUNTIMES, get_backend
 from ..backends.versions import check_runtime
-from ..checkpoints.files import source_of
+from ..checkpoints.source import source_of
 from ..config.recipe import Recipe, find_recipe
 from ..data.overlap import refuse_overlap
 from ..data.sample import Dataset

@@ -12,7 +12,7 @@ import numpy as np
 from ..backends.interface import LoweringJob
 from ..backends.registry import RUNTIMES, get_backend
 from ..backends.versions import check_runtime
-from ..checkpoints.files import source_of
+from ..checkpoints.source import source_of
 from ..config.recipe import Recipe, find_recipe
 from ..data.sample import Dataset
 from ..model.edge import EdgeModel, EdgeOptions

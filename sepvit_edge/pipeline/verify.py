@@ -9,7 +9,8 @@ from pathlib import Path
 from ..backends.support.cache import fresh
 from ..checkpoints.builtin import builtin_checkpoints
 from ..checkpoints.choose import random_model
-from ..checkpoints.files import load_checkpoint, weights_digest
+from ..checkpoints.files import load_checkpoint
+from ..checkpoints.source import weights_digest
 from ..config.recipe import parse_recipe
 from ..data.choose import BUILT_IN, open_dataset
 from ..errors import CheckFailed, SepViTError

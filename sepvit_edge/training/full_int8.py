@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import Interpreter, Node
 
+from ..checkpoints.quantized import quantized_model
 from ..data.sample import Dataset
 from ..model.edge import EdgeModel, EdgeOptions
 from ..model.graph import trace
@@ -23,7 +24,7 @@ from ..quantization.full_int8 import FullQuantization, calibrate_full
 from ..quantization.full_program import LAYERS, constants_of
 from ..quantization.qparams import QParams, accumulator_qparams, row_qparams
 from ..quantization.scheme import quantizable_layers, quantize_weight, weight_scales
-from .quantized import EdgeTrainee, quantized_model, refuse_sizes, round_parameters
+from .quantized import EdgeTrainee, refuse_sizes, round_parameters
 
 if TYPE_CHECKING:
     from .recipe import TrainingRecipe

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints.quantized import quantized_model
 from ..data.sample import Dataset
 from ..errors import SepViTError
-from ..model.edge import DSA, PSA, EdgeModel, EdgeOptions, set_batch, unfold
+from ..model.edge import DSA, PSA, EdgeModel, EdgeOptions, set_batch
 from ..model.quantized import Quantization, QuantizedLayer
-from ..model.reference import SepViT, with_config
+from ..model.reference import SepViT
 from ..quantization.calibration import calibrate
 from ..quantization.scheme import (
     ACTIVATION_RANGE,
@@ -235,14 +236,3 @@ class QuantizedTrainee(EdgeTrainee):
         floats |= {f"{name}.weight": layer.dequantized() for name, layer in layers.items()}
         twin.load_state_dict(floats)
         return quantized_model(model, twin, quantization)
-
-
-def quantized_model(
-    model: SepViT, edge: EdgeModel, quantization: Quantization | None = None
-) -> SepViT:
-    """Make the reference model of an edge model whose weights lie on their grid."""
-    result = with_config(model, model.config)
-    state = unfold(edge, model)
-    result.load_state_dict(state, assign=True)
-    result.quantization = quantization
-    return result.eval()

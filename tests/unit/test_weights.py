@@ -13,7 +13,8 @@ from helpers import jittered
 from safetensors.torch import save_file
 
 from sepvit_edge import SepViTError, load_checkpoint, save_checkpoint
-from sepvit_edge.checkpoints.files import read_labels, source_of, weights_digest
+from sepvit_edge.checkpoints.labels import read_labels
+from sepvit_edge.checkpoints.source import source_of, weights_digest
 from sepvit_edge.model.variants import ModelConfig, Preprocessing
 
 
@@ -69,7 +70,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path: Path, monkeypatch)
     Path("evil.pth").write_bytes(pickle.dumps(RunsCode(), protocol=2))
     torch.save({"model": RunsCode()}, "zip.pth")
     for name in ("evil.pth", "zip.pth"):
-        with pytest.raises(SepViTError, match=r"was refused: it wants to call posix.system"):
+        with pytest.raises(SepViTError, match=r"was refused: it calls posix.system"):
             load_checkpoint(name)
     assert not Path("hacked").exists()
 
@@ -88,7 +89,7 @@ def altered(kind: str) -> tuple[dict, str]:
         state["norm.weight"][3] = float("nan")
         return state, "not finite, first in norm.weight"
     if kind == "other model":
-        return {"conv1.weight": torch.zeros(3)}, r"no SepViT classifier.*conv1.weight"
+        return {"conv1.weight": torch.zeros(3)}, r"not a SepViT classifier.*conv1.weight"
     if kind == "no tensors":
         return {"model": {"a": 1}}, "holds no state dict"
     raise AssertionError(kind)

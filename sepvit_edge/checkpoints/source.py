@@ -1,0 +1,26 @@
+"""The origin of a model's weights, and their digest."""
+
+from __future__ import annotations
+
+import hashlib
+
+from ..model.reference import SepViT
+from ..model.variants import Source
+
+
+def source_of(model: SepViT) -> Source:
+    """Return the origin of a model's weights; only their digest if they have changed since."""
+    digest = weights_digest(model)
+    known = model.source
+    return known if known and known.weights_sha256 == digest else Source(digest)
+
+
+def weights_digest(model: SepViT) -> str:
+    """Compute the SHA-256 of a model's float32 state dict and of its quantisation."""
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(f"{key} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().float().contiguous().numpy().data)
+    if model.quantization is not None:
+        digest.update(model.quantization.sha256.encode())
+    return digest.hexdigest()
