@@ -80,6 +80,15 @@ def export_package(
     CheckFailed
         If the result breaks the recipe's placement budget, or its logits are too far from the
         reference; nothing is written.
+
+    Examples
+    --------
+    >>> import sepvit_edge, tempfile
+    >>> model = sepvit_edge.create_model("lite", num_classes=10, image_size=64)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     package = sepvit_edge.export_package(model, output=f"{folder}/lite", images=4)
+    ...     sorted(path.name for path in package.path.iterdir())
+    ['golden.safetensors', 'labels.txt', 'manifest.json', 'model.bin', 'model.xml']
     """
     recipe = recipe or find_recipe(target, precision or default_precision(model))
     destination = Path(output) if output else default_output(model, recipe)

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import Runner, jittered, random_pixels, run_process
+from helpers import REPOSITORY, Runner, jittered, random_pixels, run_process
 from PIL import Image
 
 from sepvit_edge import save_checkpoint
+from sepvit_edge.__main__ import COMMANDS
 
-COMMANDS = ("export", "predict", "evaluate", "bundle", "train")
+ROOT_MODULES = {path.stem for path in (REPOSITORY / "sepvit_edge").glob("*.py")}
 
 
 @pytest.fixture
@@ -36,6 +37,24 @@ def test_help_is_quick_and_loads_no_torch(name: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Usage" in done.stdout
+
+
+def test_the_package_lists_its_commands_and_runs_them() -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "sepvit_edge", *arguments]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    listed = run()
+    assert listed.returncode == 0
+    lines = dict(line.split(maxsplit=1) for line in listed.stdout.splitlines()[2:])
+    assert tuple(lines) == COMMANDS and set(COMMANDS) <= ROOT_MODULES
+    assert lines["export"] == "Export a model as a package"
+    unknown = run("exprot")
+    assert unknown.returncode == 2 and "did you mean 'export'" in unknown.stderr
+    helped = run("predict", "--help")
+    assert helped.returncode == 0 and "Usage: python -m sepvit_edge.predict" in helped.stdout
+    failed = run("predict", "none", "none.png")
+    assert failed.returncode == 2 and failed.stderr == "error: there is no package none\n"
 
 
 def test_running_as_a_module_does_not_warn() -> None:
