@@ -137,6 +137,7 @@ def export_package(
 
 
 def _refuse_calibrated(data: Dataset, calibration: Dataset) -> None:
+    """Reject images for parity that are also calibration images."""
     # Splits of glyphs differ by their fonts; to hash them all takes seconds.
     if not data.name.startswith("glyphs/"):
         refuse_overlap(data, calibration, "calibration")
@@ -160,7 +161,9 @@ def check_placement(placement: Placement, recipe: Recipe) -> None:
             f"the budget is {budget.max_ops_outside}"
         )
     if budget.min_macs_share is not None and inside < budget.min_macs_share:
-        faults.append(f"{inside:.1%} of the MACs are inside, not {budget.min_macs_share:.1%}")
+        faults.append(
+            f"{inside:.1%} of the MACs are inside it, the budget is {budget.min_macs_share:.1%}"
+        )
     if faults:
         named = "; ".join(f"{o.name} ({o.part}): {o.reason}" for o in outside[:5])
         raise CheckFailed(f"the placement budget is broken: {'; '.join(faults)}. First: {named}")
