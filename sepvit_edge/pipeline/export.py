@@ -17,9 +17,10 @@ from ..model.edge import EdgeModel, EdgeOptions
 from ..model.logits import torch_threads
 from ..model.reference import SepViT
 from ..package.folder import Package
-from ..package.manifest import LABELS, Placement, source_facts
+from ..package.manifest import LABELS, Parity, Placement, source_facts
 from ..package.replacing import check_destination, replacing
 from ..package.session import PackageSession
+from ..quantization.interface import ProgramQuantization
 from .defaults import default_calibration, default_data, default_output, default_precision
 from .golden import write_golden
 from .lowering import lowering_job, make_manifest, quantization_for, seal
@@ -121,19 +122,32 @@ def export_package(
         manifest = make_manifest(job, installed, source_facts(source_of(model)), placement)
         seal(manifest, folder)
         measured = None
-        with torch_threads(1):
-            if manifest.verification == "compiled":
-                write_golden(model, None, folder)
-            else:
-                step("running the golden vectors")
-                session = PackageSession(Package(folder), threads=1)
-                write_golden(model, session, folder)
-                step(f"measuring parity on {data.name}")
-                measured = measure_parity(session, model, data, images, quantization=quantization)
-                del session  # ExecuTorch changes its number of threads only while none is loaded
-                check_parity(measured, recipe.precision)
+        if manifest.verification == "compiled":
+            write_golden(model, None, folder)
+        else:
+            measured = _run(model, Package(folder), data, images, quantization, step)
         seal(manifest.model_copy(update={"parity": measured}), folder)
     return Package(destination)
+
+
+def _run(
+    model: SepViT,
+    package: Package,
+    data: Dataset,
+    images: int | None,
+    quantization: ProgramQuantization | None,
+    step: Callable[[str], None],
+) -> Parity:
+    """Run a new package for its golden vectors and for its parity, which is checked."""
+    step("running the golden vectors")
+    with torch_threads(1):
+        session = PackageSession(package, threads=1)
+        write_golden(model, session, package.path)
+        step(f"measuring parity on {data.name}")
+        measured = measure_parity(session, model, data, images, quantization=quantization)
+        del session  # ExecuTorch changes its number of threads only while none is loaded
+    check_parity(measured, package.manifest.precision)
+    return measured
 
 
 def _refuse_calibrated(data: Dataset, calibration: Dataset) -> None:

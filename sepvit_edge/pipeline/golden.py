@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from ..data.preprocess import load_image, preprocess_batch
-from ..model.logits import reference_logits
+from ..model.logits import reference_logits, torch_threads
 from ..model.reference import SepViT
 from ..package.manifest import GOLDEN
 from ..package.session import PackageSession
@@ -44,7 +44,8 @@ def write_golden(model: SepViT, session: PackageSession | None, folder: Path) ->
     tensors = {f"image.{i}": np.asarray(image) for i, image in enumerate(images)}
     pixels = preprocess_batch(images, config.preprocessing, config.image_size)
     tensors["pixels"] = pixels
-    tensors["reference_logits"] = reference_logits(model, pixels)
+    with torch_threads(1):  # the bytes do not depend on the number of cores
+        tensors["reference_logits"] = reference_logits(model, pixels)
     if session is not None:
         tensors["package_logits"] = session.run_pixels(pixels)[0]
     notice = "photographs by danielbuechele and vultilion (Flickr), CC BY 2.0, cropped"
