@@ -1,4 +1,4 @@
-"""Errors for users: one sentence that says what to do, and an exit status."""
+"""Errors that a user can act on: one sentence that says what to do, and an exit status."""
 
 from __future__ import annotations
 
@@ -13,40 +13,35 @@ class SepViTError(Exception):
 
 
 class CheckFailed(SepViTError):
-    """A failed check; a command prints the sentence and exits with status 1."""
+    """A check that was asked for did not hold; a command exits with status 1."""
 
     exit_status = 1
 
 
 class Interrupted(SepViTError):
-    """A run that the user stopped; a command prints the sentence and exits with status 130."""
+    """A long run that the user stopped and can go on with."""
 
     exit_status = 130
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> SepViTError:
-    """Return the error for an unknown name, with the closest known one.
+    """Say that `name` is no `kind`, what is, and which one was probably meant.
 
     Parameters
     ----------
     kind : str
-        Kind of the name, for example ``"target"``.
+        What the name should have been, for example ``"target"``.
     name : str
-        The unknown name.
+        What was given.
     known : iterable of str
-        The known names.
+        The names that exist.
 
     Returns
     -------
     SepViTError
-        The caller raises it.
-
-    Examples
-    --------
-    >>> print(unknown_name("target", "openvin", ["onnxruntime", "openvino"]))
-    unknown target 'openvin'; did you mean 'openvino'? (known: onnxruntime, openvino)
+        To be raised by the caller.
     """
     names = list(known)
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     meant = f"; did you mean {close[0]!r}?" if close else ""
-    return SepViTError(f"unknown {kind} {name!r}{meant} (known: {', '.join(names)})")
+    return SepViTError(f"unknown {kind} {name!r}{meant} (there are: {', '.join(names)})")

@@ -252,7 +252,7 @@ def _check(job: LoweringJob, options: Options) -> None:
             'Core ML quantises activations from iOS 17 on; set deployment_target = "iOS17"'
         )
     if job.input.layout != "NCHW":
-        raise SepViTError('Core ML takes no uint8: the recipe needs [edge] input = "float32-nchw"')
+        raise SepViTError('Core ML takes no uint8: the recipe needs [edge] form = "rows-float"')
     if options.image_input and batch > 1:
         raise SepViTError(
             f"an image input of Core ML takes one image a call, not {batch}; set "

@@ -39,9 +39,9 @@ _CHATTER = ("[cpuinfo_utils.cpp", "[threadpool.cpp")
 _PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.int8: "int8"}
 # What XNNPACK's partitioner does not say itself, or says in other words.
 _REASONS = {
-    "native_layer_norm": 'XNNPACK has no layer_norm; set layer_norm = "linear" in [edge]',
+    "native_layer_norm": 'XNNPACK has no layer_norm; set form = "xnnpack" in [edge]',
     "expand_copy": "XNNPACK has no expand, which a matrix product of rank 4 needs; use bmm",
-    "invalid dtype": 'XNNPACK computes no integers; set input = "float32-nchw" in [edge]',
+    "invalid dtype": 'XNNPACK computes no integers; set form = "xnnpack" in [edge]',
 }
 
 

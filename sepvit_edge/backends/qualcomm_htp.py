@@ -122,7 +122,7 @@ class QualcommHTPBackend:
         if job.input.layout != "NCHW":
             raise SepViTError(
                 "QNN computes something else from bytes of pixels (2.51: -3 dB); set "
-                'input = "float32-nchw" in [edge]'
+                'form = "rows-float" in [edge]'
             )
         names = job.recipe.options_as(Options).names
         model = export_onnx(job, 20)
@@ -142,7 +142,7 @@ class QualcommHTPBackend:
         return QualcommHTPSession(folder, name, threads)
 
     def verification(self) -> Verification:
-        """The wheel emulates; it runs on the HTP on a device only, where the runner does that."""
+        """The wheel emulates; it runs on the HTP on a device only, where `runner.py` does that."""
         return "emulated"
 
 

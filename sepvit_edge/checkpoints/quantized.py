@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ..errors import SepViTError
-from ..model.edge import EdgeModel, reference_key, unfold
+from ..model.edge import EdgeModel
 from ..model.quantized import Calibration, Quantization, QuantizedLayer
 from ..model.reference import SepViT, with_config
+from ..model.unfold import reference_key, unfold
 from ..model.variants import ModelConfig
 from ..quantization.scheme import LAYER_SCHEME, quantizable_layers
 

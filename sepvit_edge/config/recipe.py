@@ -12,23 +12,23 @@ from ..errors import SepViTError, unknown_name
 from .toml import Strict, TomlFiles, first_fault, shipped_folder
 
 Precision = Literal["fp32", "fp16", "int8"]
+Classifier = Literal["int8", "float"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 
 OptionsT = TypeVar("OptionsT", bound=Strict)
 
 
-class EdgeSwitches(Strict):
-    """The switches of the edge form (`sepvit_edge.model.edge.EdgeOptions`)."""
+class EdgeOptions(Strict):
+    """The edge form that the runtime gets.
 
-    input: Literal["uint8-nhwc", "float32-nchw"] = "uint8-nhwc"
-    layer_norm: Literal["native", "linear", "lookup"] = "native"
-    classifier: Literal["int8", "float"] = "int8"
-    softmax: Literal["native", "linear"] = "native"
-    heads: Literal["permuted", "linears"] = "permuted"
-    windows: Literal["at-once", "by-row"] = "at-once"
-    stem: Literal["stride-4", "stride-2"] = "stride-4"
-    stream: Literal["rows", "channels-first"] = "rows"
+    Attributes
+    ----------
+    form : str
+        Its name (`sepvit_edge.model.edge.FORMS`).
+    """
+
+    form: str = "rows"
 
 
 class PlacementBudget(Strict):
@@ -58,11 +58,15 @@ class QuantizationOptions(Strict):
         Patterns of layers to leave in float, as ``stages.0.*``.
     calibration_images : int
         At most so many; for checkpoints that are not quantisation-aware, and for ``"full"``.
+    classifier : str
+        How the classifier's int8 weights are stored: ``"int8"``; or ``"float"``, with the same
+        values, for runtimes without an int8 product that has a float result.
     """
 
     scheme: Literal["layers", "full"] = "layers"
     keep_float: tuple[str, ...] = ()
     calibration_images: int = Field(default=128, ge=1)
+    classifier: Classifier = "int8"
 
 
 class Recipe(Strict):
@@ -76,7 +80,7 @@ class Recipe(Strict):
         ``"fp32"``, ``"fp16"`` or ``"int8"``.
     description : str
         One line for people.
-    edge : EdgeSwitches
+    edge : EdgeOptions
         Which edge form the runtime gets.
     options : dict
         The backend's own options; it checks them.
@@ -91,7 +95,7 @@ class Recipe(Strict):
     target: str
     precision: Precision
     description: str = ""
-    edge: EdgeSwitches = EdgeSwitches()
+    edge: EdgeOptions = EdgeOptions()
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)
     quantization: QuantizationOptions = QuantizationOptions()
     placement: PlacementBudget = PlacementBudget()

@@ -254,7 +254,7 @@ def create_model(
     labels: tuple[str, ...] = (),
     drop_path: float = 0.0,
 ) -> SepViT:
-    """Create a reference model with new random weights.
+    """Make a reference model with fresh weights.
 
     Parameters
     ----------
@@ -265,24 +265,16 @@ def create_model(
     image_size : int
         Side of the input in pixels, a multiple of 32.
     preprocessing : Preprocessing, optional
-        Default: ImageNet's.
+        ImageNet's unless given.
     labels : tuple of str
-        Class names. Default: ``"0" ... "n-1"``.
+        Class names; ``"0" ... "n-1"`` unless given.
     drop_path : float
         Stochastic depth rate for training.
 
     Raises
     ------
     SepViTError
-        If the variant is unknown, the image size is not a multiple of 32, or the number of labels
-        is not `num_classes`.
-
-    Examples
-    --------
-    >>> import sepvit_edge, torch
-    >>> model = sepvit_edge.create_model("lite", num_classes=10, image_size=64)
-    >>> model(torch.zeros(1, 3, 64, 64)).shape
-    torch.Size([1, 10])
+        On an unknown variant, an image size that does not fit, or labels that do not.
     """
     config = ModelConfig(
         variant, num_classes, image_size, preprocessing or Preprocessing(), tuple(labels)

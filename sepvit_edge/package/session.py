@@ -122,19 +122,11 @@ def open_package(path: str | Path, threads: int | None = None) -> PackageSession
     path : str or Path
         The folder.
     threads : int, optional
-        Threads of the runtime. Default: chosen by the runtime.
+        Threads of the runtime; its own choice unless given.
 
     Raises
     ------
     SepViTError
-        If the package is damaged, or its runtime is missing or of another version.
-
-    Examples
-    --------
-    >>> import sepvit_edge
-    >>> session = sepvit_edge.open_package("packages/lite-onnxruntime-fp32")
-    >>> logits = session.run("photo.png")
-    >>> logits.shape == (1, len(session.package.labels))
-    True
+        If the package is damaged, its runtime missing or of the wrong version.
     """
     return PackageSession(Package(path), threads)

@@ -8,10 +8,10 @@ from pathlib import Path
 from ..backends.interface import LoweringJob
 from ..backends.registry import RUNTIMES, get_backend
 from ..backends.versions import versions_used
-from ..config.recipe import EdgeSwitches, Recipe
+from ..config.recipe import Recipe
 from ..data.sample import Dataset
 from ..errors import SepViTError
-from ..model.edge import EdgeModel, EdgeOptions
+from ..model.edge import EdgeModel, find_form
 from ..model.graph import trace
 from ..model.logits import torch_threads
 from ..model.reference import SepViT, count_macs, count_parameters
@@ -69,14 +69,14 @@ def quantization_for(
         data, images = calibration or default_calibration(model), options.calibration_images
         with torch_threads(1):
             if full:
-                edge = EdgeOptions(**recipe.edge.model_dump())
-                return calibrate_full(model, data, edge, images=images)
-            keep = options.keep_float
-            return LayerQuantization(calibrate(model, data, images=images, keep_float=keep))
+                form = find_form(recipe.edge.form)
+                return calibrate_full(model, data, form, images=images)
+            own = calibrate(model, data, images=images, keep_float=options.keep_float)
+            return LayerQuantization(own, options.classifier)
     floats = choose_float([*own.layers, *own.float_layers], options.keep_float)
     layers = {name: layer for name, layer in own.layers.items() if name not in floats}
     floats = {**own.float_layers, **floats}
-    return LayerQuantization(replace(own, layers=layers, float_layers=floats))
+    return LayerQuantization(replace(own, layers=layers, float_layers=floats), options.classifier)
 
 
 def lowering_job(
@@ -98,8 +98,7 @@ def lowering_job(
     quantization : ProgramQuantization, optional
         Integers and scales of an int8 package.
     """
-    config = model.config
-    interleaved = edge.options.input == "uint8-nhwc"
+    config, pixels = model.config, edge.form.pixels
     program = trace(edge) if quantization is None else quantization.program(edge)
     return LoweringJob(
         program=program,
@@ -109,7 +108,7 @@ def lowering_job(
         model=ModelFacts(
             variant=config.variant,
             name=find_variant(config.variant).name,
-            form=_form_of(recipe.edge),
+            form=edge.form.name,
             num_classes=config.num_classes,
             image_size=config.image_size,
             parameters=count_parameters(model),
@@ -118,25 +117,14 @@ def lowering_job(
         input=InputFacts(
             name="pixels",
             shape=list(edge.example_input().shape),
-            dtype="uint8" if interleaved else "float32",
-            layout="NHWC" if interleaved else "NCHW",
+            dtype=pixels.dtype,
+            layout=pixels.layout,
             resize_shorter_side=config.preprocessing.resize_side(config.image_size),
             crop_size=config.image_size,
             **asdict(config.preprocessing),
         ),
         quantization=None if quantization is None else _quantization_facts(quantization),
     )
-
-
-def _form_of(switches: EdgeSwitches) -> str:
-    """Name the edge form that the switches give."""
-    if switches.stream == "channels-first":
-        return "maps"
-    if switches.layer_norm == "lookup":
-        return "ethos-u55" if switches.stem == "stride-2" else "ethos-u"
-    if switches.layer_norm == "linear":
-        return "xnnpack"
-    return "rows" if switches.input == "uint8-nhwc" else "rows-float"
 
 
 def _quantization_facts(quantization: ProgramQuantization) -> QuantizationFacts:

@@ -15,7 +15,7 @@ from ..backends.versions import check_runtime
 from ..checkpoints.source import source_of
 from ..config.recipe import Recipe, find_recipe
 from ..data.sample import Dataset
-from ..model.edge import EdgeModel, EdgeOptions
+from ..model.edge import EdgeModel, find_form
 from ..model.reference import SepViT
 from ..package.folder import Package
 from ..package.manifest import source_facts
@@ -51,7 +51,7 @@ def run_twin(
         Outputs by name: ``logits``, ``stages.0.patch_embedding``, ``stages.0.blocks.0.dsa`` ...
     """
     if edge is None:
-        edge = EdgeModel(model, 1, EdgeOptions(**recipe.edge.model_dump()), taps=True)
+        edge = EdgeModel(model, 1, find_form(recipe.edge.form), taps=True)
     int8 = recipe.precision == "int8"
     quantization = quantization_for(model, recipe, calibration) if int8 else None
     job = lowering_job(model, edge, recipe, quantization)
@@ -81,6 +81,6 @@ def float_twin(model: SepViT, package: Package) -> Iterator[Package]:
     """
     manifest = package.manifest
     recipe = find_recipe(manifest.target, "fp32")
-    edge = EdgeModel(model, manifest.input.shape[0], EdgeOptions(**recipe.edge.model_dump()))
+    edge = EdgeModel(model, manifest.input.shape[0], find_form(recipe.edge.form))
     with tempfile.TemporaryDirectory() as scratch:
         yield _lower_unchecked(model, lowering_job(model, edge, recipe), Path(scratch))

@@ -16,7 +16,7 @@ from torch.fx import Node
 
 from ..checkpoints.choose import random_model
 from ..config.recipe import Precision, parse_recipe
-from ..model.edge import EdgeModel, EdgeOptions
+from ..model.edge import EdgeModel, find_form
 from ..model.graph import macs_by_operation, part_of, trace
 from ..package.manifest import Manifest
 from ..quantization.scheme import apply_quantization, uncalibrated
@@ -54,11 +54,11 @@ def program_of(manifest: Manifest) -> ExportedProgram:
     model = manifest.model
     labels = tuple(str(i) for i in range(model.num_classes))
     twin = random_model(model.variant, model.num_classes, model.image_size, labels)
-    options = EdgeOptions(**parse_recipe(manifest.recipe).edge.model_dump())
-    edge = EdgeModel(twin, manifest.input.shape[0], options)
+    recipe = parse_recipe(manifest.recipe)
+    edge = EdgeModel(twin, manifest.input.shape[0], find_form(recipe.edge.form))
     if manifest.quantization is not None:
         floats = {layer.name: layer.reason for layer in manifest.quantization.float_layers}
-        apply_quantization(edge, uncalibrated(edge, floats))
+        apply_quantization(edge, uncalibrated(edge, floats), recipe.quantization.classifier)
     return trace(edge)
 
 

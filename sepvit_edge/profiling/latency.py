@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..machine import usable_cores
 from ..package.session import PackageSession
 
 if TYPE_CHECKING:
@@ -59,6 +59,13 @@ class Speedup:
     p90: float
 
 
+def available_threads() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def first_look(
     model: SepViT, package: Package, step: Callable[[str], None] = lambda _: None
 ) -> Latency | None:
@@ -83,7 +90,7 @@ def first_look(
     if package.manifest.verification != "run":
         return None
     step("timing it")
-    threads = len(usable_cores())
+    threads = available_threads()
     session = PackageSession(package, threads)
     latency = measure_latency(session, threads)
     if package.manifest.precision == "int8":

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..data.sample import Dataset
-from ..model.edge import EdgeModel, EdgeOptions
+from ..model.edge import EdgeModel
 from ..model.quantized import Calibration, Quantization, QuantizedLayer
 from ..model.reference import SepViT
 from .images import batches, calibration_pixels
@@ -81,7 +81,7 @@ def observe(
     model: SepViT, pixels: np.ndarray, advance: Callable[[int], None] = lambda _: None
 ) -> dict[str, tuple[MagnitudeHistogram, MagnitudeHistogram]]:
     """Run the edge form and collect histograms of every layer's input and output."""
-    edge = EdgeModel(model, _BATCH, EdgeOptions(input="uint8-nhwc"))
+    edge = EdgeModel(model, _BATCH)
     histograms: dict[str, tuple[MagnitudeHistogram, MagnitudeHistogram]] = {}
     hooks = []
     for name, layer in quantizable_layers(edge).items():

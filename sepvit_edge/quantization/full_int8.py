@@ -28,7 +28,7 @@ from torch.fx import Interpreter, Node
 
 from ..data.sample import Dataset
 from ..errors import SepViTError
-from ..model.edge import EdgeModel, EdgeOptions
+from ..model.edge import EdgeModel, Form
 from ..model.graph import trace
 from ..model.quantized import Calibration
 from ..model.reference import SepViT
@@ -45,6 +45,13 @@ FULL_SCHEME = (
 )
 _ATEN = torch.ops.aten
 _BATCH = 8
+# Norms and softmax as one operation, inside which nothing can be quantised.
+_WHOLE = {
+    _ATEN.native_layer_norm.default,
+    _ATEN.layer_norm.default,
+    _ATEN._softmax.default,
+    _ATEN.softmax.int,
+}
 # exp of less than this is nearer to 0 than to its result's scale.
 _EXP_FROM = -math.log(512)
 
@@ -55,7 +62,7 @@ class FullQuantization:
 
     Attributes
     ----------
-    options : EdgeOptions
+    form : Form
         The edge form that they belong to.
     qparams : dict
         Parameters by the name of the traced operation that computes the tensor, or of the constant.
@@ -65,7 +72,7 @@ class FullQuantization:
         Images that they were measured on.
     """
 
-    options: EdgeOptions
+    form: Form
     qparams: Mapping[str, QParams]
     input_scales: Mapping[str, float]
     calibration: Calibration
@@ -85,14 +92,14 @@ class FullQuantization:
 
     def reference(self, model: SepViT) -> Callable[[np.ndarray], np.ndarray]:
         """Return the program with every operation in integers, computed by torch in float64."""
-        program = self.program(EdgeModel(model, REFERENCE_BATCH, self.options))
+        program = self.program(EdgeModel(model, REFERENCE_BATCH, self.form))
         return logits_in_batches(lambda batch: run_exactly(program, batch)[0])
 
 
 def calibrate_full(
     model: SepViT,
     data: Dataset,
-    options: EdgeOptions,
+    form: Form,
     *,
     images: int = CALIBRATION_IMAGES,
     advance: Callable[[int], None] = lambda _: None,
@@ -105,7 +112,7 @@ def calibrate_full(
         In evaluation mode.
     data : Dataset
         Typical images; not those that accuracy is measured on.
-    options : EdgeOptions
+    form : Form
         The edge form to be quantised.
     images : int
         How many of them, evenly over the set.
@@ -117,17 +124,17 @@ def calibrate_full(
     SepViTError
         If the data has no images, or the edge form keeps norms or softmax whole.
     """
-    whole = "native" in (options.layer_norm, options.softmax)
-    if whole or options.input != "uint8-nhwc":
+    program = trace(EdgeModel(model, _BATCH, form))
+    whole = any(node.target in _WHOLE for node in program.graph.nodes)
+    if whole or form.pixels.dtype != "uint8":
         raise SepViTError(
-            "full int8 quantises uint8 pixels and single operations: the recipe needs [edge] "
-            'input = "uint8-nhwc", layer_norm = "lookup" and softmax = "linear"'
+            "full int8 quantises uint8 pixels and single operations, not the edge form "
+            f'"{form.name}": the recipe needs [edge] form = "ethos-u"'
         )
     pixels, digest = calibration_pixels(model, data, images)
-    program = trace(EdgeModel(model, _BATCH, options))
     qparams, scales = _observe(program, pixels, advance)
     facts = Calibration(data.name, len(pixels), digest, "mse")
-    return FullQuantization(options, qparams, scales, facts)
+    return FullQuantization(form, qparams, scales, facts)
 
 
 @torch.no_grad()

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  (defines the operations below)
 from torch.export import ExportedProgram
 
+from ..config.recipe import Classifier
 from ..errors import SepViTError
 from ..model.edge import EdgeModel
 from ..model.graph import trace
@@ -211,8 +212,19 @@ def _fake_quantize(x: Tensor, scale: float | None) -> Tensor:
     return y
 
 
-def apply_quantization(edge: EdgeModel, quantization: Quantization) -> None:
+def apply_quantization(
+    edge: EdgeModel, quantization: Quantization, classifier: Classifier = "int8"
+) -> None:
     """Put int8 layers into an edge model, in place.
+
+    Parameters
+    ----------
+    edge : EdgeModel
+        Of any form.
+    quantization : Quantization
+        The layers.
+    classifier : str
+        ``"float"`` stores the classifier's weights as the float32 that its integers stand for.
 
     Raises
     ------
@@ -227,7 +239,7 @@ def apply_quantization(edge: EdgeModel, quantization: Quantization) -> None:
         # A linear is a 1 x 1 convolution in some forms.
         weight = quantized.weight.reshape(layer.weight.shape)
         quantized = replace(quantized, weight=weight)
-        float_weight = name == CLASSIFIER and edge.options.classifier == "float"
+        float_weight = name == CLASSIFIER and classifier == "float"
         edge.set_submodule(name, Int8Layer(layer, quantized, float_weight))
 
 
@@ -239,9 +251,12 @@ class LayerQuantization:
     ----------
     stored : Quantization
         Integers and scales, as a checkpoint stores them.
+    classifier : str
+        How an export stores the classifier's weights; see `apply_quantization`.
     """
 
     stored: Quantization
+    classifier: Classifier = "int8"
 
     @property
     def scheme(self) -> str:
@@ -265,7 +280,7 @@ class LayerQuantization:
 
     def program(self, edge: EdgeModel) -> ExportedProgram:
         """Put the int8 layers into an edge model, and trace it."""
-        apply_quantization(edge, self.stored)
+        apply_quantization(edge, self.stored, self.classifier)
         return trace(edge)
 
     def reference(self, model: SepViT) -> Callable[[np.ndarray], np.ndarray]:

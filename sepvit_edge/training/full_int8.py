@@ -14,7 +14,8 @@ from torch.fx import Interpreter, Node
 
 from ..checkpoints.quantized import quantized_model
 from ..data.sample import Dataset
-from ..model.edge import EdgeModel, EdgeOptions
+from ..model.edge import FORMS, EdgeModel, heads
+from ..model.edge.norms import ProductSoftmax, TableNorm
 from ..model.graph import trace
 from ..model.quantized import QuantizedLayer
 from ..model.reference import SepViT
@@ -30,7 +31,13 @@ if TYPE_CHECKING:
     from .recipe import TrainingRecipe
 
 # Single operations, and the layers that every other form has under the same names.
-_OPTIONS = EdgeOptions(layer_norm="lookup", softmax="linear")
+FORM = replace(
+    FORMS["rows"],
+    name="rows-integer",
+    norm=TableNorm,
+    softmax=ProductSoftmax,
+    head=heads.Head,
+)
 _TINY = 1e-12
 
 
@@ -45,7 +52,7 @@ class FullQuantizedTrainee(EdgeTrainee):
     model : SepViT
         Trained in float.
     quantization : FullQuantization
-        Scales of the form that `_OPTIONS` names.
+        Scales of `FORM`.
     data : Dataset
         Calibration images: for the scales that other runtimes need of the trained weights.
     batch : int
@@ -55,7 +62,7 @@ class FullQuantizedTrainee(EdgeTrainee):
     def __init__(
         self, model: SepViT, quantization: FullQuantization, data: Dataset, batch: int
     ) -> None:
-        super().__init__(model, EdgeModel(model, batch, quantization.options))
+        super().__init__(model, EdgeModel(model, batch, quantization.form))
         self._quantization, self._data = quantization, data
         self._programs: dict[int, ExportedProgram] = {}
         self._rounding = True
@@ -72,7 +79,7 @@ class FullQuantizedTrainee(EdgeTrainee):
             If the recipe has more than one image size.
         """
         refuse_sizes(recipe)
-        start = calibrate_full(model.eval(), data, _OPTIONS)
+        start = calibrate_full(model.eval(), data, FORM)
         return cls(model, start, data, recipe.batch)
 
     @contextmanager
@@ -88,7 +95,7 @@ class FullQuantizedTrainee(EdgeTrainee):
         """(B, 3, size, size), normalised -> (B, classes)."""
         program = self._programs.get(len(x))
         if program is None:
-            edge = EdgeModel(self._model[0], len(x), self._quantization.options)
+            edge = EdgeModel(self._model[0], len(x), self._quantization.form)
             program = self._programs[len(x)] = trace(edge)
         pixels = self.pixels(x).round().clamp(0, 255).to(torch.uint8)
         constants = constants_of(program)
@@ -111,7 +118,7 @@ class FullQuantizedTrainee(EdgeTrainee):
 
         Its `quantization` is that of the first scheme, with the same integers.
         """
-        twin = EdgeModel(self._model[0], self.edge.batch, self.edge.options)
+        twin = EdgeModel(self._model[0], self.edge.batch, self.edge.form)
         twin.load_state_dict(self.edge.state_dict())
         for layer in quantizable_layers(twin).values():
             scale = weight_scales(layer.weight)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..checkpoints.quantized import quantized_model
 from ..data.sample import Dataset
 from ..errors import SepViTError
-from ..model.edge import DSA, PSA, EdgeModel, EdgeOptions, set_batch
+from ..model.edge import FORMS, EdgeModel
 from ..model.quantized import Quantization, QuantizedLayer
 from ..model.reference import SepViT
 from ..quantization.calibration import calibrate
@@ -95,7 +95,7 @@ class FakeInt8Layer(nn.Module):
         return QuantizedLayer(weight, scale, *scales)
 
 
-def _share_input(attention: DSA | PSA) -> None:
+def _share_input(attention: nn.Module) -> None:
     """Let q, k and v learn one input scale: they read one tensor, and it is rounded once."""
     readers = [layer for layer in attention.children() if isinstance(layer, FakeInt8Layer)]
     for reader in readers[1:]:
@@ -113,9 +113,28 @@ def make_trainable(edge: EdgeModel) -> None:
     is a constant of the edge form.
     """
     edge.requires_grad_(True)
-    for module in edge.modules():
-        if isinstance(module, DSA) and module.separable:
-            module.norm.requires_grad_(False)
+    for _, block in edge.blocks():
+        if block.dsa.window_tokens is not None:
+            block.dsa.norm.requires_grad_(False)
+
+
+def with_batch(edge: EdgeModel, model: SepViT, batch: int) -> EdgeModel:
+    """Make an edge model for another batch size of the same layers.
+
+    Parameters
+    ----------
+    edge : EdgeModel
+        Every module with parameters is shared with the result, not copied.
+    model : SepViT
+        The reference that it was made of.
+    batch : int
+        Images a call of the result.
+    """
+    twin = EdgeModel(model, batch, edge.form)
+    for name, module in edge.named_modules():
+        if next(module.parameters(recurse=False), None) is not None:
+            twin.set_submodule(name, module)
+    return twin.to(next(edge.parameters()).device)
 
 
 class EdgeTrainee(nn.Module):
@@ -167,16 +186,17 @@ class QuantizedTrainee(EdgeTrainee):
     def __init__(
         self, model: SepViT, quantization: Quantization, batch: int, bits: int = WEIGHT_BITS
     ) -> None:
-        edge = EdgeModel(model, batch, EdgeOptions(input="float32-nchw"))
+        edge = EdgeModel(model, batch, FORMS["rows-float"])
         for name, layer in quantizable_layers(edge).items():
             if name in quantization.layers:
                 fake = FakeInt8Layer(layer, quantization.layers[name], bits)
                 edge.set_submodule(name, fake)
-        for module in edge.modules():
-            if isinstance(module, (DSA, PSA)):
-                _share_input(module)
+        for _, block in edge.blocks():
+            for attention in filter(None, (block.dsa, block.psa)):
+                _share_input(attention)
         super().__init__(model, edge)
         self._quantization = quantization
+        self._others: dict[int, EdgeModel] = {}  # by batch; not parts of what is trained
 
     @classmethod
     def calibrated(
@@ -212,10 +232,16 @@ class QuantizedTrainee(EdgeTrainee):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, size, size), normalised -> (B, classes)."""
-        if len(x) != self.edge.batch:
-            set_batch(self.edge, len(x))
-        logits: Tensor = self.edge(self.pixels(x))
+        logits: Tensor = self._edge_for(len(x))(self.pixels(x))
         return logits
+
+    def _edge_for(self, batch: int) -> EdgeModel:
+        """Return the edge model for a batch size; all of them share their trained layers."""
+        if batch == self.edge.batch:
+            return self.edge
+        if batch not in self._others:
+            self._others[batch] = with_batch(self.edge, self._model[0], batch)
+        return self._others[batch]
 
     def finished(self) -> SepViT:
         """Return the reference model with the weights that the integers stand for.
@@ -230,7 +256,7 @@ class QuantizedTrainee(EdgeTrainee):
         start = self._quantization
         quantization = Quantization(layers, start.float_layers, start.calibration, trained=True)
         model = self._model[0]
-        twin = EdgeModel(model, self.edge.batch, self.edge.options)
+        twin = EdgeModel(model, self.edge.batch, self.edge.form)
         state = self.edge.state_dict()
         floats = {key: value for key, value in state.items() if not key.endswith("_log_scale")}
         floats |= {f"{name}.weight": layer.dequantized() for name, layer in layers.items()}

@@ -11,10 +11,10 @@ from helpers import Runner, mini_digits
 
 import sepvit_edge
 from sepvit_edge.backends.registry import RUNTIMES, get_backend, host_targets
-from sepvit_edge.config.recipe import load_recipe
+from sepvit_edge.config.recipe import EdgeOptions, load_recipe
 from sepvit_edge.errors import CheckFailed, SepViTError
 from sepvit_edge.metrics import sqnr_db
-from sepvit_edge.model.edge import EdgeModel, EdgeOptions
+from sepvit_edge.model.edge import EdgeModel, find_form
 from sepvit_edge.npu_table import page
 from sepvit_edge.package.folder import Package
 from sepvit_edge.package.session import open_package
@@ -120,7 +120,7 @@ def test_another_program_has_another_identifier(
     recipe = load_recipe("executorch-coreml-fp16")
     model = mini_digits()
     model.head.bias.data += 1
-    edge = EdgeModel(model.eval(), 1, EdgeOptions(**recipe.edge.model_dump()))
+    edge = EdgeModel(model.eval(), 1, find_form(recipe.edge.form))
     get_backend(recipe.target).lower(lowering_job(model, edge, recipe), tmp_path)
     first, other = (identifier(f) for f in (packages["executorch-coreml-fp16"].path, tmp_path))
     assert first != other and len(first) == len(other) > 32
@@ -129,7 +129,7 @@ def test_another_program_has_another_identifier(
 def test_an_operation_outside_the_delegate_breaks_the_budget(tmp_path: Path) -> None:
     """Bytes of pixels: Vulkan computes none."""
     recipe = load_recipe("executorch-vulkan-fp16")
-    edge = recipe.edge.model_copy(update={"input": "uint8-nhwc"})
+    edge = EdgeOptions(form="rows")
     with pytest.raises(CheckFailed, match=r"budget is broken.*input__.*\(input\): Vulkan has no"):
         sepvit_edge.export_package(
             mini_digits(),

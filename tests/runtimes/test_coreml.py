@@ -27,7 +27,7 @@ from sepvit_edge.config.recipe import PlacementBudget, load_recipe
 from sepvit_edge.data.preprocess import preprocess
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.metrics import sqnr_db
-from sepvit_edge.model.edge import EdgeModel, EdgeOptions
+from sepvit_edge.model.edge import EdgeModel, find_form
 from sepvit_edge.model.graph import part_of
 from sepvit_edge.model.logits import reference_logits
 from sepvit_edge.model.variants import Preprocessing
@@ -55,7 +55,7 @@ def stating(recipe):
 
 
 def lowered(model, recipe, folder, batch=1, taps=False):
-    edge = EdgeModel(model, batch, EdgeOptions(**recipe.edge.model_dump()), taps)
+    edge = EdgeModel(model, batch, find_form(recipe.edge.form), taps)
     job = lowering_job(model, edge, recipe)
     folder.mkdir(exist_ok=True)
     placement = get_backend("coreml").lower(job, folder)

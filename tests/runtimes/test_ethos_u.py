@@ -24,7 +24,7 @@ from sepvit_edge.data.digits import Digits
 from sepvit_edge.data.preprocess import preprocess
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.metrics import sqnr_db
-from sepvit_edge.model.edge import EdgeModel, EdgeOptions
+from sepvit_edge.model.edge import FORMS, EdgeModel, find_form
 from sepvit_edge.model.logits import reference_logits
 from sepvit_edge.package.folder import Package
 from sepvit_edge.package.session import open_package
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.joi
 
 STORED = TESTS / "data" / "ethos-u-two-stages.tosa.xz"
 RECIPE = find_recipe("ethos-u", "int8")
-EDGE = EdgeOptions(**RECIPE.edge.model_dump())
+FORM = find_form(RECIPE.edge.form)
 # With multipliers of more than their 31 bits, 2 of the first 20 have another integer.
 IMAGES = 20
 
@@ -55,8 +55,8 @@ def few_images(recipe: Recipe, **options: object) -> Recipe:
 @pytest.fixture(scope="module")
 def program() -> ExportedProgram:
     model = jittered(MINI, image_size=32)
-    quantization = calibrate_full(model, Digits("calibration"), EDGE, images=8)
-    return quantization.program(EdgeModel(model, 1, EDGE))
+    quantization = calibrate_full(model, Digits("calibration"), FORM, images=8)
+    return quantization.program(EdgeModel(model, 1, FORM))
 
 
 def operations(program: ExportedProgram) -> list[Node]:
@@ -96,7 +96,7 @@ def test_weights_of_a_trained_checkpoint_keep_their_integers() -> None:
     )
     assert model.quantization is not None
     recipe = few_images(RECIPE)
-    edge = EdgeModel(model, 1, EDGE)
+    edge = EdgeModel(model, 1, FORM)
     job = lowering_job(model, edge, recipe, quantization_for(model, recipe))
     assert job.quantization is not None and job.quantization.scheme.startswith("full int8")
     state = job.program.state_dict
@@ -143,10 +143,10 @@ def test_what_it_refuses(tmp_path: Path) -> None:
     with pytest.raises(SepViTError, match="leaves no layer in float"):
         quantization_for(model, floats)
     with pytest.raises(SepViTError, match="needs \\[edge\\]"):
-        calibrate_full(model, Digits("calibration"), EdgeOptions())
-    other = calibrate_full(model, Digits("calibration"), EDGE, images=8)
+        calibrate_full(model, Digits("calibration"), FORMS["rows"])
+    other = calibrate_full(model, Digits("calibration"), FORM, images=8)
     with pytest.raises(SepViTError, match="does not fit the model"):
-        other.program(EdgeModel(jittered("lite", image_size=32), 1, EDGE))
+        other.program(EdgeModel(jittered("lite", image_size=32), 1, FORM))
 
 
 @pytest.fixture(scope="module")
@@ -196,8 +196,7 @@ def first_stages(
 ) -> LoweringJob:
     """The first stages: tokens, one head and two, windows; small enough to be stored."""
     model, chosen = jittered(MINI, image_size=size), few_images(recipe)
-    options = EdgeOptions(**chosen.edge.model_dump())
-    edge = EdgeModel(model, 1, options)
+    edge = EdgeModel(model, 1, find_form(chosen.edge.form))
     edge.stages, edge.head = edge.stages[:count], torch.nn.Identity()  # type: ignore[assignment]
     quantization = quantization_for(model, chosen)
     assert isinstance(quantization, FullQuantization)

@@ -20,9 +20,9 @@ pytest.importorskip("executorch")
 import sepvit_edge
 from sepvit_edge.backends import executorch as backend_module
 from sepvit_edge.backends.interface import LoweringJob
-from sepvit_edge.config.recipe import EdgeSwitches, find_recipe
+from sepvit_edge.config.recipe import EdgeOptions, find_recipe
 from sepvit_edge.errors import CheckFailed, SepViTError
-from sepvit_edge.model.edge import EdgeModel, EdgeOptions
+from sepvit_edge.model.edge import EdgeModel, find_form
 from sepvit_edge.package.folder import Package
 from sepvit_edge.package.manifest import Manifest
 from sepvit_edge.package.session import open_package
@@ -88,7 +88,7 @@ def test_fp16_stores_linears_in_half(tmp_path: Path) -> None:
 
 def make_job() -> LoweringJob:
     model, recipe = jittered(MINI), find_recipe("executorch")
-    edge = EdgeModel(model, 1, EdgeOptions(**recipe.edge.model_dump()))
+    edge = EdgeModel(model, 1, find_form(recipe.edge.form))
     return lowering_job(model, edge, recipe)
 
 
@@ -155,7 +155,7 @@ def test_transposes_that_move_nothing_are_left_out(
 
 
 def test_a_broken_budget_names_operations_blocks_and_reasons(tmp_path: Path) -> None:
-    recipe = find_recipe("executorch").model_copy(update={"edge": EdgeSwitches()})
+    recipe = find_recipe("executorch").model_copy(update={"edge": EdgeOptions(form="rows")})
     with pytest.raises(CheckFailed) as failure:
         sepvit_edge.export_package(jittered(MINI), recipe=recipe, output=tmp_path / "p")
     assert not (tmp_path / "p").exists()
@@ -166,7 +166,7 @@ def test_a_broken_budget_names_operations_blocks_and_reasons(tmp_path: Path) -> 
         "stages_0_patch_embedding_norm__native_layer_norm (stages.0.patch_embedding): " in message
     )
     assert "(stages.0.blocks.0.dsa): XNNPACK has no layer_norm" in message
-    assert 'set layer_norm = "linear"' in message
+    assert 'set form = "xnnpack"' in message
 
 
 def test_outputs_do_not_change_with_later_runs(lite: Path) -> None:

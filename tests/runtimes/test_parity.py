@@ -19,7 +19,8 @@ from sepvit_edge.config.recipe import find_recipe, parse_recipe
 from sepvit_edge.data.digits import Digits
 from sepvit_edge.errors import CheckFailed
 from sepvit_edge.metrics import mcnemar_p, sqnr_db
-from sepvit_edge.model.edge import DSA, EdgeModel, EdgeOptions
+from sepvit_edge.model.edge import EdgeModel, find_form
+from sepvit_edge.model.edge.rows import DSA
 from sepvit_edge.package.session import open_package
 from sepvit_edge.pipeline.export import export_package
 from sepvit_edge.pipeline.parity import check_parity, paired_difference, parity_of
@@ -113,8 +114,8 @@ class ReturnsValues(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         C, n, T = x.shape[1], self.right.count, self.right.tokens
         x = self.right.norm(x)
-        if self.right.separable:
-            tokens = self.right.window_tokens
+        tokens = self.right.window_tokens
+        if tokens is not None:
             x = torch.cat((tokens, x.reshape(n, T - 1, C)), 1).reshape(n * T, C)
         return self.right.v(x) + x
 
@@ -124,19 +125,19 @@ def test_the_planted_error_is_named(target: str) -> None:
     model = jittered(MINI)
     pixels = random_pixels(1, 64)
     recipe = find_recipe(target)
-    options = EdgeOptions(**recipe.edge.model_dump())
+    form = find_form(recipe.edge.form)
 
     def first_that_leaves(edge: EdgeModel) -> str | None:
         taps = by_block(run_twin(model, recipe, pixels, edge), model, pixels, recipe.precision)
         return next((tap.name for tap in taps if tap.leaves), None)
 
-    assert first_that_leaves(EdgeModel(model, 1, options, taps=True)) is None
+    assert first_that_leaves(EdgeModel(model, 1, form, taps=True)) is None
 
-    wrong_scale = EdgeModel(model, 1, options, taps=True)
+    wrong_scale = EdgeModel(model, 1, form, taps=True)
     wrong_scale.stages[2].blocks[0].psa.q.weight.mul_(1.25)
     assert first_that_leaves(wrong_scale) == "stages.2.blocks.0.psa"
 
-    values = EdgeModel(model, 1, options, taps=True)
+    values = EdgeModel(model, 1, form, taps=True)
     values.stages[0].blocks[0].dsa = ReturnsValues(values.stages[0].blocks[0].dsa)
     assert first_that_leaves(values) == "stages.0.blocks.0.dsa"
 

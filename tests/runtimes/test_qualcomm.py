@@ -26,7 +26,7 @@ from helpers import MINI, Runner, jittered, macs_share, mini_digits, random_pixe
 import sepvit_edge
 from sepvit_edge.backends.qualcomm_htp import MODEL, SOCS, QualcommHTPSession
 from sepvit_edge.backends.support import qualcomm_worker
-from sepvit_edge.config.recipe import Recipe, load_recipe, parse_recipe
+from sepvit_edge.config.recipe import EdgeOptions, Recipe, load_recipe, parse_recipe
 from sepvit_edge.errors import CheckFailed, SepViTError
 from sepvit_edge.files import cache_folder
 from sepvit_edge.metrics import sqnr_db
@@ -176,18 +176,20 @@ def test_a_node_that_the_htp_refuses_is_named_with_its_block(tmp_path: Path) -> 
     """An int8 classifier whose logits are float: QNN has none."""
     model = mini_digits()
     recipe = recipe_for("int8")
-    edge = recipe.edge.model_copy(update={"classifier": "int8"})
+    options = recipe.quantization.model_copy(update={"classifier": "int8"})
     with pytest.raises(CheckFailed, match=r"budget is broken.*head_classifier.*\(head\): QNN says"):
         sepvit_edge.export_package(
-            model, recipe=recipe.model_copy(update={"edge": edge}), output=tmp_path / "p"
+            model,
+            recipe=recipe.model_copy(update={"quantization": options}),
+            output=tmp_path / "p",
         )
     assert not list(tmp_path.iterdir())
 
 
 def test_bytes_of_pixels_are_refused(tmp_path: Path) -> None:
     recipe = recipe_for("fp16")
-    edge = recipe.edge.model_copy(update={"input": "uint8-nhwc"})
-    with pytest.raises(SepViTError, match='set input = "float32-nchw"'):
+    edge = EdgeOptions(form="rows")
+    with pytest.raises(SepViTError, match='set form = "rows-float"'):
         sepvit_edge.export_package(
             jittered(MINI), recipe=recipe.model_copy(update={"edge": edge}), output=tmp_path / "p"
         )
@@ -269,12 +271,10 @@ def test_an_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
     assert not list(home.glob("**/*.bin"))
 
 
-def test_the_runner_runs_the_program_and_marks_it(
-    packages: dict[str, Package], tmp_path: Path
-) -> None:
-    from sepvit_edge.profiling.runner_file import write_runner
+def test_the_runner_runs_the_program_and_marks_it(packages: dict[str, Package]) -> None:
+    from sepvit_edge.profiling import runner
 
-    command = [sys.executable, str(write_runner(tmp_path)), str(packages["int8"].path)]
+    command = [sys.executable, runner.__file__, str(packages["int8"].path)]
     command += ["--runs", "1", "--seconds", "0", "--starts", "1", "--growth-runs", "0"]
     command += ["--operations", "1", "--execution", "SM8450"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1200)

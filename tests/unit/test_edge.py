@@ -3,59 +3,57 @@
 from __future__ import annotations
 
 import copy
-from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from helpers import jittered, random_pixels
 
+import sepvit_edge
+from sepvit_edge.config.recipe import EdgeOptions, find_recipe
 from sepvit_edge.errors import SepViTError
-from sepvit_edge.model.edge import EdgeModel, EdgeOptions, set_batch
+from sepvit_edge.model.edge import FORMS, EdgeModel, Form, find_form
 from sepvit_edge.model.graph import macs_by_operation, part_of, trace
 from sepvit_edge.model.logits import normalize
 from sepvit_edge.model.reference import count_macs
 from sepvit_edge.pipeline.taps import reference_taps
 
-SWITCHES = [
-    EdgeOptions(),
-    EdgeOptions("float32-nchw", "linear"),
-    EdgeOptions("uint8-nhwc", "lookup", "int8", "linear", "linears", "by-row", "stride-2"),
-    EdgeOptions("float32-nchw", stream="channels-first"),
-]
+# Every class of every form, but that of "ethos-u"'s stem, which "rows" has too.
+FORM_NAMES = ("rows", "xnnpack", "ethos-u55", "maps")
+every_form = pytest.mark.parametrize("form", [FORMS[name] for name in FORM_NAMES], ids=FORM_NAMES)
 # Both sides compute in float32; the issue is a form that is not the same function, which costs
 # 1e-2 and more. Measured: 4e-7.
 SHARE_OF_RANGE = 1e-5
 
 
-def as_input(pixels: np.ndarray, options: EdgeOptions) -> torch.Tensor:
+def as_input(pixels: np.ndarray, form: Form) -> torch.Tensor:
     tensor = torch.from_numpy(pixels)
-    return tensor if options.input == "uint8-nhwc" else tensor.permute(0, 3, 1, 2).float()
+    return tensor if form.pixels.layout == "NHWC" else tensor.permute(0, 3, 1, 2).float()
 
 
-def assert_same_function(variant: str, size: int, batch: int, options: EdgeOptions) -> None:
+def assert_same_function(variant: str, size: int, batch: int, form: Form) -> None:
     model = jittered(variant, image_size=size)
     pixels = random_pixels(batch, size)
     with torch.no_grad():
         expected = model(normalize(model, torch.from_numpy(pixels)))
-        actual = EdgeModel(model, batch, options)(as_input(pixels, options))
+        actual = EdgeModel(model, batch, form)(as_input(pixels, form))
     spread = expected.max() - expected.min()
     assert (actual - expected).abs().max() < SHARE_OF_RANGE * spread
 
 
-@pytest.mark.parametrize("options", SWITCHES, ids=str)
+@every_form
 @pytest.mark.parametrize("variant", ["lite", "t", "s", "b"])
-def test_every_variant_at_224(variant: str, options: EdgeOptions) -> None:
-    assert_same_function(variant, 224, 1, options)
+def test_every_variant_at_224(variant: str, form: Form) -> None:
+    assert_same_function(variant, 224, 1, form)
 
 
-@pytest.mark.parametrize("options", SWITCHES, ids=str)
-def test_nothing_is_shared_with_the_reference(options: EdgeOptions) -> None:
+@every_form
+def test_nothing_is_shared_with_the_reference(form: Form) -> None:
     """Or what trains, quantises or widens an edge model would change the reference."""
     model = jittered("lite")
     own, others = (
         {parameter.data_ptr() for parameter in module.parameters()}
-        for module in (EdgeModel(model, 1, options), model)
+        for module in (EdgeModel(model, 1, form), model)
     )
     assert not own & others
 
@@ -63,22 +61,22 @@ def test_nothing_is_shared_with_the_reference(options: EdgeOptions) -> None:
 @pytest.mark.parametrize("size", [160, 192, 256])
 @pytest.mark.parametrize("variant", ["lite", "t"])
 def test_other_image_sizes(variant: str, size: int) -> None:
-    assert_same_function(variant, size, 1, SWITCHES[0])
+    assert_same_function(variant, size, 1, FORMS["rows"])
 
 
-@pytest.mark.parametrize("options", SWITCHES, ids=str)
+@every_form
 @pytest.mark.parametrize("size", [32, 64])
-def test_a_batch_is_images_side_by_side(size: int, options: EdgeOptions) -> None:
-    assert_same_function("lite", size, 3, options)
+def test_a_batch_is_images_side_by_side(size: int, form: Form) -> None:
+    assert_same_function("lite", size, 3, form)
 
 
-@pytest.mark.parametrize("options", SWITCHES, ids=str)
-def test_block_by_block(options: EdgeOptions) -> None:
+@every_form
+def test_block_by_block(form: Form) -> None:
     model = jittered("lite", image_size=96)
     pixels = random_pixels(1, 96)
-    edge = EdgeModel(model, 1, options, taps=True)
+    edge = EdgeModel(model, 1, form, taps=True)
     with torch.no_grad():
-        outputs = edge(as_input(pixels, options))
+        outputs = edge(as_input(pixels, form))
     references = reference_taps(model, pixels)
     names = ["logits", *edge.tap_names]
     # 4 patch embeddings, 4 position encodings, 11 blocks of DSA, projection and MLP, 6 with PSA
@@ -101,16 +99,6 @@ def test_tokens_and_heads_are_not_mixed_between_images() -> None:
     assert not torch.allclose(both[1], changed[1], atol=1e-2)
 
 
-@pytest.mark.parametrize("options", [SWITCHES[0], SWITCHES[3]], ids=str)
-def test_the_batch_can_be_changed(options: EdgeOptions) -> None:
-    model = jittered("lite", image_size=64)
-    pixels = as_input(random_pixels(2, 64), options)
-    edge = EdgeModel(model, 3, options)
-    set_batch(edge, 2)
-    with torch.no_grad():
-        assert torch.equal(edge(pixels), EdgeModel(model, 2, options)(pixels))
-
-
 def test_making_the_edge_form_leaves_the_reference_alone() -> None:
     model = jittered("lite")
     before = copy.deepcopy(model.state_dict())
@@ -119,12 +107,10 @@ def test_making_the_edge_form_leaves_the_reference_alone() -> None:
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-@pytest.mark.parametrize("stream", ["rows", "channels-first"])
-def test_the_graph_is_static_of_rank_4_and_attributable(
-    stream: Literal["rows", "channels-first"],
-) -> None:
+@pytest.mark.parametrize("form", ["rows", "maps"])
+def test_the_graph_is_static_of_rank_4_and_attributable(form: str) -> None:
     model = jittered("lite")
-    program = trace(EdgeModel(model, 1, EdgeOptions(stream=stream)))
+    program = trace(EdgeModel(model, 1, FORMS[form]))
     operations = [n for n in program.graph.nodes if n.op == "call_function"]
     for node in operations:
         value = node.meta.get("val")  # an assertion on metadata has none
@@ -137,15 +123,18 @@ def test_the_graph_is_static_of_rank_4_and_attributable(
     assert not any(word in names for word in ("index", "gather", "arange", "expand", "einsum"))
 
 
-def test_channels_first_has_no_linear_of_rows() -> None:
-    program = trace(EdgeModel(jittered("lite"), 1, EdgeOptions(stream="channels-first")))
+def test_maps_have_no_linear_of_rows() -> None:
+    program = trace(EdgeModel(jittered("lite"), 1, FORMS["maps"]))
     names = [n.name for n in program.graph.nodes if n.op == "call_function"]
     assert [name for name in names if name.endswith("__linear")] == ["head_classifier__linear"]
 
 
-def test_switches_that_do_not_go_together_are_named() -> None:
-    with pytest.raises(SepViTError, match=r'heads = "linears" does not go with stream = "chann'):
-        EdgeOptions(heads="linears", stream="channels-first")
+def test_an_unknown_form_is_refused_with_the_known_names() -> None:
+    with pytest.raises(SepViTError, match=r"unknown edge form 'xnpack'; did you mean 'xnnpack'\?"):
+        find_form("xnpack")
+    recipe = find_recipe("openvino").model_copy(update={"edge": EdgeOptions(form="columns")})
+    with pytest.raises(SepViTError, match=r"'columns'.*there are: rows, .*maps"):
+        sepvit_edge.export_package(jittered("lite"), recipe=recipe)
 
 
 def test_macs_of_the_graph_are_the_models() -> None:
@@ -153,8 +142,8 @@ def test_macs_of_the_graph_are_the_models() -> None:
     macs = macs_by_operation(trace(EdgeModel(model)))
     # q, k and v of PSA and the identity trick add nothing; both count the same products
     assert sum(macs.values()) == count_macs(model)
-    for options in (SWITCHES[1], SWITCHES[3]):
-        macs = macs_by_operation(trace(EdgeModel(model, 1, options)))
+    for form in (FORMS["xnnpack"], FORMS["maps"]):
+        macs = macs_by_operation(trace(EdgeModel(model, 1, form)))
         assert sum(macs.values()) == count_macs(model)
 
 

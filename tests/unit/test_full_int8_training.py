@@ -113,7 +113,7 @@ def test_what_was_trained_is_what_an_export_finds(full_trainee) -> None:
             parameter *= 1.01
     model = trainee.finished()
     assert model.quantization is not None and model.quantization.trained
-    twin = quantizable_layers(EdgeModel(model, 1, trainee.edge.options))
+    twin = quantizable_layers(EdgeModel(model, 1, trainee.edge.form))
     for name, layer in quantizable_layers(trainee.edge).items():
         trained = quantize_weight(layer.weight, weight_scales(layer.weight))
         found = quantize_weight(twin[name].weight, weight_scales(twin[name].weight))

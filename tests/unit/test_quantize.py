@@ -21,11 +21,12 @@ from sepvit_edge.data.digits import Digits
 from sepvit_edge.data.preprocess import preprocess
 from sepvit_edge.errors import CheckFailed, SepViTError
 from sepvit_edge.metrics import sqnr_db
-from sepvit_edge.model.edge import EdgeModel, EdgeOptions, reference_key, unfold
+from sepvit_edge.model.edge import FORMS, EdgeModel, find_form
 from sepvit_edge.model.graph import part_of
 from sepvit_edge.model.logits import normalize, reference_logits
 from sepvit_edge.model.quantized import Quantization
 from sepvit_edge.model.reference import SepViT
+from sepvit_edge.model.unfold import reference_key, unfold
 from sepvit_edge.package.folder import Package
 from sepvit_edge.package.session import PackageSession, open_package
 from sepvit_edge.pipeline.export import export_package
@@ -127,7 +128,7 @@ def test_scales_follow_their_method() -> None:
 
 def test_unfolding_undoes_the_edge_form() -> None:
     model = jittered("lite")
-    edge = EdgeModel(model, 2, EdgeOptions(input="float32-nchw"))
+    edge = EdgeModel(model, 2, FORMS["rows-float"])
     again = SepViT(model.config)
     again.load_state_dict(unfold(edge, model))
     x = torch.randn(2, 3, 64, 64)
@@ -137,12 +138,12 @@ def test_unfolding_undoes_the_edge_form() -> None:
     assert keys <= set(model.state_dict()) and len(keys) == len(quantizable_layers(edge)) - 28
 
 
-def test_both_streams_are_the_same_integers(digits_model, calibrated) -> None:
+def test_rows_and_maps_are_the_same_integers(digits_model, calibrated) -> None:
     """A linear and its 1 x 1 convolution round alike (edge form, principle 11)."""
     pixels = torch.from_numpy(digit_pixels(digits_model, 2)).permute(0, 3, 1, 2).double()
     logits = []
-    for stream in ("rows", "channels-first"):
-        edge = EdgeModel(digits_model, 2, EdgeOptions("float32-nchw", stream=stream))
+    for form in ("rows-float", "maps"):
+        edge = EdgeModel(digits_model, 2, FORMS[form])
         apply_quantization(edge, calibrated)
         with torch.no_grad():
             logits.append(edge.double()(pixels).numpy())
@@ -152,6 +153,22 @@ def test_both_streams_are_the_same_integers(digits_model, calibrated) -> None:
 
 def quantisation_aware(model: SepViT, quantization: Quantization) -> SepViT:
     return QuantizedTrainee(model, quantization, 2).finished()
+
+
+def test_another_batch_size_trains_the_same_layers(digits_model, calibrated) -> None:
+    """The last batch of an evaluation is smaller than those of the training."""
+    trainee = QuantizedTrainee(digits_model, calibrated, 2)
+    x = normalize(digits_model, torch.from_numpy(digit_pixels(digits_model, 3)))
+    weight = trainee.edge.stages[1].blocks[0].mlp.fc2.weight
+    with trainee.unrounded():
+        before = trainee(x)
+        with torch.no_grad():
+            weight *= 0.5
+        assert not torch.allclose(trainee(x), before, atol=1e-2)
+        pairs = torch.cat((trainee(x[:2]), trainee(x[2:])))
+        assert torch.allclose(trainee(x), pairs, atol=1e-4)
+        trainee(x).sum().backward()
+    assert weight.grad is not None and weight.grad.abs().max() > 0
 
 
 def test_a_checkpoint_holds_the_integers_themselves(digits_model, calibrated, tmp_path) -> None:
@@ -320,7 +337,7 @@ def test_int8_packages_are_small_and_say_what_they_are(
         assert manifest.parity.sqnr_quantized_db >= 35
         precision = "fp16" if target == "coreml" else "fp32"
         recipe = find_recipe(target, precision)
-        edge = EdgeModel(digits_model, 1, EdgeOptions(**recipe.edge.model_dump()))
+        edge = EdgeModel(digits_model, 1, find_form(recipe.edge.form))
         folder = tmp_path / target
         folder.mkdir()
         get_backend(target).lower(lowering_job(digits_model, edge, recipe), folder)
@@ -359,7 +376,7 @@ def test_openvino_runs_its_int8_kernels(packages, digits_model, calibrated) -> N
 def test_openvinos_int8_operations_belong_to_parts(packages) -> None:
     """The plugin merges the scales behind a layer with the layer, and names it by them."""
     from sepvit_edge.backends.openvino import compile_ir
-    from sepvit_edge.profiling.runner.runtimes.openvino import origins
+    from sepvit_edge.profiling.runner import origins
 
     compiled = compile_ir(packages["openvino"].path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     names = origins(compiled)

@@ -1,1 +1,0 @@
-"""One file per runtime: how the device loads a package's program and times its operations."""
