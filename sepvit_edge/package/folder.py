@@ -63,7 +63,7 @@ class Package:
 
     @property
     def size(self) -> int:
-        """Bytes of the model files."""
+        """Size of the model files in bytes."""
         return sum(f.size for f in self.manifest.files if f.path not in (LABELS, GOLDEN))
 
     def golden(self) -> dict[str, np.ndarray]:

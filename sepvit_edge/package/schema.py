@@ -26,7 +26,7 @@ def version_pattern(supported: str) -> str:
     Examples
     --------
     >>> version_pattern("2.0")
-    '^2\\\\.(0|[1-9][0-9]{0,3})$'
+    '^2\\.(0|[1-9][0-9]{0,3})$'
     """
     return rf"^{supported.split('.')[0]}\.{_NUMBER}$"
 

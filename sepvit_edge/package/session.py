@@ -24,13 +24,17 @@ class PackageSession:
     Parameters
     ----------
     package : Package
-        Checked.
+        The package.
     threads : int, optional
-        Threads of the runtime; its own choice unless given.
+        Number of threads. Default: the runtime's own choice.
+
+    Raises
+    ------
+    SepViTError
+        If its runtime is missing or of the wrong version.
     """
 
     def __init__(self, package: Package, threads: int | None = None) -> None:
-
         manifest = package.manifest
         backend = get_backend(manifest.target)
         installed = check_runtime(RUNTIMES[manifest.target])
@@ -45,7 +49,7 @@ class PackageSession:
         Parameters
         ----------
         images : numpy.ndarray, image, path, or a sequence of images and paths
-            uint8 (N, H, W, 3) or (H, W, 3); PIL images; files.
+            Arrays of uint8 (N, H, W, 3) or (H, W, 3), PIL images, or paths of image files.
 
         Returns
         -------
@@ -68,7 +72,7 @@ class PackageSession:
         Parameters
         ----------
         images
-            What `preprocess` takes.
+            The images, as for `preprocess`.
 
         Returns
         -------
@@ -78,9 +82,19 @@ class PackageSession:
         return self.run_pixels(self.preprocess(images))[0]
 
     def run_pixels(self, pixels: np.ndarray) -> list[np.ndarray]:
-        """Run preprocessed pixels; returns every output of the model, logits first.
+        """Run preprocessed pixels.
 
         A package has a fixed batch: the last one is filled up with black images.
+
+        Parameters
+        ----------
+        pixels : numpy.ndarray
+            uint8 (N, image_size, image_size, 3), as `preprocess` returns them.
+
+        Returns
+        -------
+        list of numpy.ndarray
+            Every output of the model, logits first.
         """
         return self._run_batches(self._session, pixels)
 
@@ -122,11 +136,16 @@ def open_package(path: str | Path, threads: int | None = None) -> PackageSession
     path : str or Path
         The folder.
     threads : int, optional
-        Threads of the runtime; its own choice unless given.
+        Number of threads. Default: the runtime's own choice.
 
     Raises
     ------
     SepViTError
-        If the package is damaged, its runtime missing or of the wrong version.
+        If the package is damaged, or its runtime is missing or of the wrong version.
+
+    Examples
+    --------
+    >>> session = open_package("packages/lite-openvino-fp32")  # doctest: +SKIP
+    >>> logits = session.run(["cat.jpg", "dog.jpg"])  # doctest: +SKIP
     """
     return PackageSession(Package(path), threads)
