@@ -5,31 +5,12 @@ from __future__ import annotations
 import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .cli.console import command, emit_json, print_columns, print_table
-
-# The CPU's own name of a feature, and what it is called everywhere else.
-_X86 = {
-    "avx2": "AVX2",
-    "avx512f": "AVX-512",
-    "avx_vnni": "AVX-VNNI (int8)",
-    "avx512_vnni": "AVX512-VNNI (int8)",
-    "avx512_bf16": "AVX512-BF16",
-    "amx_int8": "AMX-INT8",
-    "amx_bf16": "AMX-BF16",
-}
-_ARM = {
-    "asimdhp": "FP16",
-    "asimddp": "dot product (int8)",
-    "i8mm": "i8mm (int8)",
-    "bf16": "BF16",
-    "sve": "SVE",
-    "atomics": "LSE atomics",
-}
+from .machine import cpu_features, cpu_name, usable_cores
 
 
 @dataclass(frozen=True)
@@ -94,47 +75,18 @@ def target_health() -> list[TargetHealth]:
     return found
 
 
-def cpu_name() -> str:
-    """Return the CPU's model name, as far as the system tells."""
-    info = _cpuinfo()
-    return info.get("model name") or platform.processor() or platform.machine()
-
-
-def cpu_features() -> dict[str, bool]:
-    """Features that decide how fast int8 and half precision are, and whether this CPU has them.
-
-    Empty where the system does not list them.
-    """
-    info = _cpuinfo()
-    flags = set((info.get("flags") or info.get("Features") or "").split())
-    names = _ARM if platform.machine().lower() in ("aarch64", "arm64") else _X86
-    return {name: flag in flags for flag, name in names.items()} if flags else {}
-
-
-def _cpuinfo() -> dict[str, str]:
-    """Return /proc/cpuinfo's first processor; empty on systems without it."""
-    path = Path("/proc/cpuinfo")
-    if not path.exists():
-        return {}
-    first = path.read_text(encoding="utf-8", errors="replace").split("\n\n")[0]
-    pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
-    return {key.strip(): value.strip() for key, value in pairs}
-
-
 @command
 def main(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Say which targets can be exported and run here, and what the CPU has for them."""
-    from .profiling.latency import available_threads
-
     targets, features = target_health(), cpu_features()
     system = {
         "system": f"{platform.system()} {platform.machine()}",
         "Python": platform.python_version(),
         "torch": _version("torch"),
-        "CPU": cpu_name(),
-        "cores": str(available_threads()),
+        "CPU": cpu_name() or platform.machine(),
+        "cores": str(len(usable_cores())),
     }
     if json:
         emit_json({"system": system, "cpu": features, "targets": [asdict(t) for t in targets]})

@@ -1,4 +1,4 @@
-"""Errors that a user can act on: one sentence that says what to do, and an exit status."""
+"""Errors for users: one sentence that says what to do, and an exit status."""
 
 from __future__ import annotations
 
@@ -13,35 +13,40 @@ class SepViTError(Exception):
 
 
 class CheckFailed(SepViTError):
-    """A check that was asked for did not hold; a command exits with status 1."""
+    """A failed check; a command prints the sentence and exits with status 1."""
 
     exit_status = 1
 
 
 class Interrupted(SepViTError):
-    """A long run that the user stopped and can go on with."""
+    """A run that the user stopped; a command prints the sentence and exits with status 130."""
 
     exit_status = 130
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> SepViTError:
-    """Say that `name` is no `kind`, what is, and which one was probably meant.
+    """Return the error for an unknown name, with the closest known one.
 
     Parameters
     ----------
     kind : str
-        What the name should have been, for example ``"target"``.
+        Kind of the name, for example ``"target"``.
     name : str
-        What was given.
+        The unknown name.
     known : iterable of str
-        The names that exist.
+        The known names.
 
     Returns
     -------
     SepViTError
-        To be raised by the caller.
+        The caller raises it.
+
+    Examples
+    --------
+    >>> print(unknown_name("target", "openvin", ["onnxruntime", "openvino"]))
+    unknown target 'openvin'; did you mean 'openvino'? (known: onnxruntime, openvino)
     """
     names = list(known)
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     meant = f"; did you mean {close[0]!r}?" if close else ""
-    return SepViTError(f"unknown {kind} {name!r}{meant} (there are: {', '.join(names)})")
+    return SepViTError(f"unknown {kind} {name!r}{meant} (known: {', '.join(names)})")

@@ -138,6 +138,7 @@ def _evaluate_by_block(
     from .config.recipe import parse_recipe
     from .data.choose import open_dataset
     from .data.preprocess import preprocess_batch
+    from .pipeline.parity import LEAST_SQNR_DB
     from .pipeline.taps import by_block
     from .pipeline.twins import run_twin
 
@@ -155,12 +156,16 @@ def _evaluate_by_block(
         _print_taps(taps)
     first = next((tap for tap in taps if tap.leaves), None)
     if first is not None:
-        raise CheckFailed(f"{first.name} is the first part that leaves the reference")
+        raise CheckFailed(
+            f"{first.name} is the first part that is too far from the reference: its SQNR is "
+            f"{first.sqnr_db:.1f} dB, at least {LEAST_SQNR_DB[manifest.precision]:g} dB expected "
+            f"for {manifest.precision}"
+        )
 
 
 def _print_taps(taps: Sequence[TapDistance]) -> None:
     rows = [
-        [tap.name, f"{tap.max_abs_error:.2g}", f"{tap.sqnr_db:.1f} dB", "leaves" * tap.leaves]
+        [tap.name, f"{tap.max_abs_error:.2g}", f"{tap.sqnr_db:.1f} dB", "too far" * tap.leaves]
         for tap in taps
     ]
     print_columns(["output of", "max abs error", "SQNR", ""], rows)

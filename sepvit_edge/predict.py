@@ -12,17 +12,17 @@ from .cli.console import command, emit_json, print_columns, warn
 
 @command
 def main(
-    package: Annotated[Path, typer.Argument(help="A package's folder.")],
-    images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
-    top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 3,
+    package: Annotated[Path, typer.Argument(help="Folder of a package.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    top: Annotated[int, typer.Option(help="Number of classes to show.", min=1)] = 3,
     threads: Annotated[
-        int | None, typer.Option(help="Of the runtime; its own choice unless given.", min=1)
+        int | None, typer.Option(help="Threads. Default: chosen by the runtime.", min=1)
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Name the most probable classes of each image.
 
-    An image that cannot be read is reported and the others go on; the exit status is 2 then.
+    Images that cannot be read are reported and skipped; the exit status is then 2.
     """
     import numpy as np
 

@@ -45,7 +45,7 @@ from sepvit_edge.package.manifest import (
     SourceFacts,
 )
 from sepvit_edge.profiling.document import SCHEMA_VERSION as PROFILE_VERSION
-from sepvit_edge.profiling.runner import MINIMUM_SQNR_DB
+from sepvit_edge.profiling.runner.golden import MINIMUM_SQNR_DB
 
 VECTORS = Path(__file__).parent / "vectors"
 # A result of so few pixels is stored whole: a digest says that something is wrong, not what.

@@ -142,7 +142,7 @@ class QualcommHTPBackend:
         return QualcommHTPSession(folder, name, threads)
 
     def verification(self) -> Verification:
-        """The wheel emulates; it runs on the HTP on a device only, where `runner.py` does that."""
+        """The wheel emulates; it runs on the HTP on a device only, where the runner does that."""
         return "emulated"
 
 

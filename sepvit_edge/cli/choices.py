@@ -85,5 +85,5 @@ def choose_calibration(calibration: str, model: SepViT, recipe: Recipe) -> Datas
             raise SepViTError(f"this package needs no --calibration: {why}")
         return Unlabelled(open_dataset(calibration, model.config.labels, "calibration"))
     if calibrated and (model.source is None or model.source.trained_on is None):
-        warn("calibrated on built-in digits; give typical images by --calibration FOLDER")
+        warn("calibrated on built-in digits; give typical images with --calibration FOLDER")
     return None

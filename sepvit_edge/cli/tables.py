@@ -21,7 +21,7 @@ def export_rows(package: Package, latency: Latency | None) -> list[tuple[str, st
     rows = [
         ("model", f"{model.name}, {model.num_classes} classes"),
         ("parameters", f"{model.parameters:,}"),
-        ("MACs", f"{model.macs / 1e9:.3f} G an image"),
+        ("MACs", f"{model.macs / 1e9:.3f} G per image"),
         ("input", f"{manifest.input.dtype} {shape} ({manifest.input.layout}), RGB pixels 0-255"),
         ("precision", precision_text(manifest)),
         ("runtime", f"{manifest.runtime.name} {manifest.runtime.version}"),
@@ -43,7 +43,7 @@ def export_rows(package: Package, latency: Latency | None) -> list[tuple[str, st
         value = f"{estimate.value:.4g} {estimate.unit}, estimated by {estimate.source}"
         rows.append((estimate.what, value))
     if latency is None:
-        return [*rows, ("latency", "not measured: the device is not here")]
+        return [*rows, ("latency", "not measured: the package does not run on this machine")]
     plural = "s" if latency.threads > 1 else ""
     per = f"{latency.runs} runs, {latency.threads} thread{plural}"
     rows.append(("latency", f"p50 {latency.p50_ms:.2f} ms ({per}, this machine)"))

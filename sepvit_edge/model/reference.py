@@ -254,7 +254,7 @@ def create_model(
     labels: tuple[str, ...] = (),
     drop_path: float = 0.0,
 ) -> SepViT:
-    """Make a reference model with fresh weights.
+    """Create a reference model with new random weights.
 
     Parameters
     ----------
@@ -265,16 +265,24 @@ def create_model(
     image_size : int
         Side of the input in pixels, a multiple of 32.
     preprocessing : Preprocessing, optional
-        ImageNet's unless given.
+        Default: ImageNet's.
     labels : tuple of str
-        Class names; ``"0" ... "n-1"`` unless given.
+        Class names. Default: ``"0" ... "n-1"``.
     drop_path : float
         Stochastic depth rate for training.
 
     Raises
     ------
     SepViTError
-        On an unknown variant, an image size that does not fit, or labels that do not.
+        If the variant is unknown, the image size is not a multiple of 32, or the number of labels
+        is not `num_classes`.
+
+    Examples
+    --------
+    >>> import sepvit_edge, torch
+    >>> model = sepvit_edge.create_model("lite", num_classes=10, image_size=64)
+    >>> model(torch.zeros(1, 3, 64, 64)).shape
+    torch.Size([1, 10])
     """
     config = ModelConfig(
         variant, num_classes, image_size, preprocessing or Preprocessing(), tuple(labels)

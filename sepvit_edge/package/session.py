@@ -136,16 +136,19 @@ def open_package(path: str | Path, threads: int | None = None) -> PackageSession
     path : str or Path
         The folder.
     threads : int, optional
-        Number of threads. Default: the runtime's own choice.
+        Threads of the runtime. Default: chosen by the runtime.
 
     Raises
     ------
     SepViTError
-        If the package is damaged, or its runtime is missing or of the wrong version.
+        If the package is damaged, or its runtime is missing or of another version.
 
     Examples
     --------
-    >>> session = open_package("packages/lite-openvino-fp32")  # doctest: +SKIP
-    >>> logits = session.run(["cat.jpg", "dog.jpg"])  # doctest: +SKIP
+    >>> import sepvit_edge
+    >>> session = sepvit_edge.open_package("packages/lite-onnxruntime-fp32")
+    >>> logits = session.run("photo.png")
+    >>> logits.shape == (1, len(session.package.labels))
+    True
     """
     return PackageSession(Package(path), threads)

@@ -75,7 +75,7 @@ def bundle_packages(
         raise SepViTError("give at least one package to bundle")
     root = Path(project) if project else Path(__file__).parents[2] / "apps" / app
     if not root.is_dir():
-        raise SepViTError(f"there is no project {root}; give the app's folder by --project")
+        raise SepViTError(f"there is no project {root}; give the app's folder with --project")
     opened = [Package(path) for path in packages]
     names = [package.path.resolve().name for package in opened]
     for package, name in zip(opened, names, strict=True):

@@ -81,6 +81,15 @@ def export_package(
     CheckFailed
         If the result breaks the recipe's placement budget, or its logits are too far from the
         reference; nothing is written.
+
+    Examples
+    --------
+    >>> import sepvit_edge, tempfile
+    >>> model = sepvit_edge.create_model("lite", num_classes=10, image_size=64)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     package = sepvit_edge.export_package(model, output=f"{folder}/lite", images=4)
+    ...     sorted(path.name for path in package.path.iterdir())
+    ['golden.safetensors', 'labels.txt', 'manifest.json', 'model.bin', 'model.xml']
     """
     recipe = recipe or find_recipe(target, precision or default_precision(model))
     destination = Path(output) if output else default_output(model, recipe)
@@ -143,6 +152,7 @@ def _run(
 
 
 def _refuse_calibrated(data: Dataset, calibration: Dataset) -> None:
+    """Reject images for parity that are also calibration images."""
     # Splits of glyphs differ by their fonts; to hash them all takes seconds.
     if not data.name.startswith("glyphs/"):
         refuse_overlap(data, calibration, "calibration")
@@ -166,7 +176,9 @@ def check_placement(placement: Placement, recipe: Recipe) -> None:
             f"the budget is {budget.max_ops_outside}"
         )
     if budget.min_macs_share is not None and inside < budget.min_macs_share:
-        faults.append(f"{inside:.1%} of the MACs are inside, not {budget.min_macs_share:.1%}")
+        faults.append(
+            f"{inside:.1%} of the MACs are inside it, the budget is {budget.min_macs_share:.1%}"
+        )
     if faults:
         named = "; ".join(f"{o.name} ({o.part}): {o.reason}" for o in outside[:5])
         raise CheckFailed(f"the placement budget is broken: {'; '.join(faults)}. First: {named}")

@@ -46,7 +46,7 @@ def reference_of(package: Package, weights: str | Path | None = None) -> SepViT:
         weights = "random"
     if weights is None:
         raise SepViTError(
-            f"{package.path} was not made from built-in weights; give its checkpoint by --weights"
+            f"{package.path} was not made from built-in weights; give its checkpoint with --weights"
         )
     if str(weights) == "random":
         model = random_model(facts.variant, facts.num_classes, facts.image_size, package.labels)
@@ -100,7 +100,7 @@ def verify_package(
     dataset = open_dataset(data, package.labels) if data else None
     built_in = tuple(f"{name}/" for name in BUILT_IN)
     if dataset is None and manifest.parity and not manifest.parity.data.startswith(built_in):
-        raise SepViTError(f"give the folder {manifest.parity.data} by --data to verify {path}")
+        raise SepViTError(f"give the folder {manifest.parity.data} with --data to verify {path}")
     with tempfile.TemporaryDirectory() as scratch, fresh(package.path):
         again = Path(scratch) / "package"
         export_package(
@@ -118,9 +118,9 @@ def verify_package(
             compare_packages(package.path, again)
         except CheckFailed as error:
             now = Package(again).manifest
-            other = [
-                f"{name} {manifest.versions.get(name)} then and {version} now"
+            changed = [
+                f"{name} was {manifest.versions.get(name, 'missing')} and is {version}"
                 for name, version in now.versions.items()
                 if manifest.versions.get(name) != version
             ]
-            raise CheckFailed(f"{error}{'; it has ' if other else ''}{', '.join(other)}") from None
+            raise CheckFailed("; ".join([str(error), *changed])) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..machine import usable_cores
 from ..package.session import PackageSession
 
 if TYPE_CHECKING:
@@ -59,13 +59,6 @@ class Speedup:
     p90: float
 
 
-def available_threads() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def first_look(
     model: SepViT, package: Package, step: Callable[[str], None] = lambda _: None
 ) -> Latency | None:
@@ -90,7 +83,7 @@ def first_look(
     if package.manifest.verification != "run":
         return None
     step("timing it")
-    threads = available_threads()
+    threads = len(usable_cores())
     session = PackageSession(package, threads)
     latency = measure_latency(session, threads)
     if package.manifest.precision == "int8":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -15,8 +16,8 @@ import torch
 from ..checkpoints.files import load_checkpoint, save_checkpoint
 from ..data.choose import BUILT_IN, class_names, open_dataset
 from ..data.sample import Dataset
-from ..doctor import cpu_name
 from ..errors import SepViTError
+from ..machine import cpu_name
 from ..model.reference import SepViT, create_model, set_image_size
 from ..model.variants import find_variant
 from .data import rule_of
@@ -248,4 +249,4 @@ def _hardware() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     threads = torch.get_num_threads()
-    return f"{cpu_name()}, {threads} thread{'s' * (threads > 1)}"
+    return f"{cpu_name() or platform.machine()}, {threads} thread{'s' * (threads > 1)}"

@@ -29,12 +29,12 @@ from helpers import MINI, MINIMAL, Runner, jittered
 import sepvit_edge
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.package.folder import Package
-from sepvit_edge.profiling import runner
 from sepvit_edge.profiling.attribution import program_of
 from sepvit_edge.profiling.devices import ADBConnection, Device, Measuring
 from sepvit_edge.profiling.document import Profile
 from sepvit_edge.profiling.etdump import family_of
 from sepvit_edge.profiling.measuring import Plan, measure_packages
+from sepvit_edge.profiling.runner.tensors import as_input
 
 pytest.importorskip("adbutils")
 from sepvit_edge.profiling.connections import adb as way
@@ -303,7 +303,7 @@ def binary(executorch_package: Path, tmp_path: Path) -> Path:
     package = Package(executorch_package)
     golden = package.golden()
     for pixels, logits in zip(golden["pixels"], golden["package_logits"], strict=True):
-        data = runner.as_input(pixels[None], {"layout": "NCHW", "dtype": "float32"}).tobytes()
+        data = as_input(pixels[None], {"layout": "NCHW", "dtype": "float32"}).tobytes()
         (answers / hashlib.sha256(data).hexdigest()).write_bytes(logits.tobytes())
     operators = [(PRODUCTS[family], 1000) for family in families(package)]
     write_dump(answers / "dump1", operators, runs=1)

@@ -110,7 +110,7 @@ def test_a_package_is_copied_once_and_measured(board: Board, package_path: Path)
     assert first.golden is not None and first.golden.passed
     assert first.latency is not None and first.latency.runs == 3
     files = {path: path.stat().st_mtime_ns for path in board.folder.rglob("*") if path.is_file()}
-    assert {path.name for path in files} >= {"manifest.json", "model.bin", "runner.py"}
+    assert {path.name for path in files} >= {"manifest.json", "model.bin", "runner.pyz"}
     damaged = next(path for path in files if path.name == "labels.txt")
     damaged.write_text("something else")
     assert profile(board.connection, package_path).complete

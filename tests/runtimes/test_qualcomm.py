@@ -271,10 +271,12 @@ def test_an_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
     assert not list(home.glob("**/*.bin"))
 
 
-def test_the_runner_runs_the_program_and_marks_it(packages: dict[str, Package]) -> None:
-    from sepvit_edge.profiling import runner
+def test_the_runner_runs_the_program_and_marks_it(
+    packages: dict[str, Package], tmp_path: Path
+) -> None:
+    from sepvit_edge.profiling.runner_file import write_runner
 
-    command = [sys.executable, runner.__file__, str(packages["int8"].path)]
+    command = [sys.executable, str(write_runner(tmp_path)), str(packages["int8"].path)]
     command += ["--runs", "1", "--seconds", "0", "--starts", "1", "--growth-runs", "0"]
     command += ["--operations", "1", "--execution", "SM8450"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1200)

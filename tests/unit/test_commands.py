@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import Runner, jittered, random_pixels, run_process
+from helpers import REPOSITORY, TESTS, Runner, jittered, random_pixels, run_process
 from PIL import Image
 
 from sepvit_edge import save_checkpoint
+from sepvit_edge.__main__ import COMMANDS
 
-COMMANDS = ("export", "predict", "evaluate", "bundle", "train")
+ROOT_MODULES = {path.stem for path in (REPOSITORY / "sepvit_edge").glob("*.py")}
 
 
 @pytest.fixture
@@ -36,6 +38,24 @@ def test_help_is_quick_and_loads_no_torch(name: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Usage" in done.stdout
+
+
+def test_the_package_lists_its_commands_and_runs_them() -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "sepvit_edge", *arguments]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    listed = run()
+    assert listed.returncode == 0
+    lines = dict(line.split(maxsplit=1) for line in listed.stdout.splitlines()[2:])
+    assert tuple(lines) == COMMANDS and set(COMMANDS) <= ROOT_MODULES
+    assert lines["export"] == "Export a model as a package"
+    unknown = run("exprot")
+    assert unknown.returncode == 2 and "did you mean 'export'" in unknown.stderr
+    helped = run("predict", "--help")
+    assert helped.returncode == 0 and "Usage: python -m sepvit_edge.predict" in helped.stdout
+    failed = run("predict", "none", "none.png")
+    assert failed.returncode == 2 and failed.stderr == "error: there is no package none\n"
 
 
 def test_running_as_a_module_does_not_warn() -> None:
@@ -206,3 +226,54 @@ def test_an_evil_checkpoint_is_refused(run_command: Runner, tmp_path: Path) -> N
     torch.save(Evil(), tmp_path / "evil.pth")
     done = run_command("export", "--weights", tmp_path / "evil.pth")
     assert done.status == 2 and "was refused" in done.err and "hacked" not in done.out
+
+
+# A whole export without its long parts; argv: the moment, a package to copy, the options.
+INTERRUPTED_EXPORT = """
+import os, shutil, signal, sys, time
+from sepvit_edge.package.folder import Package
+from sepvit_edge.pipeline import export
+from sepvit_edge.profiling import latency
+
+def interrupt(*_, **__):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10)
+
+def swallow(*_, **__):
+    try:
+        interrupt()
+    except KeyboardInterrupt:
+        raise RuntimeError("Conversion is failed") from None
+
+def copy(_model, *, output, **__):
+    return Package(shutil.copytree(package, output))
+
+how, package = sys.argv.pop(1), sys.argv.pop(1)
+export.export_package = {"while exporting": interrupt, "in the runtime": swallow}.get(how, copy)
+latency.first_look = interrupt
+from sepvit_edge.export import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "said"),
+    [
+        ("while exporting", "error: interrupted; nothing was written\n"),
+        ("in the runtime", "error: interrupted\n"),
+        ("while timing", "error: interrupted; complete: out\n"),
+    ],
+)
+def test_an_interrupted_export_says_what_is_written(moment: str, said: str, tmp_path: Path) -> None:
+    arguments = [moment, str(TESTS / "vectors" / "package")]
+    options = ["--weights", "random", "--image-size", "64", "--output", "out"]
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_EXPORT, *arguments, *options],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        # a shell that runs the tests in the background has SIGINT ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (done.returncode, done.stderr) == (130, said)
+    assert (tmp_path / "out").exists() == (moment == "while timing")

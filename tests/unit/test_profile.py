@@ -6,9 +6,11 @@ import ast
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,17 +20,21 @@ import pytest
 from helpers import MINIMAL, Runner
 from safetensors.numpy import load_file, save_file
 
+from sepvit_edge import machine
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.package.folder import Package, list_files, write_manifest
 from sepvit_edge.package.session import open_package
-from sepvit_edge.profiling import runner
 from sepvit_edge.profiling.compare import compare
 from sepvit_edge.profiling.devices import Budgets, devices, load_device
 from sepvit_edge.profiling.document import Operation, Operations, Profile
 from sepvit_edge.profiling.measuring import check_budgets, seconds_of, slower_than_fp32
 from sepvit_edge.profiling.results import load, markdown_table, name_of, save
+from sepvit_edge.profiling.runner import conditions, system
+from sepvit_edge.profiling.runner.document import Missing
+from sepvit_edge.profiling.runner.latency import distribution
+from sepvit_edge.profiling.runner.runtimes.registry import open_runtime
+from sepvit_edge.profiling.runner_file import runner_bytes, runner_sources, write_runner
 
-RUNNER = Path(runner.__file__)
 QUICK = ("--runs", "3", "--seconds", "0", "--starts", "0", "--growth-runs", "0", "--threads", "1")
 QUICK_DEVICE = """
 description = "quick"
@@ -43,8 +49,14 @@ threads = [1]
 """
 
 
-def run_runner(*arguments: object, **options: Any) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(RUNNER), *map(str, arguments)]
+@pytest.fixture(scope="session")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runner's file, as devices get it."""
+    return write_runner(tmp_path_factory.mktemp("runner"))
+
+
+def run_runner(runner: Path, *arguments: object, **options: Any) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(runner), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
 
 
@@ -64,7 +76,7 @@ def made(runs_ms: Any, **changes: Any) -> Profile:
     """A document with these times."""
     runs_ms = np.asarray(runs_ms, dtype=float)
     document = json.loads(json.dumps(MINIMAL))
-    document["latency"] = runner.distribution(list(runs_ms / 1e3))
+    document["latency"] = distribution(list(runs_ms / 1e3))
     for path, value in changes.items():
         *sections, key = path.split("__")
         target = document
@@ -77,24 +89,52 @@ def made(runs_ms: Any, **changes: Any) -> Profile:
 # --- the runner -------------------------------------------------------------------------------
 
 
-def test_the_runner_needs_nothing_of_ours_and_only_python_3_9() -> None:
-    tree = ast.parse(RUNNER.read_text(), feature_version=(3, 9))
+def test_the_runner_is_python_3_9_and_imports_only_what_is_in_its_file() -> None:
+    sources = runner_sources()
+    modules = {name.removesuffix(".py").replace("/", ".") for name in sources}
+    modules |= {name.removesuffix(".__init__") for name in modules}
     imported = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            imported |= {name.name.split(".")[0] for name in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "a relative import"
-            imported.add((node.module or "").split(".")[0])
+    for name, source in sources.items():
+        assert not re.search(r"\bmatch \w+:|zip\(.*strict", source)
+        package = name.split("/")[:-1]
+        for node in ast.walk(ast.parse(source, feature_version=(3, 9))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                base = package[: len(package) - node.level + 1] if node.level else []
+                where = ".".join([*base, *(node.module or "").split(".")]).strip(".")
+                ours = {f"{where}.{alias.name}" for alias in node.names} & modules
+                imported |= ours or {where}
+    outside = {name.split(".")[0] for name in imported if name not in modules}
     runtimes = {"openvino", "onnxruntime", "onnxruntime_qnn", "executorch", "rknnlite"}
     # torch: ExecuTorch's own Python runtime wants tensors. PIL: only where it is installed.
-    others = imported - set(sys.stdlib_module_names) - runtimes - {"numpy", "torch", "PIL"}
-    assert others == set()
-    assert not re.search(r"\bmatch \w+:|zip\(.*strict", RUNNER.read_text())
+    assert outside - set(sys.stdlib_module_names) - runtimes == {"numpy", "torch", "PIL"}
 
 
-def test_the_runner_computes_what_the_package_computes(package_path: Path, tmp_path: Path) -> None:
-    done = run_runner(package_path, *QUICK, "--operations", 2, "--sustained", 0.3)
+def test_the_runner_is_the_same_file_every_time(tmp_path: Path, runner: Path) -> None:
+    assert write_runner(tmp_path).read_bytes() == runner.read_bytes() == runner_bytes()
+
+
+def test_the_runner_needs_nothing_of_ours(runner: Path, package_path: Path, tmp_path: Path) -> None:
+    # Without site's .pth files an editable install of this package is not found.
+    bare = [sys.executable, "-S"]
+    environment = {"PYTHONPATH": sysconfig.get_path("platlib"), "PATH": os.environ["PATH"]}
+    options: dict[str, Any] = {"cwd": tmp_path, "capture_output": True, "text": True}
+    looked = [*bare, "-c", "import numpy, sepvit_edge"]
+    failed = subprocess.run(looked, env=environment, **options)
+    assert "No module named 'sepvit_edge'" in failed.stderr
+    command = [*bare, str(runner), str(package_path), *QUICK, "--python", shlex.join(bare)]
+    done = subprocess.run(command, env=environment, **options)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["complete"]
+    without = subprocess.run([*command[:2], "-I", *command[2:]], **options)
+    assert without.returncode == 2
+    assert without.stderr.strip().endswith("numpy is not installed on this device; "
+                                           "--bootstrap installs it")  # fmt: skip
+
+
+def test_the_runner_computes_what_the_package_computes(runner: Path, package_path: Path) -> None:
+    done = run_runner(runner, package_path, *QUICK, "--operations", 2, "--sustained", 0.3)
     assert done.returncode == 0, done.stderr
     profile = Profile.model_validate_json(done.stdout)
     manifest = Package(package_path).manifest
@@ -112,18 +152,18 @@ def test_the_runner_computes_what_the_package_computes(package_path: Path, tmp_p
         assert (getattr(profile.before, state) is None) == (f"before.{state}" in said)
     # the same adapter, the same bits as the package's own session
     golden = Package(package_path).golden()
-    adapter = runner.open_runtime(json.loads((package_path / "manifest.json").read_text()), 1, None)
+    adapter = open_runtime(json.loads((package_path / "manifest.json").read_text()), 1, None)
     call = adapter.load(package_path / adapter.model)
     ours = open_package(package_path, 1).run_pixels(golden["pixels"][:1])[0]
     assert np.array_equal(call([golden["pixels"][:1]])[0], ours)
 
 
-def test_a_device_that_computes_something_else_is_not_timed(copy: Path) -> None:
+def test_a_device_that_computes_something_else_is_not_timed(runner: Path, copy: Path) -> None:
     golden = load_file(copy / "golden.safetensors")
     golden["package_logits"] = golden["package_logits"] + 0.01 * golden["package_logits"].std()
     save_file(golden, copy / "golden.safetensors")
     reseal(copy)
-    done = run_runner(copy, *QUICK)
+    done = run_runner(runner, copy, *QUICK)
     assert done.returncode == 1 and "not timed" in done.stderr
     profile = Profile.model_validate_json(done.stdout)
     assert profile.golden is not None and not profile.golden.passed
@@ -150,7 +190,9 @@ def reseal(folder: Path) -> None:
         ("execution", "OpenVINO sees no NPU"),
     ],
 )
-def test_the_runner_refuses_with_one_sentence(copy: Path, damage: str, message: str) -> None:
+def test_the_runner_refuses_with_one_sentence(
+    runner: Path, copy: Path, damage: str, message: str
+) -> None:
     text = (copy / "manifest.json").read_text()
     if damage == "model":
         with (copy / "model.bin").open("r+b") as file:
@@ -170,13 +212,13 @@ def test_the_runner_refuses_with_one_sentence(copy: Path, damage: str, message: 
         )
         reseal(copy)
     extra = ("--execution", "NPU") if damage == "execution" else ()
-    done = run_runner(copy, *QUICK, *extra)
+    done = run_runner(runner, copy, *QUICK, *extra)
     assert done.returncode == 2 and message in done.stderr and done.stdout == ""
     assert "Traceback" not in done.stderr
 
 
-def test_an_attended_runner_ends_with_its_master(package_path: Path) -> None:
-    command = [sys.executable, str(RUNNER), str(package_path), *QUICK, "--sustained", "600"]
+def test_an_attended_runner_ends_with_its_master(runner: Path, package_path: Path) -> None:
+    command = [sys.executable, str(runner), str(package_path), *QUICK, "--sustained", "600"]
     process = subprocess.Popen(
         [*command, "--stream", "--attended"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -189,7 +231,7 @@ def test_an_attended_runner_ends_with_its_master(package_path: Path) -> None:
 
 
 def test_percentiles_are_the_documents(tmp_path: Path) -> None:
-    found = runner.distribution([i / 1e3 for i in range(1, 12)])
+    found = distribution([i / 1e3 for i in range(1, 12)])
     assert [found[k] for k in ("min_ms", "p50_ms", "p90_ms", "max_ms")] == [1, 6, 10, 11]
     assert found["p99_ms"] == pytest.approx(10.9) and len(found["runs_ms"]) == 11
 
@@ -205,13 +247,13 @@ def test_limits_of_a_container_are_told(tmp_path: Path, monkeypatch: pytest.Monk
         "/proc/device-tree/compatible": "raspberrypi,5-model-b\0brcm,bcm2712",
         "/sys/devices/platform/soc/soc:firmware/get_throttled": "0x50004",
     }
-    monkeypatch.setattr(runner, "read_text", lambda path: files.get(str(path)))
-    facts = runner.describe_device("pi", runner.Missing())
+    monkeypatch.setattr(machine, "read_text", lambda path: files.get(str(path)))
+    facts = system.describe_device("pi", Missing())
     assert (facts["cpu_limit_cores"], facts["memory_limit_mb"]) == (1.5, 1000)
     assert (facts["model"], facts["soc"]) == ("Raspberry Pi 5", "brcm,bcm2712")
     assert facts["cpu_features"] == ["asimddp", "atomics"]
     assert [cluster["part"] for cluster in facts["clusters"]] == ["Cortex-A76", "Cortex-A55"]
-    assert runner.thermal_state() == "throttled"
+    assert conditions.thermal_state() == "throttled"
 
 
 # --- the command ------------------------------------------------------------------------------

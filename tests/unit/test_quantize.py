@@ -376,7 +376,7 @@ def test_openvino_runs_its_int8_kernels(packages, digits_model, calibrated) -> N
 def test_openvinos_int8_operations_belong_to_parts(packages) -> None:
     """The plugin merges the scales behind a layer with the layer, and names it by them."""
     from sepvit_edge.backends.openvino import compile_ir
-    from sepvit_edge.profiling.runner import origins
+    from sepvit_edge.profiling.runner.runtimes.openvino import origins
 
     compiled = compile_ir(packages["openvino"].path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     names = origins(compiled)

@@ -27,7 +27,9 @@ from sepvit_edge.package.folder import Package
 from sepvit_edge.package.manifest import GOLDEN
 from sepvit_edge.package.session import open_package
 from sepvit_edge.profiling.document import read_profile
-from sepvit_edge.profiling.runner import MINIMUM_SQNR_DB, Refusal, read_manifest
+from sepvit_edge.profiling.runner.errors import Refusal
+from sepvit_edge.profiling.runner.golden import MINIMUM_SQNR_DB
+from sepvit_edge.profiling.runner.manifest import read_manifest
 
 # How each kind of refusal reads in Python.
 KINDS = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,8 +22,8 @@ from ...package.folder import Package
 from ...package.manifest import MANIFEST
 from ..devices import Connection, LabgridConnection, LocalConnection, SSHConnection
 from ..document import Profile, read_profile
+from ..runner_file import NAME, write_runner
 
-RUNNER = Path(__file__).parent.parent / "runner.py"
 _BEAT_S = 5  # the runner ends when it hears nothing for 30 s
 _SILENCE_S = 400  # longer than any phase of the runner may take
 
@@ -142,16 +143,18 @@ async def measure(host: Host, job: Job, bootstrap: bool, step: Step) -> Profile:
     step("copying what the device lacks")
     files = {name: job.package.path / name for name in _names(job.package)}
     package = await host.place(files, f"packages/{manifest.digest[:16]}")
-    runner = await host.place({RUNNER.name: RUNNER}, f"runner/{file_sha256(RUNNER)[:16]}")
-    arguments = [f"{runner}/{RUNNER.name}", package, *job.arguments, "--stream", "--attended"]
+    arguments = [package, *job.arguments, "--stream", "--attended"]
     if job.kit is not None:
         files = {path.name: path for path in sorted(job.kit.iterdir())}
         arguments += ["--kit", await host.place(files, f"kits/{manifest.digest[:16]}")]
     if bootstrap:
         step("making an environment on the device")
         await host.bootstrap(job.environment, job.requirements)
-    process = await host.start(job.environment, arguments)
-    return await follow(process, step)
+    with tempfile.TemporaryDirectory(prefix="sepvit-edge-") as scratch:
+        file = write_runner(Path(scratch))
+        folder = await host.place({NAME: file}, f"runner/{file_sha256(file)[:16]}")
+        process = await host.start(job.environment, [f"{folder}/{NAME}", *arguments])
+        return await follow(process, step)
 
 
 def _names(package: Package) -> list[str]:

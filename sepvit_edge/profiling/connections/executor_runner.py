@@ -30,7 +30,8 @@ from ..document import (
     RuntimeUsed,
 )
 from ..etdump import Dump, operations_of, read_etdump
-from ..runner import PIECE, STABLE, check_golden, distribution, golden_sentence
+from ..runner.golden import check_golden, golden_sentence
+from ..runner.latency import PIECE, STABLE, distribution
 from . import Step
 from .adb import AndroidDevice, open_device
 

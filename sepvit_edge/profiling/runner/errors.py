@@ -1,0 +1,5 @@
+"""The runner's own error."""
+
+
+class Refusal(Exception):
+    """The request cannot be carried out; the sentence says why."""

@@ -1,0 +1,60 @@
+"""Times of calls: one call, the warm-up, and the distribution of many."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+STABLE = 0.02  # warm-up ends when the medians of two pieces differ by less
+PIECE = 10  # runs of such a piece
+WARMUP_RUNS, WARMUP_S = 200, 30.0
+
+
+def timed(call: Callable[[Any], Any], argument: Any) -> float:
+    """Return the seconds that one call takes."""
+    start = time.perf_counter()
+    call(argument)
+    return time.perf_counter() - start
+
+
+def warm_up(call: Callable[[Any], Any], arrays: list, limit: int) -> tuple:
+    """Run until the medians of two pieces agree; return the runs, and whether they agreed."""
+    times: list = []
+    start = time.perf_counter()
+    while len(times) < limit and time.perf_counter() - start < WARMUP_S:
+        times.append(timed(call, arrays))
+        if len(times) >= 2 * PIECE and len(times) % PIECE == 0:
+            before, now = np.median(times[-2 * PIECE : -PIECE]), np.median(times[-PIECE:])
+            if abs(now - before) <= STABLE * before:
+                return len(times), True
+    return len(times), False
+
+
+def distribution(seconds: list) -> dict:
+    """Put times into the document's form."""
+    runs_ms = np.asarray(seconds) * 1e3
+    p50, p90, p99 = (float(p) for p in np.percentile(runs_ms, [50, 90, 99]))
+    return {
+        "runs": len(runs_ms),
+        "min_ms": float(runs_ms.min()),
+        "mean_ms": float(runs_ms.mean()),
+        "p50_ms": p50,
+        "p90_ms": p90,
+        "p99_ms": p99,
+        "max_ms": float(runs_ms.max()),
+        "runs_ms": [float(value) for value in runs_ms],
+    }
+
+
+def clock_resolution_ns() -> float:
+    """Return the smallest difference seen between two readings of the clock."""
+    steps = []
+    for _ in range(1000):
+        start = now = time.perf_counter_ns()
+        while now == start:
+            now = time.perf_counter_ns()
+        steps.append(now - start)
+    return float(min(steps))

@@ -1,0 +1,41 @@
+"""Progress and results of the runner: lines of JSON for a program, or text for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+
+class Output:
+    """Writes progress and results.
+
+    Parameters
+    ----------
+    stream : bool
+        Whether to write a line of JSON for each event, for a program that follows the run.
+    """
+
+    def __init__(self, stream: bool) -> None:
+        self.stream = stream
+
+    def _line(self, **event: object) -> None:
+        print(json.dumps(event, allow_nan=False), flush=True)
+
+    def progress(self, text: str) -> None:
+        """Say what is being done."""
+        if self.stream:
+            self._line(progress=text)
+        else:
+            print(f"runner: {text}", file=sys.stderr, flush=True)
+
+    def point(self, point: dict) -> None:
+        """Write a point of the sustained run, so that it is kept if the device goes away."""
+        if self.stream:
+            self._line(point=point)
+
+    def document(self, document: dict, final: bool) -> None:
+        """Write the document as it is so far, or the finished one."""
+        if self.stream:
+            self._line(document=document)
+        elif final:
+            print(json.dumps(document, indent=2, allow_nan=False), flush=True)

@@ -1,0 +1,1 @@
+"""One file per runtime: how the device loads a package's program and times its operations."""
