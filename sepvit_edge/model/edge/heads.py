@@ -81,7 +81,7 @@ class PSA(nn.Module):
 
     def __init__(self, form: Form, weights: PSAWeights, windows: Windows, batch: int) -> None:
         super().__init__()
-        self.batch, self.windows, self.pixels = batch, windows.count, windows.pixels
+        self.batch, self.windows = batch, windows.count
         self.heads = weights.norm.width // HEAD_DIM
         self.norm = form.norm(weights.norm)
         self.q, self.k = weights.q.heads(), weights.k.heads()  # principle 9
@@ -90,8 +90,9 @@ class PSA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B n T, C) -> (B n M, C)."""
-        B, n, h, M, C = self.batch, self.windows, self.heads, self.pixels, x.shape[1]
-        x = x.reshape(B * n, M + 1, C)
+        B, n, h, C = self.batch, self.windows, self.heads, x.shape[1]
+        x = x.reshape(B * n, -1, C)
+        M = x.shape[1] - 1
         tokens = F.gelu(self.norm(x[:, :1].reshape(B * n, C)))
         x = x[:, 1:]
         queries = [linear(tokens).reshape(B, n, HEAD_DIM) for linear in self.q]

@@ -102,7 +102,7 @@ class PSA(nn.Module):
 
     def __init__(self, form: Form, weights: PSAWeights, windows: Windows, batch: int) -> None:
         super().__init__()
-        self.batch, self.windows, self.pixels = batch, windows.count, windows.pixels
+        self.batch, self.windows = batch, windows.count
         self.heads = weights.norm.width // HEAD_DIM
         self.norm = form.norm(weights.norm)
         self.q, self.k = weights.q.linear(), weights.k.linear()
@@ -112,8 +112,9 @@ class PSA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B n T, C) -> (B n M, C)."""
-        B, n, h, M, C = self.batch, self.windows, self.heads, self.pixels, x.shape[1]
-        x = x.reshape(B * n, M + 1, C)
+        B, n, h, C = self.batch, self.windows, self.heads, x.shape[1]
+        x = x.reshape(B * n, -1, C)
+        M = x.shape[1] - 1
         tokens = F.gelu(self.norm(x[:, :1].reshape(B * n, C)))
         q = self.q(tokens).reshape(B, n, h, HEAD_DIM).permute(0, 2, 1, 3)
         k = self.k(tokens).reshape(B, n, h, HEAD_DIM).permute(0, 2, 3, 1)
