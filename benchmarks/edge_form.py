@@ -4,7 +4,8 @@
 
 Both models are loaded in one process and timed in turn, A B A B ...; what is reported is the
 ratio of each pair, since the machine's speed drifts by more than most differences. With
-`--principles` the edge form is also timed with each of its principles undone.
+`--principles` the edge form is also timed with each of its principles undone, with `--form` in
+another form than the runtime's own.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from principles import UNDONE, undo
+from principles import UNDONE, without
 
 from sepvit_edge.backends.registry import get_backend
 from sepvit_edge.checkpoints.choose import random_model
 from sepvit_edge.config.recipe import Recipe, find_recipe
 from sepvit_edge.errors import SepViTError
-from sepvit_edge.model.edge import EdgeModel, EdgeOptions
+from sepvit_edge.model.edge import FORMS, EdgeModel, Form, find_form
 from sepvit_edge.model.logits import normalize
 from sepvit_edge.model.reference import SepViT, count_macs
 from sepvit_edge.model.variants import find_variant
@@ -120,19 +121,17 @@ NAIVE = {
 }
 
 
-def edge(model, recipe: Recipe, pixels: np.ndarray, threads: int, undone: str = "") -> Call:
-    """Lower the edge form by the package's own backend and return a call of it."""
+def edge(model: SepViT, recipe: Recipe, pixels: np.ndarray, threads: int, form: Form) -> Call:
+    """Lower an edge form by the package's own backend and return a call of it."""
     backend = get_backend(recipe.target)
-    options = EdgeOptions(**recipe.edge.model_dump())
-    with undo(undone), torch.no_grad():
-        edge_model = EdgeModel(model, 1, options)
-        job = lowering_job(model, edge_model, recipe)
+    with torch.no_grad():
+        job = lowering_job(model, EdgeModel(model, 1, form), recipe)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         backend.lower(job, folder)
         manifest = Manifest.model_construct(recipe=recipe, input=job.input)
         session = backend.open(folder, manifest, threads)
-    if options.input == "float32-nchw":
+    if form.pixels.layout == "NCHW":
         pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)
     return lambda: session.run(pixels)[0]
 
@@ -148,7 +147,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=60)
-    parser.add_argument("--switch", action="append", default=[], help="also with KEY=VALUE")
+    parser.add_argument("--form", action="append", default=[], choices=FORMS, help="also this one")
     parser.add_argument("--principles", action="store_true")
     parser.add_argument("--gemm", action="store_true", help="also the share of the GEMM rate")
     options = parser.parse_args()
@@ -177,15 +176,14 @@ def report(runtime: str, variant: str, precision: str, options: argparse.Namespa
     with torch.no_grad():
         reference = model(x).numpy()
     calls = {"naive": NAIVE[runtime](model, x, precision, options.threads)}
-    calls["edge"] = edge(model, recipe, pixels, options.threads)
-    for switch in options.switch:
-        key, _, value = switch.partition("=")
-        changed_edge = recipe.edge.model_copy(update={key: value})
-        changed_recipe = recipe.model_copy(update={"edge": changed_edge})
-        calls[f"edge, {switch}"] = edge(model, changed_recipe, pixels, options.threads)
+    own = find_form(recipe.edge.form)
+    calls["edge"] = edge(model, recipe, pixels, options.threads, own)
+    for name in options.form:
+        calls[f"edge, {name}"] = edge(model, recipe, pixels, options.threads, FORMS[name])
     for name in UNDONE if options.principles else ():
         try:
-            calls[f"edge without {name}"] = edge(model, recipe, pixels, options.threads, name)
+            form = without(own, name)
+            calls[f"edge without {name}"] = edge(model, recipe, pixels, options.threads, form)
         except (SepViTError, RuntimeError, ValueError) as error:
             print(f"| {runtime} | {variant} | {precision} | without {name} | {error} | | |")
     if options.gemm:
