@@ -33,7 +33,7 @@ from sepvit_edge.model.reference import SepViT, count_macs
 from sepvit_edge.model.variants import find_variant
 from sepvit_edge.package.manifest import Manifest
 from sepvit_edge.pipeline.lowering import lowering_job
-from sepvit_edge.profiling.latency import time_in_turn
+from sepvit_edge.profiling.first_look import time_in_turn
 
 Call = Callable[[], np.ndarray]
 

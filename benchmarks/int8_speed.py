@@ -20,7 +20,7 @@ from sepvit_edge.checkpoints.choose import random_model
 from sepvit_edge.config.recipe import QuantizationOptions, find_recipe
 from sepvit_edge.package.session import open_package
 from sepvit_edge.pipeline.export import export_package
-from sepvit_edge.profiling.latency import time_in_turn
+from sepvit_edge.profiling.first_look import time_in_turn
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .config.recipe import Recipe
     from .model.reference import SepViT
     from .package.folder import Package
-    from .profiling.latency import Latency
+    from .profiling.first_look import FirstLook
 
 
 @command
@@ -128,13 +128,13 @@ def _export_one(
     folder: Path,
     options: ExportOptions,
     step: Callable[[str], None],
-) -> tuple[Package, Latency | None]:
+) -> tuple[Package, FirstLook | None]:
     """Export a model by a recipe, and time it if it runs on this machine."""
     from .cli.choices import choose_calibration
     from .data.choose import open_dataset
     from .package.replacing import check_destination
     from .pipeline.export import export_package
-    from .profiling.latency import first_look
+    from .profiling.first_look import first_look
 
     check_destination(folder, options.force)
     package = export_package(
@@ -158,7 +158,7 @@ def _export_all(
     output: Path | None,
     options: ExportOptions,
     step: Callable[[str], None],
-) -> tuple[list[tuple[Package, Latency | None]], dict[str, str]]:
+) -> tuple[list[tuple[Package, FirstLook | None]], dict[str, str]]:
     """Export for every target of this machine; also return what the missing runtimes need."""
     from .backends.registry import MissingRuntime, get_backend, host_targets
     from .cli.choices import choose_recipe, keep_in_float
@@ -174,7 +174,7 @@ def _export_all(
         folders = [output / folder.name for folder in folders]
     for folder in folders:  # before the first long export, not after it
         check_destination(folder, options.force)
-    done: list[tuple[Package, Latency | None]] = []
+    done: list[tuple[Package, FirstLook | None]] = []
     missing: dict[str, str] = {}
     with _telling_what_is_written(folders):
         for recipe, folder in zip(recipes, folders, strict=True):
@@ -230,7 +230,7 @@ def _verify(package: Path, weights: str, data: str, calibration: str, json: bool
 
 
 def _print_all(
-    done: Sequence[tuple[Package, Latency | None]], missing: dict[str, str], json: bool
+    done: Sequence[tuple[Package, FirstLook | None]], missing: dict[str, str], json: bool
 ) -> None:
     from .cli.tables import EXPORTS_HEADER, exports_row
 
@@ -242,7 +242,7 @@ def _print_all(
     print_columns(EXPORTS_HEADER, rows)
 
 
-def _document(package: Package, latency: Latency | None) -> dict[str, object]:
+def _document(package: Package, latency: FirstLook | None) -> dict[str, object]:
     return {
         "package": str(package.path),
         "manifest": package.manifest.model_dump(mode="json"),

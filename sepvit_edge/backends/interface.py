@@ -16,13 +16,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from ..config.recipe import Recipe
-    from ..package.manifest import (
-        InputFacts,
-        Manifest,
-        ModelFacts,
-        Placement,
-        QuantizationFacts,
-    )
+    from ..package.manifest import InputFacts, Manifest, ModelFacts, Placement, QuantizationFacts
     from ..package.verification import Verification
 
 

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from ..package.folder import Package
     from ..package.manifest import Manifest, Parity
     from ..pipeline.comparison import Row
-    from ..profiling.latency import Latency
+    from ..profiling.first_look import FirstLook
 
 
-def export_rows(package: Package, latency: Latency | None) -> list[tuple[str, str]]:
+def export_rows(package: Package, latency: FirstLook | None) -> list[tuple[str, str]]:
     """Return the rows of the table that ends an export."""
     manifest = package.manifest
     model = manifest.model
@@ -60,7 +60,7 @@ EXPORTS_HEADER = (
 )
 
 
-def exports_row(package: Package, latency: Latency | None) -> list[str]:
+def exports_row(package: Package, latency: FirstLook | None) -> list[str]:
     """Return the row of one package in the table of several exports (`EXPORTS_HEADER`)."""
     manifest = package.manifest
     parity = manifest.parity

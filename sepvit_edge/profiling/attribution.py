@@ -20,7 +20,7 @@ from ..model.edge import EdgeModel, find_form
 from ..model.graph import macs_by_operation, part_of, trace
 from ..package.manifest import Manifest
 from ..quantization.scheme import apply_quantization, uncalibrated
-from .document import AttributedPart, Attribution, Operation, Operations
+from .document import AttributedPart, Attribution, Operation, Operations, Profile
 
 # Bytes of a stored weight; what flows between layers is float32 in all packages so far.
 _WEIGHT_BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "int8": 1}
@@ -44,6 +44,14 @@ class Work:
 
     macs: int
     moved_mb: float
+
+
+def attributed(profile: Profile, manifest: Manifest) -> Profile:
+    """Add the attribution to a document that has times of operations."""
+    if profile.operations is None:
+        return profile
+    work = work_by_part(program_of(manifest), manifest.precision)
+    return profile.model_copy(update={"attribution": attribute(profile.operations, work)})
 
 
 def program_of(manifest: Manifest) -> ExportedProgram:

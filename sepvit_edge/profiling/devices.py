@@ -173,14 +173,19 @@ class Measuring(Strict):
 
 
 class Budgets(Strict):
-    """What a package must keep to on the device; a broken one is exit status 1.
+    """Highest figures that a package may have on the device; exit status 1 if one is exceeded.
 
     Attributes
     ----------
-    p90_ms, peak_mb, model_mb : float or None
-        Latency of a warm call, highest resident memory, model files on disk.
+    p50_ms, p90_ms : float or None
+        Latency of a warm call.
+    peak_mb : float or None
+        Highest resident memory.
+    model_mb : float or None
+        Model files on disk.
     """
 
+    p50_ms: float | None = Field(default=None, gt=0)
     p90_ms: float | None = Field(default=None, gt=0)
     peak_mb: float | None = Field(default=None, gt=0)
     model_mb: float | None = Field(default=None, gt=0)

@@ -599,6 +599,15 @@ class Profile(Facts):
     attribution: Attribution | None = None
     not_measured: list[NotMeasured] = Field(default_factory=list)
 
+    @property
+    def title(self) -> str:
+        """Name of the measurement within a device: ``lite 224 openvino fp32, 2 threads``."""
+        package, threads = self.package, self.runtime.threads
+        count = "default threads" if threads is None else f"{threads} thread{'s' * (threads > 1)}"
+        batch = f" batch {package.batch}" if package.batch > 1 else ""
+        what = f"{package.variant} {package.image_size}{batch} {package.target} {package.precision}"
+        return f"{what}, {count}"
+
     @model_validator(mode="after")
     def _honest(self) -> Profile:
         if self.complete == (self.incomplete_reason is not None):

@@ -28,8 +28,8 @@ from torch.fx import Node
 from ..backends.registry import MissingRuntime
 from ..errors import SepViTError
 from ..package.manifest import Manifest
-from .attribution import program_of
-from .document import Operation, Operations
+from .attribution import attributed, program_of
+from .document import Operation, Operations, Profile
 
 METHOD = "ExecuTorch's event tracer (ETDump), with XNNPACK's own times"
 # XNNPACK's names of its operators, without layout and types, by families in which a name may
@@ -167,6 +167,18 @@ def read_etdump(path: Path, skip: int = 0) -> Dump:
 
 def _named(block: Any, name: str) -> list[Any]:
     return [event for event in block.events if event.name == name]
+
+
+def with_etdump(profile: Profile, manifest: Manifest, path: Path) -> Profile:
+    """Attribute the times of an ETDump, which the same package gave elsewhere, to its parts.
+
+    Raises
+    ------
+    SepViTError
+        If it cannot be read, or is of another package.
+    """
+    operations = operations_of(read_etdump(path), manifest)
+    return attributed(profile.model_copy(update={"operations": operations}), manifest)
 
 
 def operations_of(dump: Dump, manifest: Manifest) -> Operations:

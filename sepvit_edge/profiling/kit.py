@@ -27,7 +27,7 @@ from torch.fx.passes.split_module import split_module
 from ..backends.interface import LoweringJob
 from ..backends.registry import get_backend
 from ..config.recipe import Recipe
-from ..files import file_sha256
+from ..files import cache_folder, file_sha256
 from ..model.graph import name_nodes, part_of
 from ..package.manifest import Manifest
 from ..package.replacing import replacing
@@ -63,7 +63,7 @@ class Nothing(torch.nn.Module):
         return x + x
 
 
-def make_kit(manifest: Manifest, cache: Path, step: Callable[[str], None]) -> Path | None:
+def make_kit(manifest: Manifest, step: Callable[[str], None]) -> Path | None:
     """Lower a package's kit, or find it in the cache.
 
     Returns
@@ -81,7 +81,7 @@ def make_kit(manifest: Manifest, cache: Path, step: Callable[[str], None]) -> Pa
         "code": file_sha256(Path(__file__)),
     }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-    destination = cache / f"{manifest.target}-{key}"
+    destination = cache_folder() / "kits" / f"{manifest.target}-{key}"
     if (destination / "kit.json").is_file():
         return destination
     shutil.rmtree(destination, ignore_errors=True)

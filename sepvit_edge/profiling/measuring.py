@@ -3,40 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import SepViTError
 from ..package.folder import Package
-from ..package.manifest import Manifest
-from .connections import Job, measure, open_host
-from .devices import ADBConnection, AppFileConnection, Budgets, Device
+from .connections.hosts import open_host
+from .connections.interface import Step
+from .connections.run import Job, run_on_host
+from .devices import ADBConnection, AppFileConnection, Device
 from .document import Profile
 
-CACHE = Path("~/.cache/sepvit-edge/kits")
 _OPERATION_RUNS = 30
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How to measure; what is None is the device's own choice.
+class Request:
+    """How to measure; None leaves the choice to the device's file.
 
     Attributes
     ----------
     threads : tuple of int or None
-        A measurement each; None is the runtime's choice.
+        Numbers of threads, a measurement each; a None among them is the runtime's choice.
     cores, execution, max_start_temp_c
         As in `sepvit_edge.profiling.devices.Measuring`.
     sustained_s : float
-        0: none.
+        Length of the sustained run; 0 for none.
     operations : bool
-        Also time operations and the machine's roofs.
+        Whether to time operations and the machine's roofs too.
     repeat : int
-        Measurements of each, in processes of their own.
+        Measurements of each package, each in a new process.
     bootstrap : bool
-        Make an environment with the runtime on the device.
+        Whether to make an environment with the runtime on the device.
     binary : Path or None
         An `executor_runner` for the device, in place of the app.
     """
@@ -56,36 +55,37 @@ def measure_packages(
     packages: Sequence[Package],
     name: str,
     device: Device,
-    plan: Plan,
-    step: Callable[[str], None] = lambda _: None,
+    request: Request,
+    step: Step = lambda _: None,
 ) -> list[Profile]:
     """Measure packages on a device.
 
     Parameters
     ----------
     packages : sequence of Package
-        Checked.
+        Packages that were opened, so their files are checked.
     name : str
-        What the documents call the device.
+        Name of the device in the documents.
     device : Device
-        Of profiles/.
-    plan : Plan
+        The device's file in profiles/.
+    request : Request
         What to measure.
     step : callable
-        Told what is being done.
+        Called with the name of each step, for a progress display.
 
     Returns
     -------
     list of Profile
-        A document each; the last one is marked incomplete where the device went away.
+        A document for each measurement; the last one is marked incomplete where the device went
+        away.
 
     Raises
     ------
     SepViTError
         If the device cannot be reached, or nothing could be measured.
     """
-    threads = plan.threads or tuple(device.measuring.threads) or (None,)
-    wanted = [(p, t) for p in packages for t in threads for _ in range(plan.repeat)]
+    threads = request.threads or tuple(device.measuring.threads) or (None,)
+    wanted = [(p, t) for p in packages for t in threads for _ in range(request.repeat)]
     if isinstance(device.connection, AppFileConnection):
         raise SepViTError(
             f"{name} cannot be reached from here: export the document in the app, and give it "
@@ -93,12 +93,12 @@ def measure_packages(
         )
     if isinstance(device.connection, ADBConnection):
         return [
-            _by_adb(device.connection, package, name, count, device, plan, step)
+            _by_adb(device.connection, package, name, count, device, request, step)
             for package, count in wanted
         ]
-    if plan.binary is not None:
+    if request.binary is not None:
         raise SepViTError(f"--binary is for devices that are reached by adb; {name} is not")
-    return asyncio.run(_on_host(wanted, name, device, plan, step))
+    return asyncio.run(_on_host(wanted, name, device, request, step))
 
 
 def _by_adb(
@@ -107,11 +107,11 @@ def _by_adb(
     name: str,
     threads: int | None,
     device: Device,
-    plan: Plan,
-    step: Callable[[str], None],
+    request: Request,
+    step: Step,
 ) -> Profile:
     runs = device.measuring.runs
-    if plan.binary is None:
+    if request.binary is None:
         from .connections.adb import measure_by_adb
 
         return measure_by_adb(
@@ -120,24 +120,28 @@ def _by_adb(
             name=name,
             threads=threads,
             runs=runs,
-            sustained_s=plan.sustained_s,
+            sustained_s=request.sustained_s,
             step=step,
         )
+    from .attribution import attributed
     from .connections.executor_runner import measure_by_executor_runner
 
     profile = measure_by_executor_runner(
-        connection, package, plan.binary, name=name, threads=threads, runs=runs, step=step
+        connection, package, request.binary, name=name, threads=threads, runs=runs, step=step
     )
     return attributed(profile, package.manifest)
 
 
 async def _on_host(
-    wanted: list[tuple[Package, int | None]],
+    wanted: Sequence[tuple[Package, int | None]],
     name: str,
     device: Device,
-    plan: Plan,
-    step: Callable[[str], None],
+    request: Request,
+    step: Step,
 ) -> list[Profile]:
+    from .attribution import attributed
+    from .kit import make_kit
+
     found: list[Profile] = []
     async with open_host(device.connection) as host:
         for package, threads in wanted:
@@ -147,154 +151,80 @@ async def _on_host(
             def titled(text: str, title: str = title) -> None:
                 step(f"{title}: {text}")
 
-            look = plan.operations and not device.emulated
-            arguments = runner_arguments(name, device, plan, threads, look)
+            look = request.operations and not device.emulated
+            arguments = runner_arguments(name, device, request, threads, look)
             kit = make_kit(manifest, titled) if look else None
-            profile = await measure(host, Job(package, arguments, kit), plan.bootstrap, titled)
+            job = Job(package, arguments, kit)
+            profile = await run_on_host(host, job, request.bootstrap, titled)
             found.append(attributed(profile, manifest) if profile.complete else profile)
             if profile.golden is not None and profile.golden.passed and not profile.complete:
                 break  # the device went away
     return found
 
 
-def make_kit(manifest: Manifest, step: Callable[[str], None]) -> Path | None:
-    """Lower the programs that are timed beside a package."""
-    from .kit import make_kit
-
-    return make_kit(manifest, CACHE.expanduser(), step)
-
-
 def runner_arguments(
-    name: str, device: Device, plan: Plan, threads: int | None, look: bool
+    name: str, device: Device, request: Request, threads: int | None, look: bool
 ) -> list[str]:
-    """Options of the runner for one measurement."""
+    """Return the options of the runner for one measurement; `look`: also time operations."""
     own = device.measuring
     options: dict[str, object] = {
         "--device-name": name,
         "--threads": threads,
-        "--cores": plan.cores or own.cores,
-        "--execution": plan.execution or own.execution,
-        "--max-start-temp": plan.max_start_temp_c or own.max_start_temp_c,
+        "--cores": request.cores or own.cores,
+        "--execution": request.execution or own.execution,
+        "--max-start-temp": request.max_start_temp_c or own.max_start_temp_c,
         "--runs": own.runs,
         "--seconds": own.seconds,
         "--starts": own.starts,
         "--growth-runs": own.growth_runs,
-        "--sustained": plan.sustained_s,
+        "--sustained": request.sustained_s,
         "--operations": _OPERATION_RUNS if look else 0,
     }
     arguments = [str(x) for pair in options.items() if pair[1] is not None for x in pair]
     return arguments + ["--roofs"] * look + ["--emulated"] * device.emulated
 
 
-def attributed(profile: Profile, manifest: Manifest) -> Profile:
-    """Add the attribution to a document that has times of operations."""
-    if profile.operations is None:
-        return profile
-    from .attribution import attribute, program_of, work_by_part
+def obtain_profiles(
+    paths: Sequence[Path],
+    name: str,
+    device: Device,
+    request: Request,
+    step: Step = lambda _: None,
+    *,
+    app_file: Path | None = None,
+    etdump: Path | None = None,
+) -> list[Profile]:
+    """Measure packages, or read the document that an app exported.
 
-    work = work_by_part(program_of(manifest), manifest.precision)
-    return profile.model_copy(update={"attribution": attribute(profile.operations, work)})
-
-
-def with_etdump(profile: Profile, manifest: Manifest, path: Path) -> Profile:
-    """Attribute the times of an ETDump, which the same package gave elsewhere, to its parts.
-
-    Raises
-    ------
-    SepViTError
-        If it cannot be read, or is of another package.
-    """
-    from .etdump import operations_of, read_etdump
-
-    operations = operations_of(read_etdump(path), manifest)
-    return attributed(profile.model_copy(update={"operations": operations}), manifest)
-
-
-def seconds_of(text: str) -> float:
-    """Read a length of time: ``90``, ``90s``, ``30m``, ``1h``.
-
-    Raises
-    ------
-    SepViTError
-        If it is none.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
-    if match is None:
-        raise SepViTError(f"{text!r} is no length of time; write for example 90s, 30m or 1h")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-@dataclass(frozen=True)
-class BudgetLine:
-    """One budget and what was measured.
-
-    Attributes
+    Parameters
     ----------
-    title : str
-        Of the measurement.
-    what : str
-        Which figure.
-    measured : float or None
-        None where it could not be measured.
-    limit : float
-        The budget.
-    unit : str
-        ``"ms"`` or ``"MB"``.
+    paths : sequence of Path
+        Folders of packages.
+    name, device, request, step
+        As for `measure_packages`.
+    app_file : Path or None
+        A document to read instead of measuring; it must be about one of the packages.
+    etdump : Path or None
+        Times of operations that ExecuTorch's event tracer wrote for the one package.
+
+    Raises
+    ------
+    SepViTError
+        If there is nothing to measure, a file is not valid, or the device cannot be reached.
     """
+    if not paths and app_file is None:
+        raise SepViTError("name a package; python -m sepvit_edge.export makes one")
+    packages = [Package(path) for path in paths]
+    if etdump is not None and len(packages) != 1:
+        raise SepViTError("--etdump belongs to one package: name the one that it was recorded with")
+    if app_file is not None:
+        from .connections.app_file import read_app_file
 
-    title: str
-    what: str
-    measured: float | None
-    limit: float
-    unit: str
+        profiles = [read_app_file(app_file, packages)]
+    else:
+        profiles = measure_packages(packages, name, device, request, step)
+    if etdump is None:
+        return profiles
+    from .etdump import with_etdump
 
-    @property
-    def holds(self) -> bool:
-        """What was not measured does not hold."""
-        return self.measured is not None and self.measured <= self.limit
-
-
-def check_budgets(profiles: Sequence[Profile], budgets: Budgets) -> list[BudgetLine]:
-    """Hold measurements against a device's budgets; emulated times are held against nothing."""
-    lines = []
-    for profile in profiles:
-        p90 = profile.latency.p90_ms if profile.latency else None
-        peak = profile.memory.peak_mb if profile.memory else None
-        figures = [
-            ("p90 latency", p90, None if profile.emulated else budgets.p90_ms, "ms"),
-            ("peak memory", peak, None if profile.emulated else budgets.peak_mb, "MB"),
-            ("model on disk", profile.package.model_mb, budgets.model_mb, "MB"),
-        ]
-        lines += [
-            BudgetLine(title_of(profile), what, measured, limit, unit)
-            for what, measured, limit, unit in figures
-            if limit is not None
-        ]
-    return lines
-
-
-def slower_than_fp32(profiles: Sequence[Profile]) -> list[str]:
-    """Name int8 measurements whose median is above that of the same model in fp32 beside them."""
-
-    def key(profile: Profile) -> tuple[object, ...]:
-        package, runtime = profile.package, profile.runtime
-        shape = (package.variant, package.image_size, package.batch, package.target)
-        return (*shape, profile.device.name, runtime.threads)
-
-    timed = [(p, p.latency.p50_ms) for p in profiles if p.latency is not None and not p.emulated]
-    floats = {key(p): p50 for p, p50 in timed if p.package.precision == "fp32"}
-    return [
-        f"{title_of(p)}: int8 is slower than fp32 on {p.device.name} "
-        f"({p50:.2f} against {floats[key(p)]:.2f} ms); use the fp32 package there"
-        for p, p50 in timed
-        if p.package.precision == "int8" and p50 > floats.get(key(p), float("inf"))
-    ]
-
-
-def title_of(profile: Profile) -> str:
-    """Name a measurement within one device: ``lite 224 openvino fp32, 2 threads``."""
-    package, threads = profile.package, profile.runtime.threads
-    count = "default threads" if threads is None else f"{threads} thread{'s' * (threads > 1)}"
-    batch = f" batch {package.batch}" if package.batch > 1 else ""
-    what = f"{package.variant} {package.image_size}{batch} {package.target} {package.precision}"
-    return f"{what}, {count}"
+    return [with_etdump(profile, packages[0].manifest, etdump) for profile in profiles]

@@ -26,7 +26,7 @@ def stage_of(part: str) -> str:
     return f"stage {int(part.split('.')[1]) + 1}" if part.startswith("stages.") else part
 
 
-def kind_of(part: str) -> str:
+def part_kind(part: str) -> str:
     """What a part is, whichever block it is in: ``"PSA"``."""
     last = part.rsplit(".", 1)[-1]
     return RESIDUAL if last.isdigit() else _KINDS[last]
@@ -34,7 +34,7 @@ def kind_of(part: str) -> str:
 
 def by_kind(attribution: Attribution) -> dict[str, float]:
     """Microseconds by kind of part, in the order of `KINDS`."""
-    return _sums(attribution, kind_of, KINDS)
+    return _sums(attribution, part_kind, KINDS)
 
 
 def by_stage(attribution: Attribution) -> dict[str, float]:

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import SepViTError
-from .connections import missing_library
+from .budgets import BudgetLine
+from .connections.interface import missing_library
 from .devices import Device
 from .document import Attribution, Latency, Profile, Sustained
-from .measuring import BudgetLine, title_of
-from .parts import KINDS, STAGES, by_kind, by_stage, kind_of, roof_us
+from .parts import KINDS, STAGES, by_kind, by_stage, part_kind, roof_us
 
 WIDTH, HEIGHT = 640, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 54, 14, 40
@@ -38,7 +38,7 @@ def write_report(
     profiles : sequence of Profile
         At least one.
     budgets : sequence of BudgetLine
-        Of `sepvit_edge.profiling.measuring.check_budgets`.
+        Of `sepvit_edge.profiling.budgets.check_budgets`.
     device : Device
         What profiles/ says about it.
     command : str
@@ -66,7 +66,6 @@ def write_report(
         "device": device,
         "budgets": budgets,
         "command": command,
-        "title_of": title_of,
         "histogram": histogram,
         "sustained": sustained_curve,
         "roofline": roofline,
@@ -233,7 +232,7 @@ def stacked_bars(
         shares = [(order.index(name), name, time) for name, time in sizes.items()]
         rest = max(profile.attribution.unattributed_us, 0.0)
         shares.append((len(order), "unattributed", rest))
-        drawn.append(_text(4, top + 14, title_of(profile), "start", "title"))
+        drawn.append(_text(4, top + 14, profile.title, "start", "title"))
         start = 0.0
         for index, name, time in shares:
             left, right = x.at(start), x.at(start + time / 1e3)
@@ -278,7 +277,7 @@ def roofline(profile: Profile) -> str:
         f'H{x.end}"/>'
     )
     dots = [
-        f'<circle class="s{KINDS.index(kind_of(p.part))}" cx="{x.at(i):.1f}" cy="{y.at(r):.1f}" '
+        f'<circle class="s{KINDS.index(part_kind(p.part))}" cx="{x.at(i):.1f}" cy="{y.at(r):.1f}" '
         f'r="5"><title>{p.part}: {number(r)} GMAC/s</title></circle>'
         for p, i, r in zip(parts, intensities, rates, strict=True)
     ]
@@ -300,7 +299,7 @@ def gains(profile: Profile) -> list[tuple[str, float, float, float | None]]:
         if least is None or roofs is None:
             roofs = None
             break
-        roofs[kind_of(part.part)] = roofs.get(kind_of(part.part), 0.0) + least
+        roofs[part_kind(part.part)] = roofs.get(part_kind(part.part), 0.0) + least
     rows = [
         (kind, time / 1e3, time / attribution.whole_us, roofs[kind] / 1e3 if roofs else None)
         for kind, time in times.items()

@@ -11,8 +11,6 @@ from pathlib import Path
 from ..errors import SepViTError
 from .document import Profile, read_profile
 
-RESULTS = Path("profiles/results")
-
 
 def name_of(profile: Profile) -> str:
     """File name of a result: device, package with its digest, threads, runtime with its version."""
@@ -28,7 +26,7 @@ def name_of(profile: Profile) -> str:
     return re.sub(r"[^\w.+-]", "_", "_".join(words)) + ".json"
 
 
-def save(profile: Profile, folder: Path) -> Path:
+def save_result(profile: Profile, folder: Path) -> Path:
     """Write a document; an older result of the same name is replaced.
 
     Raises
@@ -37,7 +35,7 @@ def save(profile: Profile, folder: Path) -> Path:
         If it is emulated: such times are no results.
     """
     if profile.emulated:
-        raise SepViTError("an emulated device has no times to keep; leave --save out")
+        raise SepViTError("times of an emulated device are not kept; leave --save out")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name_of(profile)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
@@ -46,7 +44,7 @@ def save(profile: Profile, folder: Path) -> Path:
     return path
 
 
-def load(path: Path) -> list[Profile]:
+def load_results(path: Path) -> list[Profile]:
     """Read a file with one document, or with a list of them as ``--json`` prints it.
 
     Raises
@@ -64,7 +62,7 @@ def load(path: Path) -> list[Profile]:
     return [read_profile(document, str(path)) for document in documents]
 
 
-def load_all(folder: Path) -> list[Profile]:
+def load_folder(folder: Path) -> list[Profile]:
     """Read every result of a folder, in order of name; incomplete ones are left out.
 
     Raises
@@ -72,7 +70,7 @@ def load_all(folder: Path) -> list[Profile]:
     SepViTError
         If there is none.
     """
-    found = [profile for path in sorted(folder.glob("*.json")) for profile in load(path)]
+    found = [profile for path in sorted(folder.glob("*.json")) for profile in load_results(path)]
     found = [profile for profile in found if profile.complete and not profile.emulated]
     if not found:
         raise SepViTError(f"there are no results in {folder}; measure with --save first")

@@ -11,7 +11,6 @@ from typing import Any
 from ..errors import SepViTError
 from .attribution import OVERHEAD, parts_of
 from .document import Profile
-from .measuring import title_of
 from .parts import stage_of
 
 _LANES = ("stage", "part", "operation")
@@ -38,7 +37,7 @@ def _events(profile: Profile, pid: int) -> list[dict[str, Any]]:
     assert profile.operations is not None
     items = [item for item in profile.operations.items if item.kind != OVERHEAD]
     overhead = sum(i.mean_us for i in profile.operations.items if i.kind == OVERHEAD)
-    events = [_name("process_name", pid, 0, f"{profile.device.name}: {title_of(profile)}")]
+    events = [_name("process_name", pid, 0, f"{profile.device.name}: {profile.title}")]
     events += [_name("thread_name", pid, lane, text) for lane, text in enumerate(_LANES)]
     timeline = []
     now = 0.0

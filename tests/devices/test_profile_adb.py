@@ -33,7 +33,7 @@ from sepvit_edge.profiling.attribution import program_of
 from sepvit_edge.profiling.devices import ADBConnection, Device, Measuring
 from sepvit_edge.profiling.document import Profile
 from sepvit_edge.profiling.etdump import family_of
-from sepvit_edge.profiling.measuring import Plan, measure_packages
+from sepvit_edge.profiling.measuring import Request, measure_packages
 from sepvit_edge.profiling.runner.tensors import as_input
 
 pytest.importorskip("adbutils")
@@ -329,8 +329,8 @@ def families(package: Package) -> list[str]:
 
 def by_binary(server: FakeServer, package: Path, binary: Path, threads: int | None = 3) -> Profile:
     device = Device(description="", connection=server.connection(), measuring=Measuring(runs=50))
-    plan = Plan(threads=(threads,), binary=binary)
-    (profile,) = measure_packages([Package(package)], "pixel-8", device, plan)
+    request = Request(threads=(threads,), binary=binary)
+    (profile,) = measure_packages([Package(package)], "pixel-8", device, request)
     return profile
 
 

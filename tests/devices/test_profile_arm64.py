@@ -9,7 +9,7 @@ from helpers import mini_digits
 
 import sepvit_edge
 from sepvit_edge.profiling.devices import LocalConnection, load_device
-from sepvit_edge.profiling.measuring import Plan, measure_packages
+from sepvit_edge.profiling.measuring import Request, measure_packages
 
 NAME = "emulated-cortex-a72"
 
@@ -38,7 +38,7 @@ def test_golden_vectors_hold_on_a_cortex_a72(precision: str, target: str, tmp_pa
     pytest.importorskip(target)
     model = mini_digits()
     package = sepvit_edge.export_package(model, target, precision, tmp_path / target, images=8)
-    (profile,) = measure_packages([package], NAME, load_device(NAME)[1], Plan())
+    (profile,) = measure_packages([package], NAME, load_device(NAME)[1], Request())
     assert profile.complete and profile.emulated
     assert profile.device.architecture == "aarch64"
     assert profile.golden is not None and profile.golden.passed

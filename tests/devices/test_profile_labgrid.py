@@ -14,7 +14,8 @@ from test_profile_ssh import QUICK, SSHD, Board, board, free_port  # noqa: F401 
 
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.package.folder import Package
-from sepvit_edge.profiling.connections import Job, measure, open_host
+from sepvit_edge.profiling.connections.hosts import open_host
+from sepvit_edge.profiling.connections.run import Job, run_on_host
 from sepvit_edge.profiling.devices import LabgridConnection
 from sepvit_edge.profiling.document import Profile
 
@@ -84,7 +85,9 @@ def laboratory(
 def profile(connection: LabgridConnection, package: Path, *arguments: str) -> Profile:
     async def run() -> Profile:
         async with open_host(connection) as host:
-            return await measure(host, Job(Package(package), [*QUICK, *arguments]), False, print)
+            return await run_on_host(
+                host, Job(Package(package), [*QUICK, *arguments]), False, print
+            )
 
     return asyncio.run(run())
 
@@ -95,7 +98,7 @@ def test_a_place_is_acquired_used_and_released(laboratory: Laboratory, package_p
     async def run() -> Profile:
         async with open_host(laboratory.connection()) as host:
             acquired.append(laboratory.client("who"))
-            return await measure(host, Job(Package(package_path), QUICK), False, print)
+            return await run_on_host(host, Job(Package(package_path), QUICK), False, print)
 
     found = asyncio.run(run())
     assert found.complete and found.golden is not None and found.golden.passed

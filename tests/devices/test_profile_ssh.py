@@ -19,7 +19,8 @@ import pytest
 
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.package.folder import Package
-from sepvit_edge.profiling.connections import Job, measure, open_host
+from sepvit_edge.profiling.connections.hosts import open_host
+from sepvit_edge.profiling.connections.run import Job, run_on_host
 from sepvit_edge.profiling.devices import SSHConnection
 from sepvit_edge.profiling.document import Profile
 
@@ -99,7 +100,7 @@ def profile(connection: SSHConnection, package: Path, *arguments: str, **more: o
     async def run() -> Profile:
         async with open_host(connection) as host:
             job = Job(Package(package), [*QUICK, *arguments])
-            return await measure(host, job, bool(more.get("bootstrap")), lambda _: None)
+            return await run_on_host(host, job, bool(more.get("bootstrap")), lambda _: None)
 
     return asyncio.run(run())
 
@@ -214,7 +215,7 @@ def test_a_broken_connection_keeps_what_was_measured_and_leaves_nothing_running(
 
         async with open_host(board.connection) as host:
             job = Job(Package(package_path), [*QUICK, "--device-name", name, "--sustained", "20"])
-            return await measure(host, job, False, step)
+            return await run_on_host(host, job, False, step)
 
     broken = asyncio.run(run())
     assert not broken.complete and "broke" in (broken.incomplete_reason or "")

@@ -24,11 +24,11 @@ from sepvit_edge import machine
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.package.folder import Package, list_files, write_manifest
 from sepvit_edge.package.session import open_package
-from sepvit_edge.profiling.compare import compare
+from sepvit_edge.profiling.budgets import check_budgets
+from sepvit_edge.profiling.changes import compare_profiles, slower_than_fp32
 from sepvit_edge.profiling.devices import Budgets, devices, load_device
 from sepvit_edge.profiling.document import Operation, Operations, Profile
-from sepvit_edge.profiling.measuring import check_budgets, seconds_of, slower_than_fp32
-from sepvit_edge.profiling.results import load, markdown_table, name_of, save
+from sepvit_edge.profiling.results import load_results, markdown_table, name_of, save_result
 from sepvit_edge.profiling.runner import conditions, system
 from sepvit_edge.profiling.runner.document import Missing
 from sepvit_edge.profiling.runner.latency import distribution
@@ -279,7 +279,7 @@ def test_profile_prints_saves_reports_and_traces(
     assert profile.memory is not None and profile.memory.growth_runs == 5
 
     (saved,) = (tmp_path / "results").iterdir()
-    assert saved.name == name_of(profile) and load(saved) == [profile]
+    assert saved.name == name_of(profile) and load_results(saved) == [profile]
     text = saved.read_text() + (tmp_path / "r.html").read_text()
     assert os.uname().nodename not in saved.read_text() and str(tmp_path) not in saved.read_text()
     assert "http" not in re.sub(r"https?://www.w3.org", "", text), "the report needs a network"
@@ -299,7 +299,7 @@ def test_profile_prints_saves_reports_and_traces(
         (("PACKAGE", "--device", "raspbery-pi-5"), "did you mean 'raspberry-pi-5'"),
         (("PACKAGE", "--threads", "1,x"), "--threads takes numbers"),
         (("PACKAGE", "--threads", "0"), "--threads takes numbers"),
-        (("PACKAGE", "--sustained", "long"), "no length of time"),
+        (("PACKAGE", "--sustained", "long"), "is not a length of time"),
         (("PACKAGE", "--device", "iphone-15-pro"), "--app-file"),
         (("PACKAGE", "--app-file", "none.json"), "there is no document"),
         (("PACKAGE", "--bootstrap"), "--bootstrap is for other devices"),
@@ -346,8 +346,8 @@ def test_an_emulated_time_is_marked_and_enters_no_table(
     assert "| 1.50 |" not in markdown_table([emulated])
     assert check_budgets([emulated], Budgets(p90_ms=1)) == []
     for refusing in (
-        lambda: save(emulated, quick.parent),
-        lambda: compare([emulated], [emulated], 0),
+        lambda: save_result(emulated, quick.parent),
+        lambda: compare_profiles([emulated], [emulated], 0),
     ):
         with pytest.raises(SepViTError, match="emulated"):
             refusing()
@@ -406,10 +406,6 @@ def test_a_bad_device_names_line_and_key(tmp_path: Path, text: str, message: str
         load_device(tmp_path / "mine.toml")
 
 
-def test_lengths_of_time() -> None:
-    assert [seconds_of(t) for t in ("90", "90s", "30m", "1.5h")] == [90, 90, 1800, 5400]
-
-
 # --- what is made of documents ----------------------------------------------------------------
 
 
@@ -466,25 +462,27 @@ def test_a_comparison_tells_chance_from_change() -> None:
         return median * (1 + slow + np.abs(rng.normal(0, 0.02, count)))
 
     before, same, slower = made(runs(10)), made(runs(10)), made(runs(12))
-    p50 = compare([before], [same], 0.05)[0]
+    p50 = compare_profiles([before], [same], 0.05)[0]
     assert not p50.regression and p50.significant is False
-    p50 = compare([before], [slower], 0.05)[0]
+    p50 = compare_profiles([before], [slower], 0.05)[0]
     assert p50.regression and p50.significant and p50.ratio == pytest.approx(1.2, abs=0.06)
-    assert not compare([before], [slower], 0.5)[0].regression  # within the tolerance
-    assert not compare([slower], [before], 0.05)[0].regression  # faster is none
+    assert not compare_profiles([before], [slower], 0.5)[0].regression  # within the tolerance
+    assert not compare_profiles([slower], [before], 0.05)[0].regression  # faster is none
     few = made([8, 12, 10, 9, 11, 13, 7]), made([8, 12, 11, 9, 12, 13, 7])
-    p50 = compare([few[0]], [few[1]], 0.05)[0]
+    p50 = compare_profiles([few[0]], [few[1]], 0.05)[0]
     assert p50.ratio == pytest.approx(1.1) and not p50.regression  # 10 % by chance
     bigger = made(runs(10), package__model_mb=9.0)
-    changes = {c.what: c for c in compare([before], [bigger], 0.05)}
+    changes = {c.what: c for c in compare_profiles([before], [bigger], 0.05)}
     assert changes["model on disk"].regression
     with pytest.raises(SepViTError, match="nothing in common"):
-        compare([before, made([1, 2], device__name="other")], [made([1], device__name="third")], 0)
+        compare_profiles(
+            [before, made([1, 2], device__name="other")], [made([1], device__name="third")], 0
+        )
 
 
 def test_compare_exits_with_1_on_a_regression(run_command: Runner, tmp_path: Path) -> None:
-    first = save(made(np.full(100, 10.0)), tmp_path / "a")
-    second = save(made(np.full(100, 11.0)), tmp_path / "b")
+    first = save_result(made(np.full(100, 10.0)), tmp_path / "a")
+    second = save_result(made(np.full(100, 11.0)), tmp_path / "b")
     done = run_command("profile", "--compare", first, second)
     assert done.status == 1 and "p50 +10.0%" in done.err and "REGRESSION" in done.out
     assert run_command("profile", "--compare", first, second, "--tolerance", 20).status == 0
@@ -492,7 +490,7 @@ def test_compare_exits_with_1_on_a_regression(run_command: Runner, tmp_path: Pat
 
 
 def test_the_table_is_made_from_results(run_command: Runner, tmp_path: Path) -> None:
-    save(made([1, 2, 3]), tmp_path)
+    save_result(made([1, 2, 3]), tmp_path)
     done = run_command("profile", "--table", "--results", tmp_path)
     assert done.status == 0
     header, _, row = done.out.strip().splitlines()

@@ -31,7 +31,7 @@ from sepvit_edge.package.folder import Package
 from sepvit_edge.package.session import PackageSession, open_package
 from sepvit_edge.pipeline.export import export_package
 from sepvit_edge.pipeline.lowering import lowering_job, quantization_for
-from sepvit_edge.profiling.latency import Latency, Speedup
+from sepvit_edge.profiling.first_look import FirstLook, Speedup
 from sepvit_edge.quantization.calibration import MagnitudeHistogram, calibrate
 from sepvit_edge.quantization.scheme import (
     CLASSIFIER,
@@ -415,7 +415,7 @@ def test_exports_of_a_quantisation_aware_checkpoint_are_int8(
 def test_export_says_where_int8_is_slower_than_fp32(packages) -> None:
     package = next(iter(packages.values()))
     for ratio, slower in ((0.8, True), (1.2, False)):
-        latency = Latency(5.0, 50, 2, Speedup(ratio, ratio - 0.1, ratio + 0.1))
+        latency = FirstLook(5.0, 50, 2, Speedup(ratio, ratio - 0.1, ratio + 0.1))
         over = dict(export_rows(package, latency))["over fp32"]
         assert ("SLOWER" in over) == slower and f"{ratio:.2f} times" in over
 

@@ -10,7 +10,9 @@ from helpers import Runner, jittered
 from sepvit_edge import save_checkpoint
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.profiling import recommending
-from sepvit_edge.profiling.recommending import Candidate, pareto_front, parse_budget, pick
+from sepvit_edge.profiling.budgets import parse_budget, tightest
+from sepvit_edge.profiling.candidates import Candidate, pareto_front, pick
+from sepvit_edge.profiling.devices import Budgets
 
 
 def candidate(p90: float, accuracy: float, size: float = 1, peak: float | None = 100) -> Candidate:
@@ -18,11 +20,20 @@ def candidate(p90: float, accuracy: float, size: float = 1, peak: float | None =
 
 
 def test_budgets_are_read() -> None:
-    assert parse_budget("p90<20ms, size<10MB,peak<=300") == {"p90": 20, "size": 10, "peak": 300}
-    assert parse_budget("") == {}
+    limits = Budgets(p90_ms=20, model_mb=10, peak_mb=300)
+    assert parse_budget("p90<20ms, size<10MB,peak<=300") == limits
+    assert parse_budget("") == Budgets()
     for wrong in ("p95<20ms", "p90<20MB", "p90>20", "fast"):
         with pytest.raises(SepViTError, match="is not understood"):
             parse_budget(wrong)
+    with pytest.raises(SepViTError, match="allows nothing"):
+        parse_budget("p90<0ms")
+
+
+def test_the_device_s_budgets_hold_beside_the_command_s() -> None:
+    own = Budgets(p90_ms=20, model_mb=8)
+    assert tightest(own, Budgets(p90_ms=30, peak_mb=9)) == Budgets(p90_ms=20, model_mb=8, peak_mb=9)
+    assert tightest(own, Budgets(p90_ms=3)).p90_ms == 3
 
 
 def test_the_front_holds_what_nothing_beats() -> None:
@@ -33,10 +44,12 @@ def test_the_front_holds_what_nothing_beats() -> None:
         candidate(30, 0.9),
     )
     assert pareto_front([slow, best, beaten, fast]) == [fast, best]
-    assert pick([slow, best, beaten, fast], {}) is best
-    assert pick([slow, best, fast], {"p90": 10}) is fast  # "<" is strict
-    assert pick([best], {"size": 0.5}) is None
-    assert pick([candidate(5, 0.7, peak=None)], {"peak": 300}) is None  # unknown is not within
+    assert pick([slow, best, beaten, fast], Budgets()) is best
+    assert pick([slow, best, fast], Budgets(p90_ms=10)) is best  # at most, as for `profile`
+    assert pick([slow, best, fast], Budgets(p90_ms=9.99)) is fast
+    assert pick([best], Budgets(model_mb=0.5)) is None
+    unknown = candidate(5, 0.7, peak=None)
+    assert pick([unknown], Budgets(peak_mb=300)) is None  # what was not measured does not fit
 
 
 def test_an_interrupted_search_goes_on(
@@ -52,12 +65,12 @@ def test_an_interrupted_search_goes_on(
     measured: list[object] = []
     real = recommending.measure_packages
 
-    def counted(packages, name, device, plan, step):
+    def counted(packages, name, device, request, step):
         if len(measured) == 1 and not interrupted:
             interrupted.append(True)
             raise KeyboardInterrupt
-        measured.append((packages[0].path.name, plan.threads))
-        return real(packages, name, device, plan, step)
+        measured.append((packages[0].path.name, request.threads))
+        return real(packages, name, device, request, step)
 
     interrupted: list[bool] = []
     monkeypatch.setattr(recommending, "measure_packages", counted)
@@ -70,6 +83,9 @@ def test_an_interrupted_search_goes_on(
     assert len(measured) == 2 and len(set(map(str, measured))) == 2  # none of them twice
     again = run_command("recommend", *arguments, "--budget", "size<0.001MB")
     assert again.status == 1 and "nothing that was measured fits" in again.err
+    device.write_text(device.read_text() + "[budgets]\nmodel_mb = 0.001\n")
+    again = run_command("recommend", *arguments)
+    assert again.status == 1 and "nothing that was measured fits" in again.err
     assert len(measured) == 2
 
 
@@ -77,8 +93,8 @@ def test_an_interrupted_search_goes_on(
     ("arguments", "message"),
     [
         (("--budget", "p95<3"), "is not understood"),
-        (("--device", "emulated-cortex-a72"), "has no times"),
-        (("--image-sizes", "big"), "take numbers"),
+        (("--device", "emulated-cortex-a72"), "mean nothing"),
+        (("--image-sizes", "big"), "takes numbers"),
         (("--targets", "tensorrt"), "there is no target tensorrt"),
     ],
 )

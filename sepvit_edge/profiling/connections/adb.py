@@ -21,7 +21,7 @@ from ...package.folder import Package
 from ...package.manifest import MANIFEST
 from ..devices import ADBConnection
 from ..document import Profile, read_profile
-from . import Step, missing_library
+from .interface import Step, missing_library
 
 try:
     import adbutils

@@ -32,13 +32,16 @@ from ..document import (
 from ..etdump import Dump, operations_of, read_etdump
 from ..runner.golden import check_golden, golden_sentence
 from ..runner.latency import PIECE, STABLE, distribution
-from . import Step
 from .adb import AndroidDevice, open_device
+from .interface import Step
 
 FOLDER = "/data/local/tmp/sepvit-edge"  # where Android lets the shell run programs
 _MODEL, _BINARY, _INPUT, _OUTPUT, _DUMP = "model.pte", "executor_runner", "in", "out", "run.etdump"
 _WARMUP_RUNS = 2 * PIECE
-_UNTOLD = ("cold_start", "preprocessing", "memory", "energy", "sustained", "before", "roofs")
+_NOT_MEASURED = [
+    NotMeasured(what=what, reason="executor_runner does not tell")
+    for what in ["cold_start", "preprocessing", "memory", "energy", "sustained", "before", "roofs"]
+]
 
 
 def measure_by_executor_runner(
@@ -76,20 +79,10 @@ def measure_by_executor_runner(
         If the device or the program cannot do it; the sentence says why.
     """
     manifest = package.manifest
-    if manifest.target != "executorch":
-        raise SepViTError(
-            f"--binary takes an executor_runner, which runs ExecuTorch's packages; {package.path} "
-            f"is for {manifest.target}"
-        )
-    if not binary.is_file():
-        raise SepViTError(f"there is no program {binary}")
+    _check(package, binary)
     with open_device(connection) as device:
         step("copying what the device lacks")
-        folder = f"{FOLDER}/{manifest.digest[:16]}"
-        files = {_MODEL: package.path / _MODEL, _BINARY: binary}
-        device.place(files, folder)
-        device.run(f"chmod 755 {folder}/{_BINARY}")
-        program = _Program(device, folder, binary, threads, connection.run_timeout_s)
+        program = _Program(device, package, binary, threads, connection.run_timeout_s)
         step("running the golden vectors")
         facts = manifest.model_dump(mode="json")
         golden = check_golden(facts, package.golden(), program.call)
@@ -102,9 +95,7 @@ def measure_by_executor_runner(
             ),
             "device": _describe(device, name),
             "golden": Golden.model_validate(golden),
-            "not_measured": [
-                NotMeasured(what=what, reason="executor_runner does not tell") for what in _UNTOLD
-            ],
+            "not_measured": _NOT_MEASURED,
         }
         if not golden["passed"]:
             reason = golden_sentence(golden)
@@ -124,19 +115,33 @@ def measure_by_executor_runner(
     )
 
 
+def _check(package: Package, binary: Path) -> None:
+    """Refuse a package or a program that cannot work."""
+    if package.manifest.target != "executorch":
+        raise SepViTError(
+            f"--binary takes an executor_runner, which runs ExecuTorch's packages; {package.path} "
+            f"is for {package.manifest.target}"
+        )
+    if not binary.is_file():
+        raise SepViTError(f"there is no program {binary}")
+
+
 class _Program:
-    """The program in its folder on the device."""
+    """The program in its folder on the device, where it is copied with the package's model."""
 
     def __init__(
         self,
         device: AndroidDevice,
-        folder: str,
+        package: Package,
         binary: Path,
         threads: int | None,
         timeout_s: float,
     ) -> None:
-        self._device, self._folder, self._binary = device, folder, binary
+        self._device, self._binary = device, binary
         self._threads, self._timeout_s = threads, timeout_s
+        self._folder = f"{FOLDER}/{package.manifest.digest[:16]}"
+        device.place({_MODEL: package.path / _MODEL, _BINARY: binary}, self._folder)
+        device.run(f"chmod 755 {self._folder}/{_BINARY}")
 
     def _run(self, executions: int, *options: str) -> None:
         flags = [f"--model_path={_MODEL}", f"--inputs={_INPUT}", f"--etdump_path={_DUMP}"]

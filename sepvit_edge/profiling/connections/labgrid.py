@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from ...errors import SepViTError
 from ..devices import LabgridConnection
-from . import missing_library
+from .interface import missing_library
 from .local import LocalProcess
 from .remote import COPY_S, Environment, disk_full, place
 
@@ -34,7 +34,7 @@ _T = TypeVar("_T")
 
 
 class LabgridHost:
-    """See `sepvit_edge.profiling.connections.Host`."""
+    """See `sepvit_edge.profiling.connections.interface.Host`."""
 
     def __init__(self, connection: LabgridConnection) -> None:
         self._facts = connection

@@ -18,7 +18,7 @@ _LEAVING_S = 20
 
 
 class LocalHost:
-    """See `sepvit_edge.profiling.connections.Host`."""
+    """See `sepvit_edge.profiling.connections.interface.Host`."""
 
     def __init__(self, connection: LocalConnection) -> None:
         given = [str(Path(word).expanduser()) for word in connection.python]
@@ -61,7 +61,7 @@ class LocalHost:
 
 
 class LocalProcess:
-    """See `sepvit_edge.profiling.connections.Process`."""
+    """See `sepvit_edge.profiling.connections.interface.Process`."""
 
     def __init__(self, process: asyncio.subprocess.Process, errors: IO[bytes]) -> None:
         self._process, self._errors = process, errors

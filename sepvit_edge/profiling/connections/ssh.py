@@ -15,7 +15,7 @@ from typing import Any
 
 from ...errors import SepViTError
 from ..devices import SSHConnection
-from . import ConnectionLost, missing_library
+from .interface import ConnectionLost, missing_library
 from .remote import COPY_S, Environment, disk_full, place
 
 try:
@@ -28,7 +28,7 @@ _ALIVE_S, _ALIVE_COUNT = 5, 3
 
 
 class SSHHost:
-    """See `sepvit_edge.profiling.connections.Host`."""
+    """See `sepvit_edge.profiling.connections.interface.Host`."""
 
     def __init__(self, connection: SSHConnection) -> None:
         self._facts = connection
@@ -117,7 +117,7 @@ class SSHHost:
 
 
 class SSHProcess:
-    """See `sepvit_edge.profiling.connections.Process`."""
+    """See `sepvit_edge.profiling.connections.interface.Process`."""
 
     def __init__(self, process: asyncssh.SSHClientProcess[bytes], host: str) -> None:
         self._process, self._host = process, host

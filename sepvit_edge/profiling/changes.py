@@ -9,7 +9,6 @@ import numpy as np
 
 from ..errors import SepViTError
 from .document import Profile
-from .measuring import title_of
 
 _RESAMPLES = 2000
 
@@ -51,7 +50,9 @@ class Change:
         return not self.interval[0] <= 1 <= self.interval[1]
 
 
-def compare(before: Sequence[Profile], after: Sequence[Profile], tolerance: float) -> list[Change]:
+def compare_profiles(
+    before: Sequence[Profile], after: Sequence[Profile], tolerance: float
+) -> list[Change]:
     """Compare measurements of the same thing, or one with one whatever they are.
 
     Latency: a bootstrap of the ratio of medians (and of 90th percentiles). Neighbouring runs are
@@ -90,8 +91,8 @@ def _grouped(profiles: Sequence[Profile]) -> dict[str, list[Profile]]:
         if profile.emulated:
             raise SepViTError("emulated times cannot be compared")
         if profile.latency is None or not profile.complete:
-            raise SepViTError(f"{title_of(profile)} is incomplete: {profile.incomplete_reason}")
-        groups.setdefault(f"{profile.device.name}: {title_of(profile)}", []).append(profile)
+            raise SepViTError(f"{profile.title} is incomplete: {profile.incomplete_reason}")
+        groups.setdefault(f"{profile.device.name}: {profile.title}", []).append(profile)
     return groups
 
 
@@ -149,3 +150,21 @@ def _blocks(runs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     length = max(int(len(runs) ** 0.5), 1)
     starts = rng.integers(0, len(runs) - length + 1, -(-len(runs) // length))
     return runs[(starts[:, None] + np.arange(length)).ravel()][: len(runs)]
+
+
+def slower_than_fp32(profiles: Sequence[Profile]) -> list[str]:
+    """Name int8 measurements whose median is above that of the same model in fp32 beside them."""
+
+    def key(profile: Profile) -> tuple[object, ...]:
+        package, runtime = profile.package, profile.runtime
+        shape = (package.variant, package.image_size, package.batch, package.target)
+        return (*shape, profile.device.name, runtime.threads)
+
+    timed = [(p, p.latency.p50_ms) for p in profiles if p.latency is not None and not p.emulated]
+    floats = {key(p): p50 for p, p50 in timed if p.package.precision == "fp32"}
+    return [
+        f"{p.title}: int8 is slower than fp32 on {p.device.name} "
+        f"({p50:.2f} against {floats[key(p)]:.2f} ms); use the fp32 package there"
+        for p, p50 in timed
+        if p.package.precision == "int8" and p50 > floats.get(key(p), float("inf"))
+    ]

@@ -21,7 +21,7 @@ _WARM_UP, _RUNS, _PAIRS = 5, 50, 30
 
 
 @dataclass(frozen=True)
-class Latency:
+class FirstLook:
     """Time of one call.
 
     Attributes
@@ -61,7 +61,7 @@ class Speedup:
 
 def first_look(
     model: SepViT, package: Package, step: Callable[[str], None] = lambda _: None
-) -> Latency | None:
+) -> FirstLook | None:
     """Time a new package, and its fp32 twin beside it if it is int8.
 
     Parameters
@@ -75,7 +75,7 @@ def first_look(
 
     Returns
     -------
-    Latency or None
+    FirstLook or None
         None if its runtime does not run on this machine.
     """
     from ..pipeline.twins import float_twin
@@ -94,7 +94,7 @@ def first_look(
     return latency
 
 
-def measure_latency(session: PackageSession, threads: int) -> Latency:
+def measure_latency(session: PackageSession, threads: int) -> FirstLook:
     """Time a loaded package on one batch of its golden pixels.
 
     Parameters
@@ -110,7 +110,7 @@ def measure_latency(session: PackageSession, threads: int) -> Latency:
         start = time.perf_counter()
         session.run_pixels(pixels)
         times.append(time.perf_counter() - start)
-    return Latency(round(statistics.median(times[_WARM_UP:]) * 1e3, 2), _RUNS, threads)
+    return FirstLook(round(statistics.median(times[_WARM_UP:]) * 1e3, 2), _RUNS, threads)
 
 
 def measure_speedup(session: PackageSession, over: PackageSession) -> Speedup:

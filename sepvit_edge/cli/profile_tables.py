@@ -1,0 +1,185 @@
+"""What `profile` and `recommend` print: measurements, budgets, changes and candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..profiling.parts import by_kind
+from .console import console, print_columns, print_table
+
+if TYPE_CHECKING:
+    from ..profiling.budgets import BudgetLine
+    from ..profiling.candidates import Candidate
+    from ..profiling.changes import Change
+    from ..profiling.devices import Device
+    from ..profiling.document import Profile
+
+_PLOT_WIDTH, _PLOT_HEIGHT = 60, 14
+
+
+def print_profiles(
+    profiles: Sequence[Profile], budgets: Sequence[BudgetLine], device: Device
+) -> None:
+    """Print measurements on one device, its budgets and its known traps."""
+    from ..profiling.changes import slower_than_fp32
+
+    for profile in profiles:
+        print_table(f"{profile.device.name}: {profile.title}", profile_rows(profile))
+    if budgets:
+        rows = [
+            [b.title, b.what, b.value, f"{b.limit:g} {b.unit}", "ok" if b.holds else "broken"]
+            for b in budgets
+        ]
+        print_columns(["budgets", "", "measured", "limit", ""], rows)
+    for sentence in slower_than_fp32(profiles):
+        console.print(sentence, style="bold")
+    for note in device.notes:
+        console.print(f"note: {note}", style="dim")
+
+
+def profile_rows(profile: Profile) -> list[tuple[str, str]]:
+    """Return the rows of the table of one measurement."""
+    return [
+        *_check_rows(profile),
+        *_time_rows(profile),
+        *_resource_rows(profile),
+        *_attribution_rows(profile),
+        *_missing_rows(profile),
+    ]
+
+
+def _check_rows(profile: Profile) -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    if profile.emulated:
+        rows.append(("EMULATED", "every time below is the emulator's and means nothing"))
+    if not profile.complete:
+        rows.append(("INCOMPLETE", profile.incomplete_reason or ""))
+    rows.append(("runtime", f"{profile.runtime.name} {profile.runtime.version}"))
+    if (golden := profile.golden) is not None:
+        distance = "identical" if golden.sqnr_db is None else f"SQNR {golden.sqnr_db:.1f} dB"
+        least = f"{golden.images} images, at least {golden.minimum_sqnr_db:.0f} dB expected"
+        rows.append(("golden vectors", f"{distance} ({least})"))
+    return rows
+
+
+def _time_rows(profile: Profile) -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    if (latency := profile.latency) is not None:
+        runs = f"{latency.runs} run{'s' * (latency.runs > 1)}"
+        rows += [
+            ("latency", f"p50 {latency.p50_ms:.2f} ms ({runs})"),
+            ("", ""),
+            ("p90, p99", f"{latency.p90_ms:.2f}, {latency.p99_ms:.2f} ms"),
+            ("mean, max", f"{latency.mean_ms:.2f}, {latency.max_ms:.2f} ms"),
+        ]
+    if (start := profile.cold_start) is not None:
+        parts = f"load {start.load_ms:.0f}, first run {start.first_run_ms:.0f}"
+        rows.append(("cold start", f"{start.total_ms:.0f} ms ({parts})"))
+    if profile.preprocessing is not None:
+        rows.append(("preprocessing", f"p50 {profile.preprocessing.p50_ms:.2f} ms"))
+    return rows
+
+
+def _resource_rows(profile: Profile) -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    if (memory := profile.memory) is not None:
+        values = (
+            ("peak", memory.peak_mb),
+            ("steady", memory.steady_mb),
+            ("before", memory.baseline_mb),
+        )
+        told = [f"{name} {value:.0f} MB" for name, value in values if value is not None]
+        rows.append(("resident memory", ", ".join(told)))
+        if memory.growth_mb is not None:
+            rows.append(("growth", f"{memory.growth_mb:+.1f} MB over {memory.growth_runs} runs"))
+    if (energy := profile.energy) is not None:
+        rows.append(("energy", f"{energy.per_run_mj:.1f} mJ a run, {energy.mean_w:.1f} W"))
+    if profile.sustained is not None and profile.sustained.points:
+        first, last = profile.sustained.points[0], profile.sustained.points[-1]
+        after = f"p50 {first.p50_ms:.2f} ms at first, {last.p50_ms:.2f} ms at the end"
+        rows.append(("sustained", f"{last.time_s:.0f} s: {after}"))
+    return rows
+
+
+def _attribution_rows(profile: Profile) -> list[tuple[str, str]]:
+    attribution = profile.attribution
+    if attribution is None:
+        return []
+    rows = [("", "")]
+    for kind, time in by_kind(attribution).items():
+        rows.append((kind, f"{time / attribution.whole_us:6.1%}  {time / 1e3:.2f} ms"))
+    rows.append(("unattributed", f"{attribution.unattributed_share:6.1%}"))
+    return [*rows, ("obtained by", attribution.obtained)]
+
+
+def _missing_rows(profile: Profile) -> list[tuple[str, str]]:
+    if not profile.not_measured:
+        return []
+    return [("", ""), *((f"no {item.what}", item.reason) for item in profile.not_measured)]
+
+
+def print_changes(changes: Sequence[Change]) -> None:
+    """Print what changed from one result to another."""
+    verdicts = {True: "significant", False: "may be chance", None: "single reading"}
+    rows = [
+        [
+            c.title,
+            c.what,
+            f"{c.before:.2f} {c.unit}",
+            f"{c.after:.2f} {c.unit}",
+            f"{c.ratio:.3f}",
+            f"{c.interval[0]:.3f}-{c.interval[1]:.3f}" if c.interval else "-",
+            "REGRESSION" if c.regression else verdicts[c.significant],
+        ]
+        for c in changes
+    ]
+    print_columns(["", "", "before", "after", "ratio", "95 % interval", ""], rows)
+
+
+def print_candidates(
+    found: Sequence[Candidate], front: Sequence[Candidate], chosen: Candidate | None
+) -> None:
+    """Print the candidates of a search, their accuracy over latency, and the choice."""
+    rows = []
+    for candidate in sorted(found, key=lambda c: c.p90_ms):
+        marks = "pick" if candidate is chosen else "front" if candidate in front else ""
+        rows.append(
+            [
+                candidate.title,
+                "-" if candidate.top1 is None else f"{candidate.top1:.2%}",
+                f"{candidate.agreement:.2%}",
+                f"{candidate.p50_ms:.2f}",
+                f"{candidate.p90_ms:.2f}",
+                f"{candidate.model_mb:.2f}",
+                "-" if candidate.peak_mb is None else f"{candidate.peak_mb:.0f}",
+                marks,
+            ]
+        )
+    header = ["package", "top-1", "agreement", "p50 ms", "p90 ms", "MB", "peak MB", ""]
+    print_columns(header, rows)
+    console.print(_plot(found, front, chosen), markup=False)
+    if chosen is not None:
+        console.print(f"pick: {chosen.package}, {chosen.threads or 'default'} threads")
+
+
+def _plot(found: Sequence[Candidate], front: Sequence[Candidate], chosen: Candidate | None) -> str:
+    """Draw accuracy over latency: ``.`` a candidate, ``o`` on the front, ``@`` the choice."""
+    times = [c.p90_ms for c in found]
+    marks = [c.accuracy for c in found]
+    rows = [[" "] * _PLOT_WIDTH for _ in range(_PLOT_HEIGHT)]
+    for candidate in [*found, *front, *([chosen] if chosen else [])]:
+        x = _cell(candidate.p90_ms, times, _PLOT_WIDTH)
+        y = _PLOT_HEIGHT - 1 - _cell(candidate.accuracy, marks, _PLOT_HEIGHT)
+        rows[y][x] = "@" if candidate is chosen else "o" if candidate in front else "."
+    lines = ["".join(row).rstrip() for row in rows]
+    lines[0] = f"{max(marks):7.2%} |{lines[0]}"
+    lines[-1] = f"{min(marks):7.2%} |{lines[-1]}"
+    lines[1:-1] = [f"{'':7} |{line}" for line in lines[1:-1]]
+    ends = f"{min(times):.1f} ms".ljust(_PLOT_WIDTH - 10) + f"{max(times):.1f} ms".rjust(10)
+    return "\n".join([*lines, f"{'':8}+{'-' * _PLOT_WIDTH}", f"{'p90':8} {ends}"])
+
+
+def _cell(value: float, values: Sequence[float], cells: int) -> int:
+    low, high = min(values), max(values)
+    return round((value - low) / (high - low) * (cells - 1)) if high > low else 0
