@@ -2,7 +2,7 @@ import Foundation
 import Observation
 import SepViTKit
 
-/// Which package is open; the screens look at this.
+/// The packages and the open one, which the screens show.
 @MainActor @Observable final class AppModel {
     enum State {
         case opening, none
@@ -17,7 +17,7 @@ import SepViTKit
         didSet { current.map(open) }
     }
 
-    /// Index of the packages in the app, as `python -m sepvit_edge.bundle --app ios` writes it.
+    /// The index of bundled packages, written by `python -m sepvit_edge.bundle --app ios`.
     private struct Index: Decodable {
         struct Entry: Decodable { let folder: String }
         let packages: [Entry]
@@ -62,7 +62,7 @@ import SepViTKit
         }
     }
 
-    /// Check a package's folder that was chosen in the Files app, and keep a copy.
+    /// Check a package's folder from the Files app, and keep a copy.
     func add(_ url: URL) throws {
         let allowed = url.startAccessingSecurityScopedResource()
         defer { if allowed { url.stopAccessingSecurityScopedResource() } }

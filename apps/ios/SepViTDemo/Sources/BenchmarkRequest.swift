@@ -1,7 +1,7 @@
 import Foundation
 import SepViTKit
 
-/// A benchmark that the launch arguments ask for:
+/// A benchmark that the launch arguments request:
 /// `--benchmark PACKAGE --runs 100 --warm-up 50 --sustained 0 --compute-units all --output result`.
 struct BenchmarkRequest: Sendable {
     let package: String
@@ -30,8 +30,7 @@ struct BenchmarkRequest: Sendable {
         output = value("--output") ?? "result"
     }
 
-    /// Measure from a cold start, and leave NAME.json, or NAME.error with the sentence that says why
-    /// there is none.
+    /// Measure from a cold start, and write NAME.json, or NAME.error with the sentence of the error.
     @MainActor func run() async {
         let probe = PhoneProbe()
         let files = FileManager.default
@@ -54,12 +53,12 @@ struct BenchmarkRequest: Sendable {
     private func measure(_ folders: [URL], _ probe: PhoneProbe) throws -> Data {
         let places = folders.map { $0.appendingPathComponent(package) }
         guard let url = places.first(where: { FileManager.default.fileExists(atPath: $0.path) }) else {
-            throw SepViTError("there is no package \(package) in the app")
+            throw SepViTError("unknown package '\(package)'; import it or bundle it with the app")
         }
         let checked = try Package(url)
         var opened: Session?
         let load = try Benchmark.milliseconds { opened = try Session(checked, CoreML(units: units)) }
-        guard let session = opened else { throw SepViTError("the package was not opened") }
+        guard let session = opened else { throw SepViTError("the package could not be opened") }
         let input = checked.manifest.input
         let grey = [UInt8](repeating: 127, count: input.cropSize * input.cropSize * 3)
         let first = try Benchmark.milliseconds { _ = try session.run(grey) }

@@ -1,7 +1,7 @@
 import AVFoundation
 import SepViTKit
 
-/// The camera's frames, one at a time: what comes while one is worked on is dropped.
+/// The camera's frames, one at a time. Frames that arrive during the work on another are dropped.
 final class CameraFeed: NSObject, AVCaptureVideoDataOutputSampleBufferDelegate, @unchecked Sendable {
     let session = AVCaptureSession()
     private let queue = DispatchQueue(label: "camera", qos: .userInitiated)
@@ -10,15 +10,15 @@ final class CameraFeed: NSObject, AVCaptureVideoDataOutputSampleBufferDelegate, 
 
     /// Ask for the camera and start it.
     ///
-    /// - Throws: `SepViTError` if there is none, or it may not be used.
+    /// - Throws: `SepViTError` if the camera is missing or not allowed.
     func start(
         _ position: AVCaptureDevice.Position, _ handle: @escaping @Sendable (Pixels) -> Void
     ) async throws {
         guard await AVCaptureDevice.requestAccess(for: .video) else {
-            throw SepViTError("The camera may not be used: allow it in Settings and start again")
+            throw SepViTError("The camera is not allowed: allow it in Settings and start again")
         }
         guard let camera = AVCaptureDevice.default(.builtInWideAngleCamera, for: .video, position: position)
-        else { throw SepViTError("This device has no such camera; pick a photo instead") }
+        else { throw SepViTError("This camera is missing on this device; choose a photo instead") }
         let input = try AVCaptureDeviceInput(device: camera)
         await withCheckedContinuation { done in
             queue.async { [self] in
@@ -49,7 +49,7 @@ final class CameraFeed: NSObject, AVCaptureVideoDataOutputSampleBufferDelegate, 
         }
     }
 
-    /// Frames as the screen shows them: the app turns, and the frames with it.
+    /// Turn frames with the app, as the screen shows them.
     func turn(to angle: CGFloat) {
         queue.async { [self] in
             guard let connection = output.connection(with: .video),

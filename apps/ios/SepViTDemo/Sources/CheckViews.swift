@@ -36,7 +36,7 @@ struct SelfCheckView: View {
                     "Image \(check.image) differs in \(check.differentValues) values, "
                         + "by \(Int(check.maxDifference)) of 255 at most."
                 )
-            case .tensor: Text("The input tensor of image \(check.image) is not its pixels.")
+            case .tensor: Text("The input tensor of image \(check.image) does not hold its pixels.")
             default: Text("Largest difference of the logits \(check.maxAbsError.formatted()).")
             }
         }
@@ -91,7 +91,7 @@ struct BenchmarkView: View {
             }
             if let profile { result(profile) }
             if !plan.isEmpty {
-                Section("Where Core ML means to compute") {
+                Section("Placement planned by Core ML") {
                     ForEach(plan, id: \.where) { place in
                         LabeledContent(place.where, value: "\(place.operations) operations")
                     }

@@ -3,7 +3,7 @@ import PhotosUI
 import SepViTKit
 import SwiftUI
 
-/// What a package says about an image, and how long it took.
+/// The most probable classes of an image, and the time it took.
 struct Answer: Sendable {
     let classes: [ClassProbability]
     let preprocessMs, inferenceMs: Double
@@ -65,7 +65,7 @@ struct CameraView: View {
                     CameraPreview(feed: feed)
                         .aspectRatio(3 / 4, contentMode: .fit)
                         .clipShape(.rect(cornerRadius: 16))
-                        .accessibilityLabel("What the camera sees")
+                        .accessibilityLabel("Camera preview")
                         .overlay(alignment: .bottomTrailing) {
                             Button("Use the other camera", systemImage: "arrow.triangle.2.circlepath") {
                                 position = position == .back ? .front : .back
@@ -132,7 +132,7 @@ private struct CameraPreview: UIViewRepresentable {
         override class var layerClass: AnyClass { AVCaptureVideoPreviewLayer.self }
         var preview: AVCaptureVideoPreviewLayer? { layer as? AVCaptureVideoPreviewLayer }
 
-        /// The picture stands upright however the device is held.
+        /// Keep the picture upright in every orientation of the device.
         override func layoutSubviews() {
             super.layoutSubviews()
             let angle: CGFloat =

@@ -7,14 +7,14 @@ struct CoreML: EngineKind {
     let target = "coreml"
     let units: ComputeUnits
 
-    /// The packages' range is of coremltools, which wrote them; a device has whatever its system
-    /// brings, so that the check is the specification version's, made by Core ML itself on loading.
+    /// The manifest's range is about coremltools, which wrote the package. Core ML itself checks the
+    /// specification version on loading.
     let version = "9.0"
 
     func load(_ package: Package) throws -> any InferenceEngine {
         guard
             let path = package.manifest.files.map(\.path).first(where: { $0.contains(".mlpackage/") })
-        else { throw SepViTError("the package has no .mlpackage; export it again", .missing) }
+        else { throw SepViTError("the .mlpackage is missing; export the package again", .missing) }
         let folder = String(path.prefix(upTo: path.range(of: ".mlpackage/")!.upperBound))
         do {
             let compiled = try Self.compiled(package.url.appendingPathComponent(folder), package)
@@ -27,7 +27,7 @@ struct CoreML: EngineKind {
         }
     }
 
-    /// Compiling takes seconds: the result is kept, by the manifest's digest.
+    /// Return the compiled model. Compiling takes seconds, so the result is cached by the manifest's digest.
     private static func compiled(_ model: URL, _ package: Package) throws -> URL {
         let caches = try FileManager.default.url(
             for: .cachesDirectory, in: .userDomainMask, appropriateFor: nil, create: true
@@ -40,7 +40,7 @@ struct CoreML: EngineKind {
     }
 }
 
-/// Where Core ML may compute.
+/// The units on which Core ML may compute.
 enum ComputeUnits: String, CaseIterable, Identifiable, Sendable {
     case all, cpuAndNeuralEngine, cpuAndGPU, cpuOnly
 
@@ -86,9 +86,9 @@ final class CoreMLEngine: InferenceEngine, @unchecked Sendable {
     }
 
     func run(_ input: InputTensor) throws -> [Float] {
-        // Core ML has no uint8 tensors: packages take float32, or an image.
+        // Core ML does not support uint8 tensors: packages take float32, or an image.
         guard case .float32(let values) = input.values else {
-            throw SepViTError("Core ML takes no uint8 pixels; export the package again")
+            throw SepViTError("Core ML does not support uint8 pixels; export the package again")
         }
         let name = manifest.input.name
         let value =
@@ -97,8 +97,10 @@ final class CoreMLEngine: InferenceEngine, @unchecked Sendable {
             : MLFeatureValue(multiArray: try multiArray(values, input.shape))
         let feed = try MLDictionaryFeatureProvider(dictionary: [name: value])
         let output = try model.prediction(from: feed)
-        guard let logits = output.featureValue(for: manifest.output.name)?.multiArrayValue else {
-            throw SepViTError("the model has no output \(manifest.output.name); export it again")
+        guard let logits = output.featureValue(for: manifest.logits)?.multiArrayValue else {
+            throw SepViTError(
+                "the model does not have the output \(manifest.logits); export the package again"
+            )
         }
         return (0..<logits.count).map { logits[$0].floatValue }
     }
@@ -111,15 +113,15 @@ final class CoreMLEngine: InferenceEngine, @unchecked Sendable {
         return array
     }
 
-    /// The planes of a float32 NCHW input as a picture; Core ML resizes and converts nothing in it,
-    /// since it has the input's exact size.
+    /// Convert a float32 NCHW input to an image. Core ML does not resize it, because it has the input's
+    /// exact size.
     private func pixelBuffer(_ planes: [Float], side: Int) throws -> CVPixelBuffer {
         var created: CVPixelBuffer?
         CVPixelBufferCreate(
             nil, side, side, kCVPixelFormatType_32BGRA,
             [kCVPixelBufferIOSurfacePropertiesKey: [:]] as CFDictionary, &created
         )
-        guard let buffer = created else { throw SepViTError("there is no memory left for an image") }
+        guard let buffer = created else { throw SepViTError("not enough memory for an image; close other apps and try again") }
         CVPixelBufferLockBaseAddress(buffer, [])
         defer { CVPixelBufferUnlockBaseAddress(buffer, []) }
         guard let base = CVPixelBufferGetBaseAddress(buffer) else { return buffer }
@@ -138,7 +140,7 @@ final class CoreMLEngine: InferenceEngine, @unchecked Sendable {
         return buffer
     }
 
-    /// How many operations Core ML means to run where, for the benchmark screen.
+    /// Return the number of operations that Core ML plans to run on each unit.
     func computePlan() async throws -> [(where: String, operations: Int)] {
         let configuration = MLModelConfiguration()
         configuration.computeUnits = units.coreML

@@ -4,22 +4,22 @@ import Foundation
 import ImageIO
 import SepViTKit
 
-/// From an image file to upright pixels, with the stored colours as they are.
+/// Decodes an image file to upright pixels with the stored colours.
 ///
-/// ImageIO neither turns an image nor multiplies its transparency in; drawing one would, and would
-/// apply its colour profile. So the decoded samples are read as they lie in memory.
+/// Drawing an image would turn it, multiply its transparency in and apply its colour profile. So the
+/// decoded samples are read from memory as they are.
 enum ImageDecoder {
     static func decode(_ file: Data, name: String) throws -> Pixels {
         let options = [kCGImageSourceShouldCache: false] as CFDictionary
         guard let source = CGImageSourceCreateWithData(file as CFData, options),
             CGImageSourceGetStatusAtIndex(source, 0) == .statusComplete,
             let image = CGImageSourceCreateImageAtIndex(source, 0, options)
-        else { throw SepViTError("\(name) is not an image, or damaged", .image) }
+        else { throw SepViTError("\(name) is not an image, or is damaged; choose another one", .image) }
         try checkSize(image.width, image.height, name: name)
         return try samples(of: image, name: name).oriented(orientation(of: file, source))
     }
 
-    /// JPEG and PNG by the core's own rule; what ImageIO says for the others (HEIC, WebP).
+    /// Return the orientation: by the core's rule for JPEG and PNG, from ImageIO for HEIC, WebP and others.
     private static func orientation(of file: Data, _ source: CGImageSource) -> Int {
         let own = exifOrientation(of: [UInt8](file))
         if own != 1 { return own }
@@ -35,7 +35,7 @@ enum ImageDecoder {
         guard step == 1 || step == 2, model == .rgb || model == .monochrome,
             !image.bitmapInfo.contains(.floatComponents), let data = image.dataProvider?.data as Data?
         else { return try drawn(image, name: name) }
-        // Where red, green and blue stand in a pixel, and which of two bytes is the high one.
+        // Offsets of red, green and blue in a pixel, and the index of the high byte of two.
         let alphaFirst: Set<CGImageAlphaInfo> = [.first, .premultipliedFirst, .noneSkipFirst]
         let colours = model == .monochrome ? [0, 0, 0] : [0, 1, 2]
         let shift = alphaFirst.contains(image.alphaInfo) ? 1 : 0
@@ -54,7 +54,7 @@ enum ImageDecoder {
         return Pixels(width: image.width, height: image.height, data: rgb)
     }
 
-    /// Palettes, CMYK and the rest, in sRGB.
+    /// Draw other formats, such as palettes and CMYK, in sRGB.
     private static func drawn(_ image: CGImage, name: String) throws -> Pixels {
         var rgba = [UInt8](repeating: 0, count: image.width * image.height * 4)
         let done = rgba.withUnsafeMutableBytes { bytes -> Bool in
@@ -69,11 +69,11 @@ enum ImageDecoder {
             context.draw(image, in: CGRect(x: 0, y: 0, width: image.width, height: image.height))
             return true
         }
-        guard done else { throw SepViTError("there is no memory left for \(name)", .image) }
+        guard done else { throw SepViTError("not enough memory for \(name); close other apps and try again", .image) }
         return Pixels(width: image.width, height: image.height, channels: 4, data: rgba)
     }
 
-    /// A frame of the camera, BGRA.
+    /// Convert a BGRA frame of the camera.
     static func pixels(of buffer: CVPixelBuffer) -> Pixels {
         CVPixelBufferLockBaseAddress(buffer, .readOnly)
         defer { CVPixelBufferUnlockBaseAddress(buffer, .readOnly) }

@@ -2,7 +2,7 @@ import Foundation
 import SepViTKit
 import UIKit
 
-/// What iOS tells about the device and this process.
+/// Reads the device's properties and state, and this process's memory, from iOS.
 struct PhoneProbe: DeviceProbe {
     let device: Device
     let memorySource = "phys_footprint"
@@ -63,16 +63,16 @@ struct PhoneProbe: DeviceProbe {
 
     func notMeasured() -> [Profile.NotMeasured] {
         [
-            .init("energy", "iOS tells an app no power."),
-            .init("operations", "Core ML tells an app no time of an operation."),
-            .init("roofs", "The app measures the model alone."),
-            .init("before.temperatures_c", "iOS tells a thermal state instead."),
-            .init("before.frequencies_mhz", "iOS does not tell."),
-            .init("runtime.threads", "Core ML takes no number of threads."),
+            .init("energy", "iOS does not report power to apps."),
+            .init("operations", "Core ML does not report times per operation to apps."),
+            .init("roofs", "The app measures only the model."),
+            .init("before.temperatures_c", "iOS reports a thermal state instead."),
+            .init("before.frequencies_mhz", "iOS does not report them."),
+            .init("runtime.threads", "Core ML chooses the number of threads."),
         ]
     }
 
-    /// Milliseconds since this process started.
+    /// Return the milliseconds since this process started.
     static func sinceProcessStart() -> Double? {
         var info = kinfo_proc()
         var size = MemoryLayout<kinfo_proc>.stride

@@ -15,7 +15,7 @@ import SwiftUI
     }
 }
 
-/// Nothing else runs while a benchmark from the command line does.
+/// Shows a benchmark from the command line; nothing else runs meanwhile.
 private struct RequestedBenchmark: View {
     let request: BenchmarkRequest
     @State private var done = false
@@ -61,13 +61,13 @@ struct RootView: View {
                 case .open(let session): content(session).id(session.package.url)
                 case .failed(let message):
                     ContentUnavailableView(
-                        "This package is not used", systemImage: "exclamationmark.triangle",
+                        "This package cannot be used", systemImage: "exclamationmark.triangle",
                         description: Text(message + ".")
                     )
                 case .none:
                     ContentUnavailableView(
                         "No package", systemImage: "shippingbox",
-                        description: Text("Import a folder that sepvit_edge.export --target coreml wrote.")
+                        description: Text("Import the folder that python -m sepvit_edge.export --target coreml writes.")
                     )
                 }
             }

@@ -1,11 +1,11 @@
 import Foundation
 
-/// What the benchmark does.
+/// The number and length of a benchmark's runs.
 public struct BenchmarkOptions: Sendable {
-    /// At most so many runs before the timed ones; fewer where times become stable earlier.
+    /// Maximum number of runs before the timed ones; fewer if times become stable earlier.
     public var warmUp: Int
     public var runs: Int
-    /// Seconds of runs back to back after the timed ones; 0 for none.
+    /// Duration of the sustained run after the timed runs, in seconds; 0 for none.
     public var sustainedS: Double
 
     public init(warmUp: Int = 50, runs: Int = 100, sustainedS: Double = 0) {
@@ -15,18 +15,18 @@ public struct BenchmarkOptions: Sendable {
     }
 }
 
-/// What the system tells about the device and this process.
+/// Reads the device's properties and state, and this process's memory.
 public protocol DeviceProbe: Sendable {
     var device: Device { get }
-    /// What memory figures are, for example "phys_footprint".
+    /// Name of the system's memory figure, for example "phys_footprint".
     var memorySource: String { get }
     func conditions() -> Conditions
-    /// Memory of this process in 10^6 bytes.
+    /// Return the memory of this process in 10^6 bytes.
     func memoryMb() -> Double?
     func notMeasured() -> [Profile.NotMeasured]
 }
 
-/// How far a benchmark is.
+/// Progress of a benchmark.
 public struct Progress: Sendable {
     public enum Step: String, Sendable { case checking, warmingUp, timing, preprocessing, sustained }
 
@@ -35,7 +35,7 @@ public struct Progress: Sendable {
     public let share: Double
 }
 
-/// Times a package on this device, and writes the profile document.
+/// Measures a package on this device and returns the profile document.
 public struct Benchmark: Sendable {
     private static let preprocessingRuns = 30
     /// Times are stable when the medians of two consecutive windows differ by less than this share.
@@ -54,10 +54,10 @@ public struct Benchmark: Sendable {
         producer = Profile.Producer(name: "ios-app", version: appVersion)
     }
 
-    /// Time a loaded package on its golden pixels. The task can be cancelled: a sustained run then
-    /// ends early, before it the benchmark throws.
+    /// Time a loaded package on its golden pixels. Cancelling the task ends a sustained run early; before
+    /// that, the benchmark throws.
     ///
-    /// - Throws: `SepViTError` if the golden check does not pass: wrong answers are not timed.
+    /// - Throws: `SepViTError` if the self-check fails: wrong answers are not timed.
     public func run(
         _ session: Session, coldStart: ColdStart? = nil, report: (Progress) -> Void = { _ in }
     ) throws -> Profile {
@@ -67,7 +67,7 @@ public struct Benchmark: Sendable {
         guard check.passed else {
             let step = check.failsAt?.rawValue ?? ""
             throw SepViTError(
-                "the self-check fails at the \(step), so nothing is timed; see the self-check"
+                "the self-check failed at the \(step), so nothing was timed; open the self-check for details"
             )
         }
         let manifest = session.package.manifest
@@ -132,7 +132,7 @@ public struct Benchmark: Sendable {
             sustained: sustained,
             notMeasured: probe.notMeasured()
                 + (coldStart == nil
-                    ? [.init("cold_start", "The app was running already when it was asked.")] : [])
+                    ? [.init("cold_start", "The app was already running.")] : [])
         )
     }
 
@@ -165,7 +165,7 @@ public struct Benchmark: Sendable {
         return Profile.Sustained(requestedS: options.sustainedS, points: points)
     }
 
-    /// Time of a piece of work.
+    /// Return the time of a piece of work in milliseconds.
     public static func milliseconds(_ work: () throws -> Void) rethrows -> Double {
         milliseconds(try ContinuousClock().measure(work))
     }
@@ -181,7 +181,7 @@ public struct Benchmark: Sendable {
         return abs(last - before) <= stableShare * before
     }
 
-    /// Smallest difference seen between two readings of the clock.
+    /// Return the smallest difference between two readings of the clock.
     private static func clockResolutionNs() -> Double? {
         let clock = ContinuousClock()
         var last = clock.now

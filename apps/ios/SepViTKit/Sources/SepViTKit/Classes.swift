@@ -1,13 +1,13 @@
 import Foundation
 
-/// A class and how probable it is.
+/// A class and its probability.
 public struct ClassProbability: Equatable, Sendable {
     public let index: Int
     public let label: String
     public let probability: Double
 }
 
-/// Softmax in double precision, shifted so that it cannot overflow.
+/// Compute the softmax in double precision, shifted so that it cannot overflow.
 public func softmax(_ logits: [Float]) -> [Double] {
     let top = Double(logits.max() ?? 0)
     let exponentials = logits.map { exp(Double($0) - top) }
@@ -15,7 +15,7 @@ public func softmax(_ logits: [Float]) -> [Double] {
     return exponentials.map { $0 / sum }
 }
 
-/// Name the most probable classes; equal ones keep the order of the labels, in every language.
+/// Return the most probable classes. Equal ones keep the order of the labels.
 public func topClasses(_ logits: [Float], labels: [String], count: Int = 3) -> [ClassProbability] {
     softmax(logits).enumerated()
         .sorted { ($1.element, $0.offset) < ($0.element, $1.offset) }

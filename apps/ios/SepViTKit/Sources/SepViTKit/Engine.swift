@@ -1,13 +1,13 @@
 /// A loaded model.
 public protocol InferenceEngine: Sendable {
-    /// The runtime's name and version, and what computes, as the profile document states them.
+    /// The runtime's name, version and execution unit, as in the profile document.
     var runtime: RuntimeUsed { get }
 
-    /// Run one batch: the input tensor in, the logits of the whole batch out.
+    /// Run one batch and return the logits of the whole batch.
     func run(_ input: InputTensor) throws -> [Float]
 }
 
-/// What an engine can open.
+/// Opens the packages of one target.
 public protocol EngineKind: Sendable {
     var target: String { get }
     var version: String { get }
@@ -19,7 +19,7 @@ public struct InputTensor: Equatable, Sendable {
     public let shape: [Int]
     public let values: Tensor.Values
 
-    /// Put one image into a batch; the others are black.
+    /// Put one image into a batch. The other images are black.
     ///
     /// - Parameter pixels: RGB, row by row (`preprocess`).
     public init(_ pixels: [UInt8], _ input: Manifest.Input) {
@@ -36,7 +36,7 @@ public struct InputTensor: Equatable, Sendable {
         values = input.dtype == .uint8 ? .uint8(ordered) : .float32(ordered.map(Float.init))
     }
 
-    /// Read the first image back; nil where the tensor's shape does not fit the manifest's layout.
+    /// Return the first image; nil if the tensor's shape does not fit the manifest's layout.
     func pixels(_ input: Manifest.Input) -> [UInt8]? {
         let side = input.cropSize
         let square = input.layout == .nhwc ? [side, side, 3] : [3, side, side]
@@ -51,21 +51,21 @@ public struct InputTensor: Equatable, Sendable {
     }
 }
 
-/// A package that is loaded and takes pixels.
+/// A loaded package that classifies preprocessed pixels.
 public struct Session: Sendable {
     public let package: Package
     public let engine: any InferenceEngine
 
     /// Load a checked package.
     ///
-    /// - Throws: `SepViTError` if it is for another target or another version of the runtime.
+    /// - Throws: `SepViTError` if the package's target or runtime version is not supported.
     public init(_ package: Package, _ kind: any EngineKind) throws {
-        try checkTarget(package.manifest, name: package.url.lastPathComponent, kind)
+        try checkSupport(package.manifest, name: package.url.lastPathComponent, kind)
         self.package = package
         engine = try kind.load(package)
     }
 
-    /// Run the model on preprocessed pixels; one logit a class.
+    /// Run the model on preprocessed pixels and return one logit per class.
     public func run(_ pixels: [UInt8]) throws -> [Float] {
         let manifest = package.manifest
         return Array(
@@ -74,8 +74,8 @@ public struct Session: Sendable {
     }
 }
 
-/// Refuse packages that the engine cannot run.
-func checkTarget(_ manifest: Manifest, name: String, _ kind: any EngineKind) throws {
+/// Refuse a package that the app or the engine cannot run.
+func checkSupport(_ manifest: Manifest, name: String, _ kind: any EngineKind) throws {
     guard manifest.target == kind.target else {
         throw SepViTError(
             "\(name) is for \(manifest.target), this app runs \(kind.target) packages; "
@@ -93,10 +93,10 @@ func checkTarget(_ manifest: Manifest, name: String, _ kind: any EngineKind) thr
     }
 }
 
-/// Whether a runtime's version is in a manifest's range.
+/// Return whether a runtime's version is in a manifest's range.
 ///
-/// The lower bound counts by major and minor number: archives for phones have patch releases of
-/// their own.
+/// The lower bound is compared by major and minor number only, because the runtimes' builds for phones
+/// have other patch releases.
 public func isInRange(_ version: String, _ minimum: String, _ below: String) -> Bool {
     func numbers(_ text: String, _ parts: Int) -> [Int] {
         let found = text.split(separator: ".").map { Int($0.prefix(while: \.isNumber)) ?? 0 }

@@ -1,10 +1,10 @@
-/// The EXIF orientation of a JPEG or PNG file, 1 to 8; 1 where it states none, or nonsense.
+/// Return the EXIF orientation of a JPEG or PNG file, 1 to 8; 1 if it is missing or invalid.
 public func exifOrientation(of file: [UInt8]) -> Int {
     guard let range = tiffRange(in: file) else { return 1 }
     return orientation(inTiff: Reader(bytes: file[range]))
 }
 
-/// Numbers at places counted from a start; nil past the end.
+/// Reads numbers at offsets from a start; nil past the end.
 private struct Reader {
     let bytes: ArraySlice<UInt8>
     var littleEndian = false
@@ -23,7 +23,7 @@ private struct Reader {
     }
 }
 
-/// Where a file has the TIFF block with its EXIF.
+/// Return the range of the TIFF block that holds a file's EXIF.
 private func tiffRange(in file: [UInt8]) -> Range<Int>? {
     let reader = Reader(bytes: file[...])
     func block(_ start: Int, _ end: Int) -> Range<Int> { start..<min(max(start, end), file.count) }

@@ -36,15 +36,24 @@ public enum JSON: Decodable, Equatable, Sendable {
     var object: [String: JSON]? { if case .object(let value) = self { value } else { nil } }
 }
 
-/// Validates documents against a JSON Schema, with the keywords that the published ones use.
+/// Validates documents against a JSON Schema.
+///
+/// It knows the keywords that the schemas in export/ use. Unknown keys are ignored by default, because
+/// a minor version may add some.
 public struct JSONSchema: Sendable {
     private let root: JSON
+    private let rejectsUnknownKeys: Bool
 
-    public init(_ data: Data) throws {
+    /// Read a schema.
+    ///
+    /// - Parameter rejectsUnknownKeys: Whether a key that the schema does not name is a fault, for
+    ///   tests of documents that this library writes.
+    public init(_ data: Data, rejectsUnknownKeys: Bool = false) throws {
         root = try JSONDecoder().decode(JSON.self, from: data)
+        self.rejectsUnknownKeys = rejectsUnknownKeys
     }
 
-    /// The first thing that is wrong with a document, with the key that it is about; nil if nothing.
+    /// Return the first fault of a document and the key that has it; nil if the document is valid.
     public func fault(in document: JSON) -> String? {
         fault(of: document, by: root, at: [])
     }
@@ -59,18 +68,18 @@ public struct JSONSchema: Sendable {
         }
         if let choices = schema["anyOf"]?.array {
             let faults = choices.map { fault(of: value, by: $0, at: path) }
-            // The choice of null explains nothing.
+            // The first choice says more than that the value is not null.
             if !faults.contains(nil) { return faults.first ?? nil }
         }
         if let type = schema["type"]?.string, !matches(value, type) {
-            return "\(place): it is no \(type)"
+            return "\(place): must be of type \(type)"
         }
         if let constant = schema["const"], value != constant {
-            return "\(place): it is not the value that the schema asks for"
+            return "\(place): must have the value that the schema states"
         }
         if let allowed = schema["enum"]?.array, !allowed.contains(value) {
             let names = allowed.compactMap(\.string).joined(separator: ", ")
-            return "\(place): it is none of \(names)"
+            return "\(place): must be one of \(names)"
         }
         return fault(ofString: value, by: schema, place)
             ?? fault(ofNumber: value, by: schema, place)
@@ -91,19 +100,19 @@ public struct JSONSchema: Sendable {
     private func fault(ofString value: JSON, by schema: JSON, _ place: String) -> String? {
         guard let text = value.string, let pattern = schema["pattern"]?.string else { return nil }
         let found = text.range(of: pattern, options: .regularExpression)
-        return found == nil ? "\(place): it does not match \(pattern)" : nil
+        return found == nil ? "\(place): must match \(pattern)" : nil
     }
 
     private func fault(ofNumber value: JSON, by schema: JSON, _ place: String) -> String? {
         guard let number = value.number else { return nil }
         if let low = schema["minimum"]?.number, number < low {
-            return "\(place): it is below \(low)"
+            return "\(place): must be at least \(low)"
         }
         if let low = schema["exclusiveMinimum"]?.number, number <= low {
-            return "\(place): it is not over \(low)"
+            return "\(place): must be more than \(low)"
         }
         if let high = schema["maximum"]?.number, number > high {
-            return "\(place): it is over \(high)"
+            return "\(place): must be at most \(high)"
         }
         return nil
     }
@@ -113,10 +122,10 @@ public struct JSONSchema: Sendable {
     {
         guard let items = value.array else { return nil }
         if let low = schema["minItems"]?.number, Double(items.count) < low {
-            return "\(place): it has fewer than \(Int(low)) items"
+            return "\(place): must have at least \(Int(low)) items"
         }
         if let high = schema["maxItems"]?.number, Double(items.count) > high {
-            return "\(place): it has more than \(Int(high)) items"
+            return "\(place): must have at most \(Int(high)) items"
         }
         let first = schema["prefixItems"]?.array ?? []
         for (i, item) in items.enumerated() {
@@ -129,14 +138,14 @@ public struct JSONSchema: Sendable {
     private func fault(ofObject value: JSON, by schema: JSON, at path: [String]) -> String? {
         guard let members = value.object else { return nil }
         for key in schema["required"]?.array?.compactMap(\.string) ?? [] where members[key] == nil {
-            return "\((path + [key]).joined(separator: ".")): it is missing"
+            return "\((path + [key]).joined(separator: ".")): is missing"
         }
         let rules = schema["properties"]?.object ?? [:]
         for key in members.keys.sorted() {
             let place = path + [key]
             if let rule = rules[key] {
                 if let fault = fault(of: members[key] ?? .null, by: rule, at: place) { return fault }
-            } else if schema["additionalProperties"] == .bool(false) {
+            } else if rejectsUnknownKeys, !rules.isEmpty {
                 return "\(place.joined(separator: ".")) is not a known key"
             } else if let rule = schema["additionalProperties"], rule.object != nil,
                 let fault = fault(of: members[key] ?? .null, by: rule, at: place)

@@ -1,11 +1,11 @@
 import Foundation
 
-/// manifest.json: what a package says about itself, the parts that an app uses.
+/// The parts of manifest.json, version 2, that an app uses.
 ///
-/// Its schema is export/manifest.schema.json, which is compiled into this library (a link to it stands
-/// beside this file).
+/// Its schema in export/ is compiled into this library through the link beside this file.
 public struct Manifest: Codable, Sendable {
-    public static let schemaVersion = 1
+    /// The version that this library reads; other minor versions are opened as well.
+    public static let schemaVersion = "2.0"
     public static let fileName = "manifest.json"
     public static let labels = "labels.txt"
     public static let golden = "golden.safetensors"
@@ -16,6 +16,8 @@ public struct Manifest: Codable, Sendable {
 
     public struct Model: Codable, Sendable {
         public let variant, name: String
+        /// Name of the edge form.
+        public let form: String
         public let numClasses, imageSize, parameters, macs: Int
     }
 
@@ -46,8 +48,9 @@ public struct Manifest: Codable, Sendable {
     }
 
     public struct Output: Codable, Sendable {
-        public let name: String
+        public let name, meaning: String
         public let shape: [Int]
+        public let dtype: String?
     }
 
     public struct Runtime: Codable, Sendable {
@@ -81,10 +84,15 @@ public struct Manifest: Codable, Sendable {
         public let top1Reference, top1Package: Double?
     }
 
+    private static let supportedTask = "classification"
+    private static let classLogits = "class_logits"
+
     public let digest: String
+    /// Always classification: a package for another task is refused.
+    public let task: String
     public let model: Model
     public let input: Input
-    public let output: Output
+    public let outputs: [Output]
     public let target: String
     public let precision: Precision
     public let quantization: Quantization?
@@ -93,32 +101,51 @@ public struct Manifest: Codable, Sendable {
     public let files: [File]
     public let parity: Parity?
 
-    /// Read a manifest and check it: schema version, digest, then every field.
+    /// Name of the output that holds the class logits.
+    public var logits: String { outputs.first { $0.meaning == Self.classLogits }?.name ?? "" }
+
+    /// Read a manifest and check its version, then its digest, then its fields.
     ///
-    /// - Parameter name: What to call the package in an error.
-    /// - Throws: `SepViTError` that says what is wrong with it.
+    /// - Parameter name: Name of the package in error messages.
+    /// - Throws: `SepViTError` that says what is wrong and what to do.
     public init(_ data: Data, name: String) throws {
         guard let document = try? JSONDecoder().decode(JSON.self, from: data),
-            let version = document["schema_version"]
+            let version = document["schema_version"], let major = Self.major(of: version)
         else {
             throw SepViTError(
-                "\(name)/\(Self.fileName) is damaged: it is no manifest; export the package again",
+                "\(name)/\(Self.fileName) is damaged: it is not a manifest; "
+                    + "export the package again",
                 .damagedManifest
             )
         }
-        guard version == .number(Double(Self.schemaVersion)) else {
-            let found = version.number.map { String(Int($0)) } ?? "unknown"
+        let stated = version.string ?? String(major)
+        let own = Self.major(of: .string(Self.schemaVersion)) ?? 0
+        if major > own {
             throw SepViTError(
-                "\(name) has manifest schema \(found), this app reads \(Self.schemaVersion); "
-                    + "update the app or export the package again",
-                .schema
+                "\(name) has manifest version \(stated), this app reads \(Self.schemaVersion); "
+                    + "update the app",
+                .newerSchema
             )
         }
-        // The digest first: a changed bit is damage, wherever it stands.
+        if major < own {
+            throw SepViTError(
+                "\(name) has manifest version \(stated), which is no longer read; "
+                    + "make the package again: \(Self.exportCommand(for: document))",
+                .olderSchema
+            )
+        }
+        // The digest comes before the fields: a modified file is reported as such.
         guard document["digest"] == .string(Self.digest(of: data)) else {
             throw SepViTError(
                 "\(name)/\(Self.fileName) was changed since it was exported; export the package again",
                 .digest
+            )
+        }
+        if let task = document["task"]?.string, task != Self.supportedTask {
+            throw SepViTError(
+                "\(name) is for the task '\(task.prefix(40))', which this app does not run "
+                    + "(it runs \(Self.supportedTask)); update the app",
+                .task
             )
         }
         if let fault = try Self.schema().fault(in: document) {
@@ -127,13 +154,40 @@ public struct Manifest: Codable, Sendable {
         let decoder = JSONDecoder()
         decoder.keyDecodingStrategy = .convertFromSnakeCase
         self = try decoder.decode(Manifest.self, from: data)
+        let logits = outputs.filter { $0.meaning == Self.classLogits }
+        guard logits.count == 1, logits[0].dtype ?? "float32" == "float32" else {
+            throw SepViTError(
+                "\(name)/\(Self.fileName) is not valid: outputs: a classification package has one "
+                    + "output with the meaning \(Self.classLogits), in float32",
+                .invalid
+            )
+        }
+    }
+
+    /// Return the major number of a version, 1 for the number 1; nil for anything else.
+    private static func major(of version: JSON) -> Int? {
+        guard let text = version.string else { return version.number == 1 ? 1 : nil }
+        let number = "(0|[1-9][0-9]{0,3})"
+        guard text.wholeMatches("\(number)\\.\(number)") else { return nil }
+        return Int(text.prefix { $0 != "." })
+    }
+
+    /// Return the command that makes a package of an older version again.
+    private static func exportCommand(for document: JSON) -> String {
+        // The manifest is not checked yet: only such words are copied into a command.
+        let allowed = [("target", "[a-z][a-z0-9-]{0,39}"), ("precision", "fp32|fp16|int8")]
+        let options = allowed.compactMap { key, pattern -> String? in
+            guard let word = document[key]?.string, word.wholeMatches(pattern) else { return nil }
+            return " --\(key) \(word)"
+        }
+        return "python -m sepvit_edge.export\(options.joined()) --weights CHECKPOINT"
     }
 
     private static func schema() throws -> JSONSchema {
         try JSONSchema(Data(PackageResources.manifest_schema_json))
     }
 
-    /// SHA-256 of the manifest's own bytes, with the digest's 64 characters set to zero.
+    /// Return the SHA-256 of a manifest whose digest is replaced by 64 zeros.
     public static func digest(of data: Data) -> String {
         var sealed = [UInt8](data)
         let key = Array(#""digest": ""#.utf8)
@@ -148,5 +202,12 @@ public struct Manifest: Codable, Sendable {
             break
         }
         return SepViTKit.sha256(Data(sealed))
+    }
+}
+
+extension String {
+    /// Return whether all of the string matches a regular expression.
+    fileprivate func wholeMatches(_ pattern: String) -> Bool {
+        range(of: "^(?:\(pattern))$", options: .regularExpression) == startIndex..<endIndex
     }
 }

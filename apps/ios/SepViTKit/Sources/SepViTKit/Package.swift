@@ -1,6 +1,6 @@
 import Foundation
 
-/// A package on disk whose every byte was checked.
+/// A package on disk. Every file's size and SHA-256 is checked.
 public struct Package: Sendable {
     public let url: URL
     public let manifest: Manifest
@@ -9,12 +9,14 @@ public struct Package: Sendable {
 
     /// Open a package's folder.
     ///
-    /// - Throws: `SepViTError` if it is damaged or not for this version; the sentence says why.
+    /// - Throws: `SepViTError` if a file was modified, or this app does not support its version or task.
     public init(_ url: URL) throws {
         self.url = url
         let name = url.lastPathComponent
         guard let data = try? Data(contentsOf: url.appendingPathComponent(Manifest.fileName)) else {
-            throw SepViTError("\(name) is no package: it has no \(Manifest.fileName)", .noManifest)
+            throw SepViTError(
+                "\(name) is not a package: \(Manifest.fileName) is missing", .noManifest
+            )
         }
         manifest = try Manifest(data, name: name)
         for file in manifest.files { try Self.check(file, in: url) }
@@ -63,13 +65,13 @@ public struct Package: Sendable {
         }
     }
 
-    /// Bytes of the model files.
+    /// Size of the model files in bytes.
     public var size: Int {
         manifest.files.filter { ![Manifest.labels, Manifest.golden].contains($0.path) }
             .reduce(0) { $0 + $1.size }
     }
 
-    /// The golden vectors: `image.0` ..., `pixels`, and both models' logits.
+    /// Read the golden vectors: `image.0` ..., `pixels`, and both models' logits.
     public func golden() throws -> [String: Tensor] {
         try readSafeTensors(Data(contentsOf: url.appendingPathComponent(Manifest.golden)))
     }

@@ -1,7 +1,7 @@
 /// An image as 8-bit samples, row by row.
 ///
 /// 1 channel is grey, 2 are grey and transparency, 3 are RGB, 4 are RGB and transparency.
-/// Preprocessing ignores transparency, as Python's does.
+/// Preprocessing ignores transparency, as in Python.
 public struct Pixels: Equatable, Sendable {
     public let width, height, channels: Int
     /// `width * height * channels` values.
@@ -15,10 +15,10 @@ public struct Pixels: Equatable, Sendable {
         self.data = data
     }
 
-    /// The same image, turned and mirrored as an EXIF orientation (1 to 8) says.
+    /// Return the image turned and mirrored by an EXIF orientation (1 to 8).
     public func oriented(_ orientation: Int) -> Pixels {
         guard (2...8).contains(orientation) else { return self }
-        // 1-4 keep rows as rows, 5-8 make them columns; the source's x or y then runs backwards.
+        // 1-4 keep rows as rows, 5-8 turn them into columns; the source's x or y then runs backwards.
         let swapped = orientation >= 5
         let flipX = [2, 3, 7, 8].contains(orientation)
         let flipY = [3, 4, 6, 7].contains(orientation)

@@ -1,13 +1,12 @@
-/// From an image to the pixels that a package takes, byte for byte as Python does it.
-///
-/// The rule (sepvit_edge/data/preprocess.py): the shorter side is resized with Pillow's antialiased
-/// BILINEAR, the longer one in proportion, rounded down, first along the rows and then along the
-/// columns; then the centre square is cut out. Scaling and normalising are inside the graph.
+// The rule from an image to a package's input pixels, byte for byte as in Python
+// (sepvit_edge/data/preprocess.py): the shorter side is resized with Pillow's antialiased BILINEAR, the
+// longer one in proportion, rounded down, first along the rows and then along the columns; then the
+// centre square is cut out. Scaling and normalising are inside the graph.
 
-/// As in Python: a larger image is a mistake or an attack.
+/// Largest number of pixels, as in Python. A larger image is a mistake or an attack.
 public let maxPixels = 100_000_000
 
-/// Refuse images that are too small or too large to classify.
+/// Reject an image that is too small or too large to classify.
 public func checkSize(_ width: Int, _ height: Int, name: String = "the image") throws {
     if min(width, height) < 2 {
         throw SepViTError(
@@ -23,7 +22,7 @@ public func checkSize(_ width: Int, _ height: Int, name: String = "the image") t
     }
 }
 
-/// Turn an upright image into input pixels.
+/// Turn an upright image into the model's input pixels.
 ///
 /// - Returns: RGB, `cropSize * cropSize * 3` values, row by row.
 /// - Throws: `SepViTError` if the image is too small, too large or too narrow.
@@ -35,7 +34,7 @@ public func preprocess(_ image: Pixels, _ input: Manifest.Input) throws -> [UInt
     return resize(image, width: width, height: height, box: box)
 }
 
-/// Width and height after the shorter side became `shorter`.
+/// Return width and height after resizing the shorter side to `shorter`.
 public func resizedSize(_ width: Int, _ height: Int, _ shorter: Int) throws -> (Int, Int) {
     let size =
         width <= height
@@ -60,7 +59,7 @@ public struct Box: Sendable {
     }
 }
 
-/// Resize as Pillow's `Image.resize` with BILINEAR does, and cut a box out.
+/// Resize as Pillow's `Image.resize` with BILINEAR, and cut a box out.
 ///
 /// Only the box is computed: along the rows, rounded to 8 bits, then along the columns.
 ///
@@ -83,8 +82,8 @@ public func resize(_ image: Pixels, width: Int, height: Int, box: Box? = nil) ->
     )
 }
 
-/// Resample lines along one axis; RGB comes out. Steps are in values; `colours` says where green
-/// and blue stand after red.
+/// Resample lines along one axis to RGB. Steps are counted in values; `colours` has the offsets of green
+/// and blue from red.
 private func resample(
     _ data: [UInt8], _ filter: Filter, lines: Int, start: Int, lineStep: Int, sampleStep: Int,
     colours: (green: Int, blue: Int), toLine: Int, toSample: Int
@@ -116,12 +115,12 @@ private func resample(
     }
 }
 
-/// Weights of some output samples along one axis: a triangle as wide as the reduction.
+/// Weights of output samples along one axis: a triangle as wide as the reduction.
 ///
-/// Sample i is made of the `counts[i]` input samples from `starts[i]` on, with the fixed-point
-/// weights from `weights[i * stride]` on.
+/// Output i is the sum over `counts[i]` inputs from `starts[i]` on, with the fixed-point weights from
+/// `weights[i * stride]` on.
 private struct Filter {
-    /// Pillow's fixed point: weights have 22 fractional bits.
+    /// Fractional bits of the weights, as in Pillow.
     static let precisionBits: Int32 = 22
     static let half: Int32 = 1 << (precisionBits - 1)
 
@@ -153,6 +152,6 @@ private struct Filter {
         }
     }
 
-    /// The input samples that are read.
+    /// The range of inputs that the outputs need.
     var used: Range<Int> { starts[0]..<starts[starts.count - 1] + counts[counts.count - 1] }
 }

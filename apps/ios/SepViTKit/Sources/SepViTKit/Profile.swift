@@ -1,7 +1,9 @@
 import Foundation
 
-/// The profile document (export/profile.schema.json): what one measurement of one package on one
-/// device says. Fields end in their unit; what was not measured is nil and listed with the reason.
+/// Version 2 of the profile document: the result of measuring one package on one device.
+///
+/// Its schema is in export/. Field names end in the unit. A value that was not measured is nil, and
+/// `notMeasured` states the reason.
 public struct Profile: Codable, Sendable {
     public struct Producer: Codable, Sendable {
         public let name: String
@@ -23,7 +25,7 @@ public struct Profile: Codable, Sendable {
         public let minimumSqnrDb, maxAbsError, top1Agreement: Double
         public let preprocessingIdentical, passed: Bool
 
-        /// The schema wants `sqnr_db` to be there, null or not.
+        /// Write `sqnr_db` even if it is nil: the schema requires the key.
         public func encode(to encoder: any Encoder) throws {
             var container = encoder.container(keyedBy: CodingKeys.self)
             try container.encode(images, forKey: .images)
@@ -48,7 +50,7 @@ public struct Profile: Codable, Sendable {
         public let minMs, meanMs, p50Ms, p90Ms, p99Ms, maxMs: Double
         public let runsMs: [Double]
 
-        /// The distribution of some runs, rounded to 0.1 microseconds.
+        /// Summarise runs in milliseconds, rounded to 0.1 microseconds.
         public init(_ runs: [Double]) {
             runsMs = runs.map(rounded)
             self.runs = runs.count
@@ -82,7 +84,7 @@ public struct Profile: Codable, Sendable {
         }
     }
 
-    public var schemaVersion = 1
+    public var schemaVersion = "2.0"
     public var complete = true
     public var emulated = false
     public let producer: Producer
@@ -98,7 +100,7 @@ public struct Profile: Codable, Sendable {
     public let sustained: Sustained?
     public let notMeasured: [NotMeasured]
 
-    /// The document's text.
+    /// Return the document as JSON.
     public func json() throws -> Data {
         let encoder = JSONEncoder()
         encoder.keyEncodingStrategy = .convertToSnakeCase
@@ -107,7 +109,7 @@ public struct Profile: Codable, Sendable {
     }
 }
 
-/// The runtime as it ran.
+/// The runtime and its settings.
 public struct RuntimeUsed: Codable, Sendable {
     public let name, version, execution: String
     public let threads: Int?
@@ -125,7 +127,7 @@ public struct RuntimeUsed: Codable, Sendable {
     }
 }
 
-/// The device, as far as its system tells.
+/// The device's properties that its system reports.
 public struct Device: Codable, Sendable {
     public let name: String
     public let model, soc, architecture, os, osVersion: String?
@@ -166,7 +168,7 @@ public struct Conditions: Codable, Sendable {
     }
 }
 
-/// From the start of the process to its first answer.
+/// Times from the start of the process to its first answer.
 public struct ColdStart: Codable, Sendable {
     public let starts: Int
     public let totalMs, loadMs, firstRunMs: Double
@@ -181,7 +183,7 @@ public struct ColdStart: Codable, Sendable {
     }
 }
 
-/// Memory of the process.
+/// Memory of the process in 10^6 bytes.
 public struct Memory: Codable, Sendable {
     public let source: String
     public let loadedMb, steadyMb, peakMb: Double?

@@ -30,7 +30,7 @@ private struct Entry: Decodable {
     }
 }
 
-/// Read a .safetensors file: a little-endian 64-bit length, that many bytes of JSON, the tensors.
+/// Read a .safetensors file: a little-endian 64-bit length, a JSON header of that length, the tensors.
 ///
 /// Format: https://huggingface.co/docs/safetensors
 ///
@@ -40,20 +40,20 @@ public func readSafeTensors(_ data: Data) throws -> [String: Tensor] {
         SepViTError("the safetensors file is damaged: \(why)", .tensors)
     }
     let bytes = [UInt8](data)
-    guard bytes.count >= 8 else { throw damaged("it has no header") }
+    guard bytes.count >= 8 else { throw damaged("its header is missing") }
     let length = bytes.withUnsafeBytes { UInt64(littleEndian: $0.loadUnaligned(as: UInt64.self)) }
     guard length <= UInt64(bytes.count - 8) else { throw damaged("its header is cut off") }
     let start = 8 + Int(length)
     let header = Data(bytes[8..<start])
     guard let entries = try? JSONDecoder().decode([String: Skipping<Entry>].self, from: header)
-    else { throw damaged("its header is no JSON object") }
+    else { throw damaged("its header is not a JSON object") }
 
     var tensors: [String: Tensor] = [:]
     var places: [Range<Int>] = []
     for (name, found) in entries where name != "__metadata__" {
         guard let entry = found.value, entry.dataOffsets.count == 2,
             (entry.shape + entry.dataOffsets).allSatisfy({ $0 >= 0 })
-        else { throw damaged("tensor \(name) has no valid shape or place") }
+        else { throw damaged("tensor \(name) has an invalid shape or offset") }
         guard let itemBytes = ["U8": 1, "F32": 4][entry.dtype] else {
             throw SepViTError("tensor \(name) has dtype \(entry.dtype), not U8 or F32", .tensors)
         }
@@ -79,7 +79,7 @@ public func readSafeTensors(_ data: Data) throws -> [String: Tensor] {
     return tensors
 }
 
-/// An entry, or nil for what is none, such as the metadata.
+/// An entry, or nil for another value, such as the metadata.
 private struct Skipping<Value: Decodable>: Decodable {
     let value: Value?
 

@@ -1,32 +1,32 @@
 import Foundation
 
-/// What a package's golden vectors say about this device: image -> pixels -> tensor -> logits.
+/// The result of checking this device against a package's golden vectors.
 public struct SelfCheck: Sendable {
     public enum Step: String, Sendable { case pixels, tensor, logits }
 
     public let images: Int
-    /// The first step that does not hold; nil if all do.
+    /// The first step that failed; nil if all passed.
     public let failsAt: Step?
     /// The first image whose pixels or tensor differ, or the one whose logits differ most.
     public let image: Int
-    /// How many of its pixel values differ.
+    /// Number of its values that differ.
     public let differentValues: Int
-    /// In levels where pixels differ, else of the logits over all images.
+    /// Largest difference: in levels if pixels differ, else of the logits over all images.
     public let maxDifference: Double
-    /// Of the logits against those of the package in Python, 200 at most.
+    /// SQNR of the logits against the package's in Python, at most 200 dB.
     public let sqnrDb: Double
     public let minimumSqnrDb: Double
-    /// Of the logits against the fp32 reference; decides nothing, the manifest's parity states it.
+    /// SQNR of the logits against the fp32 reference, for information only.
     public let referenceSqnrDb: Double
     /// Largest difference of the logits.
     public let maxAbsError: Double
-    /// Share of the images with the class that the package gives in Python, 0..1.
+    /// Share of the images with the same class as in Python, 0..1.
     public let top1Agreement: Double
 
     public var passed: Bool { failsAt == nil }
 }
 
-/// What rounding explains on another device, with room: tests/vectors/minimum_sqnr.json.
+/// Return the SQNR that another device must reach (tests/vectors/minimum_sqnr.json).
 public func minimumSqnrDb(_ precision: Manifest.Precision) -> Double {
     switch precision {
     case .fp32: 80
@@ -35,7 +35,8 @@ public func minimumSqnrDb(_ precision: Manifest.Precision) -> Double {
     }
 }
 
-/// Check a loaded package against its golden vectors.
+/// Repeat a package's golden vectors, image -> pixels -> tensor -> logits, and report the first step
+/// that differs and by how much. tests/vectors/README.md has the rule.
 public func selfCheck(_ session: Session, golden: [String: Tensor]? = nil) throws -> SelfCheck {
     let golden = try golden ?? session.package.golden()
     let manifest = session.package.manifest
@@ -65,7 +66,7 @@ public func selfCheck(_ session: Session, golden: [String: Tensor]? = nil) throw
             different = (image, apart.count { $0 > 0 }, levels)
         }
         if InputTensor(wanted, input).pixels(input) != wanted { wrongTensor = wrongTensor ?? image }
-        // The golden pixels, so that a wrong resize does not pass for a wrong model.
+        // The golden pixels, so that a wrong resize does not look like a wrong model.
         logits += try session.run(wanted)
     }
     let errors = zip(expected, logits).map { abs(Double($0) - Double($1)) }
@@ -91,13 +92,13 @@ public func selfCheck(_ session: Session, golden: [String: Tensor]? = nil) throw
     )
 }
 
-/// A golden image as it was before resizing.
+/// Return a golden image before resizing.
 public func goldenImage(_ golden: [String: Tensor], _ index: Int) throws -> Pixels {
     guard let tensor = golden["image.\(index)"], let bytes = tensor.bytes else {
         throw missing("image.\(index)")
     }
     guard (2...3).contains(tensor.shape.count) else {
-        throw SepViTError("golden image \(index) is no image; export the package again")
+        throw SepViTError("golden image \(index) is not an image; export the package again")
     }
     let channels = tensor.shape.count == 3 ? tensor.shape[2] : 1
     return Pixels(
@@ -105,9 +106,9 @@ public func goldenImage(_ golden: [String: Tensor], _ index: Int) throws -> Pixe
     )
 }
 
-/// Signal-to-quantisation-noise ratio in dB: 10 log10(sum s² / sum (s - m)²).
+/// Return the signal-to-quantisation-noise ratio (SQNR) in dB: 10 log10(sum s² / sum (s - m)²).
 ///
-/// At most 200, which is beyond what float32 can tell apart.
+/// The result is at most 200 dB, also for identical values: float32 cannot resolve more.
 public func sqnrDb(_ signal: [Float], _ measured: [Float]) -> Double {
     let power = signal.reduce(0) { $0 + Double($1) * Double($1) }
     let noise = zip(signal, measured).reduce(0) { $0 + pow(Double($1.0) - Double($1.1), 2) }
@@ -124,5 +125,5 @@ private func agreement(_ a: [Float], _ b: [Float], classes: Int) -> Double {
 }
 
 private func missing(_ name: String) -> SepViTError {
-    SepViTError("the golden vectors lack \(name); export the package again")
+    SepViTError("\(name) is missing from the golden vectors; export the package again")
 }

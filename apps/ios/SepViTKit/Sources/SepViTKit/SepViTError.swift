@@ -1,13 +1,15 @@
 import Foundation
 
-/// Something a user can act on: one sentence that says what is wrong and what to do.
+/// An error for users: one sentence that says what is wrong and what to do.
 public struct SepViTError: LocalizedError, Equatable, Sendable {
-    /// What kind of refusal it is; the shared test vectors name the same kinds.
+    /// Kind of the refusal, with the name that the shared test vectors use.
     public enum Kind: String, Sendable {
         case noManifest = "no-manifest"
         case damagedManifest = "damaged-manifest"
-        case schema, digest, invalid, path, missing, changed
-        case target, runtime
+        case newerSchema = "newer-schema"
+        case olderSchema = "older-schema"
+        case digest, invalid, path, missing, changed
+        case task, target, runtime
         case size, image, tensors, other
     }
 

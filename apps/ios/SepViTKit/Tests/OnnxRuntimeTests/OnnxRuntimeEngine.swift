@@ -2,7 +2,7 @@ import COnnxRuntime
 import Foundation
 import SepViTKit
 
-/// ONNX Runtime's C library, to run a real model where there is no Core ML.
+/// ONNX Runtime's C library, to run a real model without Core ML.
 struct OnnxRuntime: EngineKind {
     let target = "onnxruntime"
 
@@ -71,7 +71,7 @@ final class OnnxRuntimeEngine: InferenceEngine, @unchecked Sendable {
         )
         defer { api.ReleaseValue(tensor) }
         try manifest.input.name.withCString { inputName in
-            try manifest.output.name.withCString { outputName in
+            try manifest.logits.withCString { outputName in
                 let inputs: [UnsafePointer<CChar>?] = [inputName]
                 let outputs: [UnsafePointer<CChar>?] = [outputName]
                 let tensors: [OpaquePointer?] = [tensor]

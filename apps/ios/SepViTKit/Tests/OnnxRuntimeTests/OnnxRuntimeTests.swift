@@ -35,8 +35,7 @@ func aRealPackageGivesPythonsLogits() throws {
     print("preprocessing of 12 megapixels: \(milliseconds) ms")
 }
 
-/// Copy a package and lower the oldest runtime that its manifest allows: Debian's is older, and runs
-/// opset 20 all the same.
+/// Copy a package and lower its minimum runtime version: Debian's is older, but runs opset 20 as well.
 private func allowingDebiansRuntime(_ package: URL) throws -> URL {
     let copy = FileManager.default.temporaryDirectory.appendingPathComponent(UUID().uuidString)
     try FileManager.default.copyItem(at: package, to: copy)

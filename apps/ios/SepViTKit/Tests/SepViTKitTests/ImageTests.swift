@@ -97,7 +97,7 @@ private struct ImageCase: Decodable {
         let data = try #require(tensor.bytes)
         return Pixels(width: tensor.shape[1], height: tensor.shape[0], data: data)
     }
-    // PNG files hold the picture turned the other way round: undo each, and all are the same.
+    // PNG files hold the image turned the other way: undone, all are the same.
     let undone = [1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6]
     let stored = try pixels("orientation-1.png")
     for (orientation, inverse) in undone {

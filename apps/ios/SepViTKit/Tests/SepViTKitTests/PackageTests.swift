@@ -43,6 +43,7 @@ struct PackageCase: Decodable, Sendable, CustomTestStringConvertible {
     let edits: [Edit]
     let kind: String?
     let mentions: [String]
+    let omits: [String]?
 
     var testDescription: String { name }
 
@@ -55,7 +56,9 @@ struct PackageCase: Decodable, Sendable, CustomTestStringConvertible {
     func check(_ error: SepViTError?) throws {
         let error = try #require(error, "\(name) was not refused")
         #expect(error.kind.rawValue == kind, "\(name): \(error.message)")
-        for word in mentions { #expect(error.message.contains(word), "\(name)") }
+        for word in mentions { #expect(error.message.contains(word), "\(name): \(error.message)") }
+        for word in omits ?? [] { #expect(!error.message.contains(word), "\(name): \(error.message)") }
+        #expect(!error.message.contains("\n"), "\(name)")
     }
 }
 

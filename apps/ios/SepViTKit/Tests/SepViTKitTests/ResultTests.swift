@@ -137,18 +137,21 @@ struct TestProbe: DeviceProbe {
         .run(session) { steps.insert($0.step.rawValue) }
     let text = try profile.json()
     let document = try JSONDecoder().decode(JSON.self, from: text)
-    let url = Vectors.repository.appendingPathComponent("export/profile.schema.json")
-    let schema = try JSONSchema(Data(contentsOf: url))
+    let url = Vectors.repository.appendingPathComponent("export/profile-2.0.schema.json")
+    let schema = try JSONSchema(Data(contentsOf: url), rejectsUnknownKeys: true)
     #expect(schema.fault(in: document) == nil)
+    let readable = try #require(Vectors.cases("profiles", of: [String: JSON].self).first)
+    #expect(document["schema_version"] == readable["document"]?["schema_version"])
     #expect(document["latency"]?["runs"] == .number(20))
     #expect(document["golden"]?["sqnr_db"] == .null)
     #expect(document["producer"]?["name"] == .string("ios-app"))
     #expect(profile.sustained?.points.isEmpty == false)
     #expect(steps == ["checking", "warmingUp", "timing", "preprocessing", "sustained"])
-    // The schema is strict: a misspelt field would have been noticed.
+    // A misspelt field is a fault here; a reader ignores it.
     guard case .object(var members) = document else { return }
     members["latencies"] = .number(1)
     #expect(schema.fault(in: .object(members)) == "latencies is not a known key")
+    #expect(try JSONSchema(Data(contentsOf: url)).fault(in: .object(members)) == nil)
 }
 
 @Test func aStoppedBenchmarkGivesNoDocument() async throws {

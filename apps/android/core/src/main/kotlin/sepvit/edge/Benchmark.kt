@@ -2,7 +2,7 @@ package sepvit.edge
 
 import kotlin.math.abs
 
-/** What to measure. */
+/** The number of runs and threads of a benchmark. */
 data class BenchmarkPlan(
     val threads: Int = 2,
     val warmUp: Int = 10,
@@ -20,13 +20,13 @@ data class BenchmarkPlan(
 }
 
 /**
- * Measures one package on this device, and writes down what a profile document holds.
+ * Measures one package on this device and returns the profile document.
  *
- * The golden vectors come first: a device that computes something else is not timed.
+ * The golden vectors are checked first. Nothing is timed if the check fails.
  *
- * @param version of the app.
- * @param progress told the share that is done, 0 to 1.
- * @param cancelled asked between runs; what was measured until then is kept, marked incomplete.
+ * @param version the app's version.
+ * @param progress is called with the completed share, 0 to 1.
+ * @param cancelled is called between runs. After a stop the document is marked as incomplete.
  */
 class Benchmark(
     private val packed: EdgePackage,
@@ -39,8 +39,8 @@ class Benchmark(
     private val cancelled: () -> Boolean = { false },
 ) {
     private val notMeasured = mutableListOf(
-        NotMeasured("energy", "Android gives apps no reading of energy per process"),
-        NotMeasured("operations", "the runtimes' archives for Android report no times per operation"),
+        NotMeasured("energy", "Android does not report energy per process to apps"),
+        NotMeasured("operations", "the Android builds of the runtimes do not report times per operation"),
         NotMeasured("roofs", "measured on computers only"),
     )
 
@@ -64,7 +64,7 @@ class Benchmark(
     ): Profile {
         val golden = packed.golden()
         val side = packed.manifest.input.cropSize
-        val stored = golden["pixels"] ?: throw Refusal(Refusal.Kind.GOLDEN, "the golden vectors have no pixels")
+        val stored = golden["pixels"] ?: throw Refusal(Refusal.Kind.GOLDEN, "pixels are missing from the golden vectors; export again")
         val first = Pixels(side, side, stored.bytes().copyOf(3 * side * side))
         val tensor = session.tensor(first)
 
@@ -72,14 +72,14 @@ class Benchmark(
         val age = probe.processAgeMs()
         val coldStart = if (age != null && claimColdStart()) ColdStart(1, age, null, loadMs, firstRunMs) else null
         if (coldStart == null) notMeasured += NotMeasured(
-            "cold_start", "only the first model that a process loads starts cold; start the app anew",
+            "cold_start", "only the first model of a process starts cold; restart the app",
         )
 
         val check = selfCheck(session, golden)
         if (!check.passed) return document(session, before, check).copy(
             complete = false,
-            incompleteReason = "the self-check fails at the ${check.failsAt!!.key}; " +
-                "a device that computes something else is not timed",
+            incompleteReason = "the self-check failed at the ${check.failsAt!!.key}; " +
+                "a device that fails it is not timed",
         )
 
         val warmUp = warmUp { session.run(tensor) }
@@ -94,8 +94,8 @@ class Benchmark(
             timed { preprocess(image, packed.manifest.input) }
         }
         val sustained = if (plan.sustainedSeconds > 0) sustain(session, tensor) else null
-        if (sustained == null) notMeasured += NotMeasured("sustained", "not asked for")
-        if (steady == null) notMeasured += NotMeasured("memory", "the system does not tell")
+        if (sustained == null) notMeasured += NotMeasured("sustained", "not requested")
+        if (steady == null) notMeasured += NotMeasured("memory", "the system does not report it")
         val cut = cancelled()
         return document(session, before, check).copy(
             complete = !cut,
@@ -125,7 +125,7 @@ class Benchmark(
             ),
             runtime = session.runtime.run { RuntimeUsed(name, version, execution, plan.threads) },
             device = probe.device,
-            // Pixels or a tensor that differ leave no logits to compare.
+            // Logits are compared only if the pixels and the tensor match.
             golden = check.sqnrDb?.let {
                 Golden(
                     check.images, it.takeIf { it < MAX_SQNR_DB && it.isFinite() }, check.minimumSqnrDb,
@@ -140,7 +140,7 @@ class Benchmark(
 
     private class WarmUp(val runs: Int, val stable: Boolean)
 
-    /** At least as long as asked for, then until two windows of runs have about the same median. */
+    /** Runs the requested warm-up, then until two windows of runs have about the same median. */
     private fun warmUp(run: () -> Unit): WarmUp {
         val times = mutableListOf<Double>()
         while (!cancelled() && times.size < plan.warmUp + WARM_UP_LIMIT) {
@@ -185,7 +185,7 @@ class Benchmark(
         return (clock() - start) / 1e6
     }
 
-    /** The smallest difference seen between two readings. */
+    /** Returns the smallest difference between two readings. */
     private fun clockResolution(): Double? = (0 until 1000)
         .map { val first = clock(); clock() - first }.filter { it > 0 }.minOrNull()?.toDouble()
 
@@ -196,11 +196,11 @@ class Benchmark(
         private const val POINT_SECONDS = 5.0
         private var coldStartLeft = true
 
-        /** True once a process, and not after [spendColdStart]. */
+        /** Returns true for the first call of a process, and false after [spendColdStart]. */
         @Synchronized
         private fun claimColdStart(): Boolean = coldStartLeft.also { coldStartLeft = false }
 
-        /** Tells that this process has loaded a model already. */
+        /** Records that this process has already loaded a model. */
         @Synchronized
         fun spendColdStart() {
             coldStartLeft = false

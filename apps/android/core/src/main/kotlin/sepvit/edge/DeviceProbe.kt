@@ -2,7 +2,7 @@ package sepvit.edge
 
 import java.io.File
 
-/** What the system tells about a device; the Android app adds what only Android knows. */
+/** Reads the device's properties and state. */
 interface DeviceProbe {
     val device: Device
 
@@ -10,14 +10,14 @@ interface DeviceProbe {
 
     fun memory(): MemoryReading?
 
-    /** Milliseconds since this process was started; null where the system does not tell. */
+    /** Returns the milliseconds since this process started; null if the system does not report it. */
     fun processAgeMs(): Double?
 }
 
-/** Resident memory now and at its highest, in MB of 10^6 bytes. */
+/** Resident memory and its peak in 10^6 bytes. */
 data class MemoryReading(val residentMb: Double, val peakMb: Double)
 
-/** What every Linux kernel tells, Android's included, as far as the app may read it. */
+/** Files of the Linux kernel that an app may read, also on Android. */
 object LinuxFiles {
     private val cpus: List<File> =
         File("/sys/devices/system/cpu").listFiles { file -> file.name.matches(Regex("cpu\\d+")) }
@@ -27,14 +27,14 @@ object LinuxFiles {
 
     fun governors(): List<String>? = ofEachCore("cpufreq/scaling_governor") { it }?.distinct()
 
-    /** Cores by their highest frequency, slowest first. */
+    /** Returns the cores grouped by their highest frequency, slowest first. */
     fun clusters(): List<CoreCluster>? =
         ofEachCore("cpufreq/cpuinfo_max_freq") { it.toDouble() / 1e3 }?.let { highest ->
             cpus.map(::number).zip(highest).groupBy({ it.second }, { it.first }).toSortedMap()
                 .map { (mhz, cores) -> CoreCluster(cores, maxMhz = mhz) }
         }
 
-    /** Features that decide how fast low precision is, by the kernel's names. */
+    /** Returns the CPU features that speed up low precision, by the kernel's names. */
     fun cpuFeatures(): List<String>? = read("/proc/cpuinfo")?.lineSequence()
         ?.firstOrNull { it.startsWith("Features") || it.startsWith("flags") }
         ?.substringAfter(':')?.trim()?.split(' ')
@@ -59,6 +59,6 @@ object LinuxFiles {
     private fun read(path: String): String? = try {
         File(path).readText()
     } catch (_: java.io.IOException) {
-        null // this system keeps it to itself
+        null // not readable on this system
     }
 }

@@ -8,11 +8,12 @@ import kotlinx.serialization.json.JsonElement
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
 import kotlinx.serialization.json.contentOrNull
+import kotlinx.serialization.json.intOrNull
 
 /**
- * A package on disk whose every byte was checked; what sepvit_edge/package/ refuses is refused.
+ * A package on disk. Every file's size and SHA-256 is checked, as in sepvit_edge/package/.
  *
- * @throws Refusal if it is damaged or not for this version.
+ * @throws Refusal if a file was modified, or this app does not support its version or task.
  */
 class EdgePackage(val folder: File) {
     val manifest: Manifest = readManifest(folder)
@@ -24,16 +25,16 @@ class EdgePackage(val folder: File) {
     /** Class names in the order of the logits. */
     val labels: List<String> = file(LABELS).takeIf { it.isFile }?.readLines().orEmpty()
 
-    /** Bytes of the model files. */
+    /** Size of the model files in bytes. */
     val modelSize: Long
         get() = manifest.files.filter { it.path !in setOf(LABELS, GOLDEN) }.sumOf { it.size }
 
-    /** The name of a class; its number where the package has no label for it. */
+    /** Returns the name of a class, or its number if the package has no label for it. */
     fun label(index: Int): String = labels.getOrElse(index) { index.toString() }
 
     fun file(path: String) = File(folder, path)
 
-    /** The one model file of a package that has one, as those for ExecuTorch and ONNX Runtime do. */
+    /** Returns the model file. Packages for ExecuTorch and ONNX Runtime have exactly one. */
     fun modelFile(): File {
         val models = manifest.files.filter { it.path !in setOf(LABELS, GOLDEN) }
         if (models.size != 1) throw Refusal(
@@ -43,10 +44,12 @@ class EdgePackage(val folder: File) {
         return file(models.single().path)
     }
 
-    /** The golden vectors: `image.0` ..., `pixels`, and both models' logits. */
+    /** Reads the golden vectors: `image.0` ..., `pixels`, and both models' logits. */
     fun golden(): Map<String, Tensor> {
         val golden = file(GOLDEN)
-        if (!golden.isFile) throw Refusal(Refusal.Kind.GOLDEN, "${folder.name} has no $GOLDEN")
+        if (!golden.isFile) throw Refusal(
+            Refusal.Kind.GOLDEN, "$GOLDEN is missing from ${folder.name}; export again",
+        )
         return try {
             readSafeTensors(golden.readBytes())
         } catch (error: IllegalArgumentException) {
@@ -58,13 +61,21 @@ class EdgePackage(val folder: File) {
         const val MANIFEST = "manifest.json"
         const val LABELS = "labels.txt"
         const val GOLDEN = "golden.safetensors"
-        private const val SCHEMA_VERSION = 1
+        private const val SCHEMA_VERSION = "2.0"
+        private val SCHEMA_MAJOR = SCHEMA_VERSION.substringBefore('.').toInt()
+        private const val TASK = "classification"
+        private val VERSION = Regex("(0|[1-9][0-9]{0,3})\\.(0|[1-9][0-9]{0,3})")
+
+        // Only such words of an unchecked manifest are copied into a command.
+        private val TARGET = Regex("[a-z][a-z0-9-]{0,39}")
+        private val PRECISION = Regex("fp32|fp16|int8")
         private val DIGEST = Regex("\"digest\": \"([0-9a-f]{64})\"")
 
         private fun readManifest(folder: File): Manifest {
             val file = File(folder, MANIFEST)
             if (!file.isFile) throw Refusal(
-                Refusal.Kind.NO_MANIFEST, "${folder.name} is no package: it has no $MANIFEST",
+                Refusal.Kind.NO_MANIFEST,
+                "${folder.name} is not a package: $MANIFEST is missing",
             )
             val data = file.readBytes()
             val text = data.toString(Charsets.UTF_8)
@@ -73,20 +84,32 @@ class EdgePackage(val folder: File) {
             } catch (_: SerializationException) {
                 null
             }
-            val schema = (document?.get("schema_version") as? JsonPrimitive)?.contentOrNull
-            if (document == null || schema == null) throw Refusal(
+            val version = document?.get("schema_version") as? JsonPrimitive
+            val major = version?.let(::major)
+            if (document == null || major == null) throw Refusal(
                 Refusal.Kind.DAMAGED_MANIFEST,
-                "$MANIFEST is damaged: it is no manifest; export again",
+                "$MANIFEST is damaged: it is not a manifest; export again",
             )
-            if (schema != SCHEMA_VERSION.toString()) throw Refusal(
-                Refusal.Kind.SCHEMA,
-                "${folder.name} has manifest schema $schema, this version reads $SCHEMA_VERSION; " +
-                    "update the app or export again",
+            if (major > SCHEMA_MAJOR) throw Refusal(
+                Refusal.Kind.NEWER_SCHEMA,
+                "${folder.name} has manifest version ${version.content}, this app reads " +
+                    "$SCHEMA_VERSION; update the app",
             )
-            // The digest first: a changed bit is damage, wherever it stands.
+            if (major < SCHEMA_MAJOR) throw Refusal(
+                Refusal.Kind.OLDER_SCHEMA,
+                "${folder.name} has manifest version ${version.content}, which is no longer read; " +
+                    "make the package again: ${exportCommand(document)}",
+            )
+            // The digest comes before the fields: a modified file is reported as such.
             val stated = (document["digest"] as? JsonPrimitive)?.contentOrNull
             if (stated != digest(data)) throw Refusal(
                 Refusal.Kind.DIGEST, "$MANIFEST was changed since it was exported; export again",
+            )
+            val task = document["task"] as? JsonPrimitive
+            if (task != null && task.isString && task.content != TASK) throw Refusal(
+                Refusal.Kind.TASK,
+                "${folder.name} is for the task '${task.content.take(40)}', which this app does not " +
+                    "run (it runs $TASK); update the app",
             )
             return try {
                 documents.decodeFromString<Manifest>(text)
@@ -98,10 +121,23 @@ class EdgePackage(val folder: File) {
             }
         }
 
-        /** SHA-256 of a manifest with the digest's own 64 characters set to zero. */
+        /** Returns the major number of a version, 1 for the integer 1; null for anything else. */
+        private fun major(version: JsonPrimitive): Int? =
+            if (version.isString) VERSION.matchEntire(version.content)?.groupValues?.get(1)?.toInt()
+            else version.intOrNull?.takeIf { it == 1 }
+
+        /** Returns the command that makes a package of an older version again. */
+        private fun exportCommand(document: JsonObject): String {
+            fun option(key: String, allowed: Regex): String = (document[key] as? JsonPrimitive)
+                ?.takeIf { it.isString && it.content.matches(allowed) }?.let { " --$key ${it.content}" }.orEmpty()
+            return "python -m sepvit_edge.export" + option("target", TARGET) +
+                option("precision", PRECISION) + " --weights CHECKPOINT"
+        }
+
+        /** Returns the SHA-256 of a manifest whose digest is replaced by 64 zeros. */
         private fun digest(data: ByteArray): String {
             val zeroed = data.copyOf()
-            // Latin-1 has one character a byte, so that places in the text are places in the file.
+            // Latin-1 maps each byte to one character, so offsets in the text are offsets in the file.
             DIGEST.find(data.toString(Charsets.ISO_8859_1))?.groups?.get(1)?.range
                 ?.forEach { zeroed[it] = '0'.code.toByte() }
             return sha256(zeroed)
@@ -113,7 +149,7 @@ class EdgePackage(val folder: File) {
             val file = try {
                 File(folder, listed.path).canonicalFile
             } catch (_: IOException) {
-                null // a path that the system cannot even name
+                null // the system rejects the path itself
             }
             val inside = file != null && file != root && file.startsWith(root)
             if (listed.path.startsWith('/') || ".." in parts || '\\' in listed.path || !inside) {

@@ -4,14 +4,14 @@ import java.nio.ByteBuffer
 import java.nio.ByteOrder
 
 /**
- * The EXIF orientation of a JPEG or PNG file, 1 to 8; 1 where it states none, or nonsense.
+ * Returns the EXIF orientation of a JPEG or PNG file, 1 to 8; 1 if it is missing or invalid.
  *
- * Decoders leave it to their caller: Android's BitmapFactory does not look at it.
+ * Android's BitmapFactory does not apply it.
  */
 fun exifOrientation(file: ByteArray): Int = try {
     (jpegExif(file) ?: pngExif(file))?.let(::orientationOf) ?: 1
 } catch (_: IndexOutOfBoundsException) {
-    1 // cut short: the decoder will have more to say about it
+    1 // truncated: the decoder reports it
 }
 
 private const val START_OF_SCAN = 0xDA

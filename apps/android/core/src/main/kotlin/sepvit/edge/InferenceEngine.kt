@@ -3,30 +3,30 @@ package sepvit.edge
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 
-/** A runtime with a model loaded; not for several threads at once. */
+/** A runtime with a loaded model. It is not thread-safe. */
 interface InferenceEngine : AutoCloseable {
-    /** The runtime's name as a manifest has it, and its version. */
+    /** The runtime's name as in a manifest, and its version. */
     val runtime: RuntimeVersion
 
-    /** Runs one batch; returns the logits, row by row. */
+    /** Runs one batch and returns the logits, row by row. */
     fun run(input: InputTensor): FloatArray
 }
 
-/** @property execution what computes, for example `XNNPACK` or `CPUExecutionProvider`. */
+/** @property execution the delegate or provider, for example `XNNPACK` or `CPUExecutionProvider`. */
 data class RuntimeVersion(val name: String, val version: String, val execution: String)
 
-/** Opens the engine of a package's target; null where this app has none for it. */
+/** Opens the engine for a package's target; null if this app does not have one. */
 typealias EngineFactory = (packed: EdgePackage, threads: Int?) -> InferenceEngine?
 
 /**
- * The model's input as its manifest wants it.
+ * The model's input, in the shape, type and layout that the manifest states.
  *
- * @property data direct, in native byte order, ready to be read from its start.
+ * @property data a direct buffer in native byte order, at its start.
  */
 class InputTensor private constructor(val facts: InputFacts, val data: ByteBuffer) {
     val shape: LongArray get() = facts.shape.map(Int::toLong).toLongArray()
 
-    /** Puts the pixels of one image back together; the inverse of [of], by the layout's formula. */
+    /** Returns the pixels of one image: the inverse of [of], by the layout's formula. */
     fun image(index: Int): ByteArray {
         val side = facts.cropSize
         val floats = data.duplicate().order(ByteOrder.nativeOrder()).asFloatBuffer()
@@ -41,7 +41,7 @@ class InputTensor private constructor(val facts: InputFacts, val data: ByteBuffe
     }
 
     companion object {
-        /** From preprocessed images, at most a batch of them; black ones fill it up. */
+        /** Makes a batch of preprocessed images. Black images fill it up. */
         fun of(images: List<Pixels>, facts: InputFacts): InputTensor {
             val side = facts.cropSize
             require(images.size <= facts.batch) { "${images.size} images, the batch is ${facts.batch}" }
@@ -69,10 +69,10 @@ class InputTensor private constructor(val facts: InputFacts, val data: ByteBuffe
 }
 
 /**
- * Whether a runtime is one that a package opens with.
+ * Returns whether a package opens with a runtime's version.
  *
- * The lower bound is compared by major and minor number only: archives for phones have patch
- * releases of their own.
+ * The lower bound is compared by major and minor number only, because the runtimes' builds for phones
+ * have other patch releases.
  */
 fun fits(version: String, minimum: String, below: String): Boolean =
     compareVersions(release(version).take(2), release(minimum).take(2)) >= 0 &&

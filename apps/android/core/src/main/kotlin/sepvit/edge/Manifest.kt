@@ -6,28 +6,42 @@ import kotlinx.serialization.Serializable
 import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonNamingStrategy
 import kotlinx.serialization.json.JsonObject
+import kotlinx.serialization.json.JsonPrimitive
 
-/** manifest.json, as export/manifest.schema.json has it; what each field means is said there. */
+/** Version 2 of manifest.json; docs/package-format.md describes its fields and versions. */
 @Serializable
 data class Manifest(
-    val schemaVersion: Int,
+    val schemaVersion: String,
     val digest: String,
+    /** Always classification: a package for another task is refused. */
+    val task: String,
     val model: ModelFacts,
     val input: InputFacts,
-    val output: OutputFacts,
+    val outputs: List<OutputFacts>,
     val target: String,
     val precision: Precision,
     val quantization: QuantizationFacts?,
     val runtime: RuntimeFacts,
     val versions: Map<String, String>,
-    /** For whoever builds the package again; each runtime has options of its own. */
+    /** How to build the package again. An app does not look inside. */
     val recipe: JsonObject,
     val source: SourceFacts,
     val files: List<PackageFile>,
     val placement: Placement,
     val verification: Verification = Verification.RUN,
     val parity: Parity?,
-)
+) {
+    /** The output that holds the class logits. */
+    val logits: OutputFacts get() = outputs.first { it.meaning == CLASS_LOGITS }
+
+    init {
+        require(outputs.singleOrNull { it.meaning == CLASS_LOGITS }?.dtype == "float32") {
+            "outputs: a classification package has one output with the meaning $CLASS_LOGITS, in float32"
+        }
+    }
+}
+
+private const val CLASS_LOGITS = "class_logits"
 
 /** How the package was checked when it was exported. */
 @Serializable
@@ -55,6 +69,8 @@ data class ModelFacts(
     val imageSize: Int,
     val parameters: Long,
     val macs: Long,
+    /** Name of the edge form. */
+    val form: String,
 )
 
 @Serializable
@@ -81,7 +97,7 @@ data class InputFacts(
         require(std.size == 3) { "std: must be three numbers" }
     }
 
-    /** Images a call. */
+    /** Images per call. */
     val batch: Int get() = shape[0]
 
     private companion object {
@@ -105,11 +121,12 @@ enum class GraphStep {
 }
 
 @Serializable
-data class OutputFacts(val name: String, val shape: List<Int>, val dtype: String = "float32") {
-    init {
-        require(dtype == "float32") { "dtype: must be float32" }
-    }
-}
+data class OutputFacts(
+    val name: String,
+    val meaning: String,
+    val shape: List<Int>,
+    val dtype: String = "float32",
+)
 
 @Serializable
 data class QuantizationFacts(
@@ -131,6 +148,8 @@ data class RuntimeFacts(
     val version: String,
     val minimum: String,
     val below: String,
+    /** Options of the target; this app does not need any. */
+    val options: Map<String, JsonPrimitive>,
 )
 
 @Serializable
@@ -158,7 +177,7 @@ data class Placement(
     val estimates: List<Estimate> = emptyList(),
 )
 
-/** What a compiler expects of a device; nothing that was measured. */
+/** A compiler's estimate for a device, not a measurement. */
 @Serializable
 data class Estimate(val what: String, val value: Double, val unit: String, val source: String)
 
@@ -195,10 +214,14 @@ data class Parity(
 
 internal val SHA256 = Regex("[0-9a-f]{64}")
 
-/** Reads and writes the project's documents: keys in snake_case, and a key too many is an error. */
+/**
+ * Reads and writes the project's documents. Keys are in snake_case; unknown keys are ignored,
+ * because a minor version may add some.
+ */
 @OptIn(ExperimentalSerializationApi::class)
 internal val documents = Json {
     namingStrategy = JsonNamingStrategy.SnakeCase
+    ignoreUnknownKeys = true
     encodeDefaults = true
     prettyPrint = true
 }

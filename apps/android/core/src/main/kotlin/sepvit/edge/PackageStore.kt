@@ -9,7 +9,7 @@ import java.util.zip.ZipInputStream
 import kotlinx.serialization.Serializable
 import kotlinx.serialization.SerializationException
 
-/** packages/index.json in the app's assets; apps/README.md describes it. */
+/** The bundled packages, from packages/index.json in the app's assets (apps/README.md). */
 @Serializable
 private data class Index(val packages: List<IndexEntry>)
 
@@ -17,13 +17,13 @@ private data class Index(val packages: List<IndexEntry>)
 private data class IndexEntry(val folder: String, val files: List<String>)
 
 /**
- * The packages that the app can open: those that came with it, and those that were imported.
+ * The packages that the app can open: bundled and imported ones.
  *
- * Runtimes open files, and assets are none: bundled packages are copied out once.
+ * Runtimes open files, not assets, so each bundled package is copied to [folder] once.
  *
- * @param folder of this app, where packages are kept.
- * @param version of the app: another one brings other packages.
- * @param pushed where a computer puts packages by adb; null where there is no such place.
+ * @param folder the app's folder for packages.
+ * @param version the app's version. A new version replaces the copies of bundled packages.
+ * @param pushed the folder into which a computer puts packages with adb; null without one.
  * @param asset opens a bundled file by its path below packages/.
  */
 class PackageStore(
@@ -35,7 +35,7 @@ class PackageStore(
     private val bundled = File(folder, "bundled-$version")
     private val imported = File(folder, "imported")
 
-    /** Names of all packages, in the order in which to show them. */
+    /** Returns the names of all packages in the order in which to show them. */
     fun names(): List<String> {
         val found = index().map { it.folder } +
             listOfNotNull(imported, pushed).flatMap { it.list().orEmpty().sorted() }
@@ -44,9 +44,9 @@ class PackageStore(
     }
 
     /**
-     * Opens and checks a package; imported and pushed ones go before a bundled one of the same name.
+     * Opens and checks a package. Imported and pushed packages hide a bundled one of the same name.
      *
-     * @throws Refusal if there is none of that name, or it is damaged.
+     * @throws Refusal if the name is unknown or the package is damaged.
      */
     fun open(name: String): EdgePackage {
         val entry = index().find { it.folder == name }
@@ -61,15 +61,15 @@ class PackageStore(
 
     private fun unknown(name: String): Nothing = throw Refusal(
         Refusal.Kind.NO_MANIFEST,
-        "there is no package '$name'; there are: ${names().joinToString()}",
+        "unknown package '$name' (available: ${names().joinToString()})",
     )
 
     /**
-     * Takes a package from a .zip of its folder.
+     * Imports a package from a .zip of its folder.
      *
-     * @param name to keep it under.
-     * @return that name, without what a folder cannot be called.
-     * @throws Refusal if it is no package; nothing is kept then.
+     * @param name the name under which to keep it.
+     * @return that name with the characters replaced that a folder's name cannot have.
+     * @throws Refusal if the file is not a valid package; nothing is kept then.
      */
     fun import(archive: InputStream, name: String): String {
         val clean = name.removeSuffix(".zip").replace(Regex("[^\\p{L}\\p{N}._-]"), "_").trimStart('.')
@@ -113,7 +113,7 @@ class PackageStore(
         return target
     }
 
-    /** Fills a folder beside [target] and moves what [fill] returns there: never half a package. */
+    /** Fills a folder beside [target], then moves the result of [fill] there: all or nothing. */
     private fun replacing(target: File, fill: (File) -> File) {
         val partial = File(target.parentFile, "$PARTIAL${target.name}")
         partial.deleteRecursively()
@@ -149,7 +149,7 @@ class PackageStore(
                         if (read < 0) break
                         left -= read
                         if (left < 0 || entries > MAX_ENTRIES) throw Refusal(
-                            Refusal.Kind.ARCHIVE, "the file unpacks to over 2 GB; it is no package",
+                            Refusal.Kind.ARCHIVE, "the file unpacks to more than 2 GB; it is not a package",
                         )
                         out.write(piece, 0, read)
                     }
@@ -160,7 +160,7 @@ class PackageStore(
     }
 
     private fun notAnArchive() =
-        Refusal(Refusal.Kind.ARCHIVE, "the file is no .zip of a package's folder; choose another one")
+        Refusal(Refusal.Kind.ARCHIVE, "the file is not a .zip of a package; choose another one")
 
     private fun inside(root: File, path: String): File {
         val file = File(root, path).canonicalFile

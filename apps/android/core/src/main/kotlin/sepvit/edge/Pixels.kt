@@ -3,7 +3,7 @@ package sepvit.edge
 /**
  * An image in memory.
  *
- * @property rgb three bytes a pixel, row by row.
+ * @property rgb three bytes per pixel, row by row.
  */
 class Pixels(val width: Int, val height: Int, val rgb: ByteArray) {
     init {
@@ -11,9 +11,9 @@ class Pixels(val width: Int, val height: Int, val rgb: ByteArray) {
     }
 
     /**
-     * The image upright, by the orientation that EXIF states for it.
+     * Returns the image turned upright by its EXIF orientation.
      *
-     * 1 is upright; 2 and 4 are mirrored, 3 upside down, 5 to 8 lie on their side.
+     * 1 is upright, 2 and 4 are mirrored, 3 is upside down, 5 to 8 lie on their side.
      */
     fun upright(orientation: Int): Pixels {
         if (orientation !in 2..8) return this
@@ -38,7 +38,7 @@ class Pixels(val width: Int, val height: Int, val rgb: ByteArray) {
     }
 
     companion object {
-        /** From grey (H, W), RGB (H, W, 3) or RGBA (H, W, 4) values; transparency is ignored. */
+        /** Reads grey (H, W), RGB (H, W, 3) or RGBA (H, W, 4) values. Transparency is ignored. */
         fun from(tensor: Tensor): Pixels {
             val channels = tensor.shape.getOrElse(2) { 1 }
             require(tensor.shape.size in 2..3 && channels in setOf(1, 3, 4)) {

@@ -19,7 +19,7 @@ fun preprocess(image: Pixels, resizeShorterSide: Int, cropSize: Int): Pixels {
 fun preprocess(image: Pixels, input: InputFacts): Pixels =
     preprocess(image, input.resizeShorterSide, input.cropSize)
 
-/** Width and height after the shorter side became [shorter]. */
+/** Returns width and height after resizing the shorter side to [shorter]. */
 fun resizedSize(width: Int, height: Int, shorter: Int): Pair<Int, Int> {
     checkImageSize(width, height)
     val long = maxOf(width, height).toLong() * shorter / minOf(width, height)
@@ -30,7 +30,7 @@ fun resizedSize(width: Int, height: Int, shorter: Int): Pair<Int, Int> {
     return if (width <= height) shorter to long.toInt() else long.toInt() to shorter
 }
 
-/** Refuses what is no picture, before it is decoded. */
+/** Rejects an image by its size, before it is decoded. */
 fun checkImageSize(width: Int, height: Int) {
     if (minOf(width, height) < 2) throw Refusal(
         Refusal.Kind.SIZE,

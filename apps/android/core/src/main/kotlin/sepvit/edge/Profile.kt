@@ -3,13 +3,13 @@ package sepvit.edge
 import kotlinx.serialization.Serializable
 
 /**
- * The profile document, as export/profile.schema.json has it: what one measurement of one package
- * on one device says. Fields end in their unit; what was not measured is null, and is listed in
- * [notMeasured] with the reason.
+ * Version 2 of the profile document: the result of measuring one package on one device. Its schema
+ * is in export/. Field names end in the unit. A value that was not measured is null, and
+ * [notMeasured] states the reason.
  */
 @Serializable
 data class Profile(
-    val schemaVersion: Int = 1,
+    val schemaVersion: String = "2.0",
     val complete: Boolean,
     val incompleteReason: String? = null,
     val emulated: Boolean = false,

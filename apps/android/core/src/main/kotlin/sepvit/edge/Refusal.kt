@@ -1,6 +1,6 @@
 package sepvit.edge
 
-/** Bad input: [message] is one sentence that says what to do; [kind] is for programs. */
+/** Input that is rejected. [message] is one sentence that says what to do; [kind] is for programs. */
 class Refusal(val kind: Kind, override val message: String, cause: Throwable? = null) :
     Exception(message, cause) {
 
@@ -8,12 +8,14 @@ class Refusal(val kind: Kind, override val message: String, cause: Throwable? = 
     enum class Kind(val key: String) {
         NO_MANIFEST("no-manifest"),
         DAMAGED_MANIFEST("damaged-manifest"),
-        SCHEMA("schema"),
+        NEWER_SCHEMA("newer-schema"),
+        OLDER_SCHEMA("older-schema"),
         DIGEST("digest"),
         INVALID("invalid"),
         PATH("path"),
         MISSING("missing"),
         CHANGED("changed"),
+        TASK("task"),
         TARGET("target"),
         RUNTIME("runtime"),
         GOLDEN("golden"),

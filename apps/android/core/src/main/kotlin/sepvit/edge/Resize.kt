@@ -6,12 +6,11 @@ import kotlin.math.max
 import kotlin.math.min
 
 /**
- * Pillow's antialiased BILINEAR, byte for byte (its src/libImaging/Resample.c).
+ * Resizes with Pillow's antialiased BILINEAR, byte for byte (its src/libImaging/Resample.c).
  *
- * A triangle as wide as the scale is laid over the source; weights are fixed-point numbers of 22
- * bits; rows are resized first and rounded to 8 bits, then columns (Pillow 13 may turn the order
- * round when it is given both axes at once; the rule gives it one a time). Only [window] of the
- * result is computed: a centre crop costs nothing outside it.
+ * The filter is a triangle as wide as the scale, with fixed-point weights of 22 bits. Rows are resized
+ * first and rounded to 8 bits, then columns. (Pillow 13 may swap the order if it resizes both axes at
+ * once; Python resizes one axis at a time.) Only [window] of the result is computed.
  */
 fun resize(
     source: Pixels,
@@ -63,7 +62,7 @@ private class Weights(inputSize: Int, outputSize: Int, from: Int, val count: Int
         }
     }
 
-    /** The inputs that any output needs. */
+    /** The range of inputs that the outputs need. */
     val firstInput = first[0]
     val lastInput = first[count - 1] + used[count - 1]
 }

@@ -46,7 +46,7 @@ private data class Entry(
     @SerialName("data_offsets") val offsets: List<Long>,
 )
 
-/** Bytes an element. Packages hold U8 and F32; the others are passed over, but must fit as well. */
+/** Bytes per element. Packages hold U8 and F32; the size of other tensors is checked as well. */
 private val WIDTHS = mapOf(
     "BOOL" to 1, "U8" to 1, "I8" to 1, "U16" to 2, "I16" to 2, "F16" to 2, "BF16" to 2,
     "U32" to 4, "I32" to 4, "F32" to 4, "U64" to 8, "I64" to 8, "F64" to 8,
@@ -58,7 +58,7 @@ private val WIDTHS = mapOf(
  * @throws IllegalArgumentException if the file is damaged; the message says how.
  */
 fun readSafeTensors(file: ByteArray): Map<String, Tensor> {
-    require(file.size >= 8) { "the file has no header" }
+    require(file.size >= 8) { "the header is missing" }
     val length = ByteBuffer.wrap(file).order(ByteOrder.LITTLE_ENDIAN).long
     require(length in 0..(file.size - 8).toLong()) { "the header is longer than the file" }
     val start = 8 + length.toInt()

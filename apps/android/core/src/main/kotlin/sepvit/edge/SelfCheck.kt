@@ -3,16 +3,15 @@ package sepvit.edge
 import kotlin.math.abs
 
 /**
- * What a package's golden vectors say about this device.
+ * The result of checking this device against a package's golden vectors.
  *
- * @property failsAt the first step that does not hold; null if all do.
+ * @property failsAt the first step that failed; null if all passed.
  * @property image the first image whose pixels or tensor differ, or the one whose logits differ most.
- * @property differentValues how many of its pixel values differ.
- * @property maxDifference in levels where pixels differ, else of the logits over all images.
- * @property sqnrDb of the logits against those of the package in Python; null before that step.
- * @property referenceSqnrDb of the logits against the fp32 reference; decides nothing, the
- *   manifest's parity states it.
- * @property top1Agreement share of the images with the class that the package gives in Python.
+ * @property differentValues the number of its values that differ.
+ * @property maxDifference the largest difference: in levels if pixels differ, else of the logits.
+ * @property sqnrDb SQNR of the logits against the package's in Python; null if a step before failed.
+ * @property referenceSqnrDb SQNR of the logits against the fp32 reference, for information only.
+ * @property top1Agreement share of the images with the same class as in Python, 0 to 1.
  */
 data class SelfCheck(
     val images: Int,
@@ -30,7 +29,7 @@ data class SelfCheck(
     val passed: Boolean get() = failsAt == null
 }
 
-/** What rounding explains on another device, with room: tests/vectors/minimum_sqnr.json. */
+/** Returns the SQNR that another device must reach (tests/vectors/minimum_sqnr.json). */
 fun minimumSqnrDb(precision: Precision): Double = when (precision) {
     Precision.FP32 -> 80.0
     Precision.FP16 -> 40.0
@@ -38,8 +37,8 @@ fun minimumSqnrDb(precision: Precision): Double = when (precision) {
 }
 
 /**
- * Repeats a package's golden vectors, image -> pixels -> tensor -> logits, and says at which step
- * and by how much this device differs (tests/vectors/README.md has the rule).
+ * Repeats a package's golden vectors, image -> pixels -> tensor -> logits, and reports the first step
+ * that differs and by how much. tests/vectors/README.md has the rule.
  *
  * @throws Refusal if the golden vectors cannot be read.
  */
@@ -48,7 +47,7 @@ fun selfCheck(session: Session, golden: Map<String, Tensor> = session.packed.gol
     val side = manifest.input.cropSize
     val classes = manifest.model.numClasses
     fun tensor(name: String) =
-        golden[name] ?: throw Refusal(Refusal.Kind.GOLDEN, "the golden vectors have no $name")
+        golden[name] ?: throw Refusal(Refusal.Kind.GOLDEN, "$name is missing from the golden vectors; export again")
     val stored = tensor("pixels")
     val images = stored.shape[0]
     val minimum = minimumSqnrDb(manifest.precision)

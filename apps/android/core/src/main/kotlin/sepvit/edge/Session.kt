@@ -1,10 +1,10 @@
 package sepvit.edge
 
 /**
- * A package that is loaded and takes images.
+ * A loaded package that classifies images.
  *
- * @param threads of the runtime; its own choice if null.
- * @throws Refusal if this app has no engine for it, or one of another version.
+ * @param threads number of threads; null leaves the choice to the runtime.
+ * @throws Refusal if this app does not support the package's target or runtime version.
  */
 class Session(val packed: EdgePackage, engines: EngineFactory, val threads: Int? = null) :
     AutoCloseable {
@@ -14,22 +14,22 @@ class Session(val packed: EdgePackage, engines: EngineFactory, val threads: Int?
     private val input get() = packed.manifest.input
     private val classes get() = packed.manifest.model.numClasses
 
-    /** Logits of one image of any size. */
+    /** Returns the logits of one image of any size. */
     fun logits(image: Pixels): FloatArray = logitsOfPixels(preprocess(image, input))
 
-    /** Logits of one image that is preprocessed already. */
+    /** Returns the logits of one preprocessed image. */
     fun logitsOfPixels(pixels: Pixels): FloatArray = run(tensor(pixels))
 
     fun tensor(pixels: Pixels): InputTensor = InputTensor.of(listOf(pixels), input)
 
-    /** Logits of the first image of a tensor. */
+    /** Returns the logits of the first image of a tensor. */
     fun run(tensor: InputTensor): FloatArray {
         val logits = engine.run(tensor)
         check(logits.size == input.batch * classes) { "${logits.size} logits for $classes classes" }
         return logits.copyOf(classes)
     }
 
-    /** The most probable classes of an image, and how long that took. */
+    /** Returns the most probable classes of an image and the time that it took. */
     fun classify(image: Pixels, k: Int = 3): Classification {
         val start = System.nanoTime()
         val pixels = preprocess(image, input)
@@ -47,7 +47,7 @@ class Session(val packed: EdgePackage, engines: EngineFactory, val threads: Int?
             val manifest = packed.manifest
             val engine = engines(packed, threads) ?: throw Refusal(
                 Refusal.Kind.TARGET,
-                "this app has no engine for '${manifest.target}'; " +
+                "this app does not support the target '${manifest.target}'; " +
                     "export for executorch or onnxruntime",
             )
             val (minimum, below) = manifest.runtime.minimum to manifest.runtime.below
@@ -66,7 +66,7 @@ class Session(val packed: EdgePackage, engines: EngineFactory, val threads: Int?
 
 data class LabelledClass(val label: String, val index: Int, val probability: Double)
 
-/** Times are of preprocessing and of the model alone, in milliseconds. */
+/** The most probable classes, and the times of preprocessing and of the model in milliseconds. */
 data class Classification(
     val classes: List<LabelledClass>,
     val preprocessingMs: Double,

@@ -5,8 +5,8 @@ import kotlin.math.log10
 import kotlin.math.min
 
 /**
- * Percentile [p] (0 to 100) of sorted samples: at rank p / 100 * (n - 1), counted from 0,
- * interpolated linearly between the two nearest.
+ * Returns percentile [p] (0 to 100) of sorted samples: rank p / 100 * (n - 1), counted from 0,
+ * interpolated linearly between the two nearest samples.
  */
 fun percentile(sorted: List<Double>, p: Double): Double {
     require(sorted.isNotEmpty()) { "no samples" }
@@ -16,7 +16,7 @@ fun percentile(sorted: List<Double>, p: Double): Double {
     return sorted[below] + (sorted[above] - sorted[below]) * (rank - below)
 }
 
-/** The distribution of latencies, every run counted. */
+/** Summarises the latencies of all runs. */
 fun latencyOf(runsMs: List<Double>): Latency {
     val sorted = runsMs.sorted()
     return Latency(
@@ -32,10 +32,10 @@ fun latencyOf(runsMs: List<Double>): Latency {
 }
 
 /**
- * Signal-to-quantisation-noise ratio in dB, 10 log10(sum s^2 / sum (s - m)^2).
+ * Returns the signal-to-quantisation-noise ratio (SQNR) in dB, 10 log10(sum s^2 / sum (s - m)^2).
  *
- * Identical values have no noise; 200 dB, the most that is returned, is beyond what float32 tells
- * apart. A measured value that is no number gives NaN, which reaches no limit.
+ * The result is at most 200 dB, also for identical values: float32 cannot resolve more. It is NaN if a
+ * measured value is NaN, and NaN is not at least any limit.
  */
 fun sqnrDb(signal: FloatArray, measured: FloatArray): Double {
     require(signal.size == measured.size) { "${signal.size} values against ${measured.size}" }

@@ -5,7 +5,7 @@ import kotlin.math.exp
 data class RankedClass(val index: Int, val probability: Double)
 
 /**
- * The k most probable classes, most probable first; equal logits keep the order of the classes.
+ * Returns the k most probable classes, most probable first. Equal logits keep the order of the classes.
  *
  * Softmax is computed in double precision.
  */

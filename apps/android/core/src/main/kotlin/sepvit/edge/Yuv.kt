@@ -2,12 +2,12 @@ package sepvit.edge
 
 import java.nio.ByteBuffer
 
-/** One plane of a camera frame: its bytes, and how far rows and pixels are apart in them. */
+/** One plane of a camera frame: its bytes, and the strides of rows and pixels in bytes. */
 class Plane(val data: ByteBuffer, val rowStride: Int, val pixelStride: Int)
 
 /**
- * A camera frame, YUV 4:2:0 in full range with the coefficients of BT.601, as RGB: what JPEG files
- * of the same camera hold. Chroma is repeated, not interpolated.
+ * Converts a camera frame to RGB: YUV 4:2:0 in full range with the coefficients of BT.601, as in JPEG
+ * files. Chroma is repeated, not interpolated.
  */
 fun yuvToPixels(width: Int, height: Int, y: Plane, u: Plane, v: Plane): Pixels {
     val rgb = ByteArray(3 * width * height)

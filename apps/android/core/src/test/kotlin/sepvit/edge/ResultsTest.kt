@@ -20,6 +20,8 @@ import kotlin.test.assertNull
 import kotlin.test.assertTrue
 import kotlinx.serialization.SerialName
 import kotlinx.serialization.Serializable
+import kotlinx.serialization.json.Json
+import kotlinx.serialization.json.JsonObject
 import org.junit.jupiter.api.DynamicTest
 import org.junit.jupiter.api.TestFactory
 
@@ -80,7 +82,7 @@ class ResultsTest {
         assertTrue(abs(expected - found) <= relative * abs(expected), "$expected, not $found")
 
     @TestFactory
-    fun `the self-check says at which step, and by how much`() =
+    fun `the self-check reports the first step that differs, and by how much`() =
         Vectors.cases<SelfCheckCase>("self_check").map { case ->
             DynamicTest.dynamicTest(case.name) {
                 val golden = tiny.golden().toMutableMap()
@@ -96,7 +98,7 @@ class ResultsTest {
         }
 
     @Test
-    fun `as near as every other language asks for`() {
+    fun `the SQNR limits are those of every language`() {
         val cases = Vectors.cases<MinimumCase>("minimum_sqnr")
         assertEquals(Precision.entries.map(::minimumSqnrDb), cases.map { it.minimumSqnrDb })
         assertEquals(Precision.entries.toList(), cases.map { it.precision })
@@ -113,7 +115,7 @@ class ResultsTest {
     }
 
     @Test
-    fun `logits that are no numbers fail the self-check`() {
+    fun `NaN logits fail the self-check`() {
         val broken = object : InferenceEngine by MeanColour(tiny.manifest.input) {
             override fun run(input: InputTensor) = floatArrayOf(Float.NaN, 0f, 0f, 0f)
         }
@@ -152,13 +154,13 @@ class ResultsTest {
 
     private fun assertValid(profile: Profile) {
         val schema = JsonSchemaFactory.getInstance(SpecVersion.VersionFlag.V202012)
-            .getSchema(Vectors.schemas.resolve("profile.schema.json").readText())
+            .getSchema(Vectors.schema("profile").readText())
         assertEquals(emptySet(), schema.validate(profile.toJson(), InputFormat.JSON))
         assertEquals(profile, Profile.fromJson(profile.toJson()))
     }
 
     @Test
-    fun `the profile document is valid and says what was measured`() {
+    fun `the profile document is valid and complete`() {
         val profile = benchmark(BenchmarkPlan(threads = 1, warmUp = 3, runs = 20, sustainedSeconds = 10))
         assertValid(profile)
         assertTrue(profile.complete)
@@ -169,14 +171,21 @@ class ResultsTest {
         assertTrue(profile.method!!.warmupStable)
         val golden = assertNotNull(profile.golden)
         assertTrue(golden.passed)
-        assertNull(golden.sqnrDb, "identical logits have an infinite ratio, which JSON has not")
+        assertNull(golden.sqnrDb, "identical logits have an infinite ratio, which JSON cannot hold")
         val points = assertNotNull(profile.sustained).points
         assertTrue(points.size >= 2 && points.last().timeS >= 10 && points.all { it.temperatureC == 30.5 })
         assertEquals(setOf("energy", "operations", "roofs"), profile.notMeasured.map { it.what }.toSet() - "cold_start" - "memory")
     }
 
     @Test
-    fun `a device that computes something else is not timed`() {
+    fun `the profile document states the version that readers read`() {
+        val current = Vectors.cases<JsonObject>("profiles").first().getValue("document") as JsonObject
+        val written = Json.parseToJsonElement(benchmark(BenchmarkPlan(runs = 1)).toJson()) as JsonObject
+        assertEquals(current["schema_version"], written["schema_version"])
+    }
+
+    @Test
+    fun `a device that fails the self-check is not timed`() {
         val honest = MeanColour(tiny.manifest.input)
         val wrong = object : InferenceEngine by honest {
             override fun run(input: InputTensor) = honest.run(input).also { it[0] += 1f }
@@ -190,7 +199,7 @@ class ResultsTest {
     }
 
     @Test
-    fun `what was measured before a stop is kept`() {
+    fun `results from before a stop are kept`() {
         var asked = 0
         val profile = benchmark(BenchmarkPlan(warmUp = 0, runs = 50)) { asked++ > 40 }
         assertValid(profile)
@@ -253,7 +262,7 @@ class ResultsTest {
     }
 
     @Test
-    fun `what is no package is not imported, and leaves nothing`() {
+    fun `an invalid package is not imported and leaves nothing`() {
         val damaged = tinyFiles + ("labels.txt" to "x".toByteArray())
         val cases = mapOf(
             "no zip".toByteArray() to Refusal.Kind.ARCHIVE,
@@ -285,7 +294,7 @@ class ResultsTest {
     }
 
     @Test
-    fun `a damaged index says what to do`() {
+    fun `a damaged index names the command that helps`() {
         val refusal = assertFailsWith<Refusal> { store(mapOf("index.json" to "[]".toByteArray())).names() }
         assertTrue("bundle" in refusal.message)
     }

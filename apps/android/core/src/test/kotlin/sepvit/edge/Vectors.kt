@@ -12,8 +12,11 @@ import kotlinx.serialization.serializer
 /** The vectors that every language is tested against; tests/vectors/README.md describes them. */
 object Vectors {
     val folder by lazy { File(System.getProperty("vectors")) }
-    val schemas by lazy { File(System.getProperty("schemas")) }
     val tinyPackage by lazy { folder.resolve("package") }
+
+    /** Returns the published schema of a document. */
+    fun schema(document: String): File =
+        File(System.getProperty("schemas")).resolve("$document-2.0.schema.json")
 
     inline fun <reified T> cases(name: String): List<T> = read(name, serializer())
 

@@ -6,7 +6,7 @@ import android.widget.TextView
 import sepvit.edge.EdgePackage
 import sepvit.edge.Precision
 
-/** What the package's manifest says; an imported package can be removed. */
+/** The package's manifest. An imported package can be removed. */
 class AboutScreen(activity: MainActivity) : Screen(activity, R.layout.about) {
     private val facts: TextView = find(R.id.facts)
 

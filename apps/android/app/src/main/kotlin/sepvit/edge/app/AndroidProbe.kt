@@ -13,7 +13,7 @@ import sepvit.edge.Device
 import sepvit.edge.DeviceProbe
 import sepvit.edge.LinuxFiles
 
-/** What Android tells an app about the device. */
+/** Reads the device's properties and state from Android. */
 class AndroidProbe(private val context: Context) : DeviceProbe {
     private val power = context.getSystemService(PowerManager::class.java)
 

@@ -14,7 +14,7 @@ class Benchmarks(private val context: Context, private val workspace: Workspace)
     private val main = Handler(Looper.getMainLooper())
     @Volatile private var cancelled = false
 
-    /** All of these change on the main thread, which is told by [changed]. */
+    /** The properties below change on the main thread, which then calls [changed]. */
     var running = false
         private set
     var progress = 0.0
@@ -23,7 +23,7 @@ class Benchmarks(private val context: Context, private val workspace: Workspace)
         private set
     var changed: () -> Unit = {}
 
-    /** Starts, unless one is running; [output] names the files for a computer to fetch. */
+    /** Starts a benchmark if none is running. [output] names the files for a computer to fetch. */
     fun start(name: String?, plan: BenchmarkPlan, output: String? = null) {
         if (running) return
         running = true
@@ -50,8 +50,8 @@ class Benchmarks(private val context: Context, private val workspace: Workspace)
     }
 
     /**
-     * Starts as `am start -a sepvit.edge.action.BENCHMARK` asks for (apps/README.md); a wrong value
-     * ends in a sentence where the computer looks for the result.
+     * Starts the benchmark of `am start -a sepvit.edge.action.BENCHMARK` (apps/README.md). The sentence
+     * of an error is written where the computer looks for the result.
      */
     fun start(intent: Intent) {
         val output = intent.getStringExtra("output")?.takeIf { it.matches(OUTPUT) } ?: "profile"
@@ -83,7 +83,7 @@ class Benchmarks(private val context: Context, private val workspace: Workspace)
         return listOf(folder.resolve("$output.json"), folder.resolve("$output.error"))
     }
 
-    /** Under another name first: a computer that looks for the file never finds half of it. */
+    /** Writes under another name first, so that a computer never finds half of the file. */
     private fun write(output: String, result: Result<Profile>) {
         val (document, error) = files(output)
         val (target, text) = result.fold({ document to it.toJson() }, { error to sentence(it) + "\n" })

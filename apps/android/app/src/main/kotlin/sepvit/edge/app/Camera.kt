@@ -23,10 +23,10 @@ import sepvit.edge.Plane
 import sepvit.edge.yuvToPixels
 
 /**
- * The back camera: a preview, and upright frames for as long as somebody takes them.
+ * The back camera with a preview and upright frames.
  *
- * @param frame is given a frame on the camera's thread; the next comes after [next] was called.
- * @param failed is told on the camera's thread when there is no camera to use.
+ * @param frame is called with a frame on the camera's thread, and again only after [next].
+ * @param failed is called on the camera's thread if no camera can be used.
  */
 class Camera(
     context: Context,
@@ -45,8 +45,8 @@ class Camera(
     /**
      * Opens the camera.
      *
-     * @param turn degrees by which the screen is turned from the device's natural orientation.
-     * @param ready is told the preview's size and its rotation, before the first frame.
+     * @param turn rotation of the screen from the device's natural orientation in degrees.
+     * @param ready is called with the preview's size and rotation, before the first frame.
      */
     @SuppressLint("MissingPermission") // the screen asks for it first
     fun open(texture: SurfaceTexture, turn: Int, ready: (Size, Int) -> Unit) {
@@ -72,7 +72,7 @@ class Camera(
         }
     }
 
-    /** The frame was used; the camera may give another. */
+    /** Requests the next frame. */
     fun next() = busy.set(false)
 
     fun close() {
@@ -93,7 +93,7 @@ class Camera(
         } ?: ids.firstOrNull()
     }
 
-    /** The size nearest to 640 x 480: larger frames only take longer to convert. */
+    /** Returns the size nearest to 640 x 480. Larger frames only take longer to convert. */
     private fun bestSize(facts: CameraCharacteristics): Size =
         facts[CameraCharacteristics.SCALER_STREAM_CONFIGURATION_MAP]
             ?.getOutputSizes(ImageFormat.YUV_420_888)
@@ -149,7 +149,7 @@ class Camera(
     }
 }
 
-/** The EXIF orientation of an image that must be turned clockwise by so many degrees. */
+/** Returns the EXIF orientation of an image that must be turned clockwise by [rotation] degrees. */
 private fun exif(rotation: Int): Int = when (rotation) {
     90 -> 6
     180 -> 3

@@ -2,7 +2,7 @@ package sepvit.edge.app
 
 import android.app.Application
 
-/** Keeps what outlives an activity, which Android makes anew at every rotation. */
+/** Keeps the state of the app. Android recreates the activity at every rotation. */
 class EdgeApp : Application() {
     lateinit var workspace: Workspace
 

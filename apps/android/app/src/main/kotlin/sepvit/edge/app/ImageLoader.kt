@@ -10,17 +10,17 @@ import sepvit.edge.checkImageSize
 import sepvit.edge.exifOrientation
 
 /**
- * Decodes an image file to upright pixels, the colours as they are stored: transparency and colour
- * profiles are ignored, as in training.
+ * Decodes an image file to upright pixels with the stored colours. Transparency and colour profiles are
+ * ignored, as in training.
  *
- * @throws Refusal if it is no whole image, or too large.
+ * @throws Refusal if the file is not an image, is incomplete or too large.
  */
 fun decodeImage(file: ByteArray): Pixels {
     val bounds = BitmapFactory.Options().apply { inJustDecodeBounds = true }
     BitmapFactory.decodeByteArray(file, 0, file.size, bounds)
     if (bounds.outWidth <= 0 || bounds.outHeight <= 0) throw notAnImage()
     checkImageSize(bounds.outWidth, bounds.outHeight)
-    if (isCutShort(file)) throw Refusal(Refusal.Kind.IMAGE, "the image file is cut short; get it anew")
+    if (isCutShort(file)) throw Refusal(Refusal.Kind.IMAGE, "the image file is incomplete; copy it again")
     val options = BitmapFactory.Options().apply {
         inPreferredConfig = Bitmap.Config.ARGB_8888
         inScaled = false
@@ -60,7 +60,7 @@ private fun toPixels(bitmap: Bitmap): Pixels {
     return Pixels(width, height, rgb)
 }
 
-/** Place of red in a stored pixel: Skia keeps RGBA on phones, BGRA on some computers. */
+/** Index of red in a stored pixel: Skia stores RGBA on phones, BGRA on some computers. */
 private val red: Int by lazy {
     val one = Bitmap.createBitmap(intArrayOf(Color.RED), 1, 1, Bitmap.Config.ARGB_8888)
     val buffer = ByteBuffer.allocate(4)
@@ -68,7 +68,7 @@ private val red: Int by lazy {
     if (buffer[0].toInt() == 0) 2 else 0
 }
 
-/** Whether a JPEG or PNG file lacks its end: BitmapFactory would paint the rest grey. */
+/** Returns whether the end of a JPEG or PNG file is missing. BitmapFactory would paint the rest grey. */
 private fun isCutShort(file: ByteArray): Boolean {
     val tail = file.copyOfRange(maxOf(0, file.size - TAIL), file.size).toString(Charsets.ISO_8859_1)
     return when {
@@ -80,5 +80,5 @@ private fun isCutShort(file: ByteArray): Boolean {
 
 private fun notAnImage() = Refusal(Refusal.Kind.IMAGE, "this is not an image that Android can read")
 
-/** Some cameras write a few bytes of their own after the end. */
+/** Some cameras append a few bytes to the file. */
 private const val TAIL = 1 shl 16

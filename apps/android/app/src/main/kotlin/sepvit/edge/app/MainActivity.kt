@@ -14,7 +14,7 @@ import android.widget.Button
 import android.widget.Spinner
 import android.widget.TextView
 
-/** The five screens, the choice of the package above them, and what Android brings back. */
+/** The five screens, the choice of the package above them, and results of other activities. */
 class MainActivity : Activity(), AdapterView.OnItemSelectedListener {
     val workspace: Workspace get() = (application as EdgeApp).workspace
 
@@ -116,7 +116,7 @@ class MainActivity : Activity(), AdapterView.OnItemSelectedListener {
 
     override fun onNothingSelected(parent: AdapterView<*>) {}
 
-    /** Shows a sentence above the screen; null takes it away. */
+    /** Shows a sentence above the screen; null removes it. */
     fun tell(sentence: String?) {
         message.text = sentence
         message.visibility = if (sentence == null) View.GONE else View.VISIBLE
@@ -126,7 +126,7 @@ class MainActivity : Activity(), AdapterView.OnItemSelectedListener {
         @Suppress("DEPRECATION") // its successor is in androidx, which nothing else here needs
         startActivityForResult(intent, request)
     } catch (_: ActivityNotFoundException) {
-        tell("this device has no app to choose files with")
+        tell("no app on this device can choose files")
     }
 
     @Deprecated("Deprecated in Java")

@@ -2,7 +2,7 @@ package sepvit.edge.app
 
 import android.view.View
 
-/** One of the five screens, made anew with its activity; what must last is in [Workspace]. */
+/** One of the five screens. It is recreated with its activity; lasting state is in [Workspace]. */
 abstract class Screen(protected val activity: MainActivity, layout: Int) {
     val view: View = activity.layoutInflater.inflate(layout, null)
     protected val workspace get() = activity.workspace
@@ -11,19 +11,19 @@ abstract class Screen(protected val activity: MainActivity, layout: Int) {
 
     protected fun text(id: Int, vararg values: Any): String = activity.getString(id, *values)
 
-    /** The screen is seen, or another package was chosen while it is. */
+    /** Called when the screen is shown, and when another package is chosen while it is. */
     open fun show() {}
 
-    /** The screen is no longer seen. */
+    /** Called when the screen is hidden. */
     open fun hide() {}
 
     /**
-     * Does some work on the inference thread; its result arrives on the main one, and only as long
-     * as this activity lives.
+     * Runs [job] on the inference thread and passes its result to [done] on the main thread, unless the
+     * activity was destroyed meanwhile.
      */
     protected fun <T> work(job: Workspace.() -> T, done: (Result<T>) -> Unit) =
         workspace.work(job) { if (!activity.isDestroyed) done(it) }
 
-    /** A success leaves what is shown: it may be about something that the user did meanwhile. */
+    /** Shows the sentence of a failure. A success does not clear an earlier message. */
     protected fun <T> Result<T>.tellFailure(): Result<T> = onFailure { activity.tell(sentence(it)) }
 }

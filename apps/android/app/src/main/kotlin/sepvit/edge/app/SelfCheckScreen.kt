@@ -5,7 +5,7 @@ import android.widget.TextView
 import sepvit.edge.SelfCheck
 import sepvit.edge.selfCheck
 
-/** The golden vectors, repeated on this device: green or red, with the numbers. */
+/** The result of the self-check, green or red, with the numbers. */
 class SelfCheckScreen(activity: MainActivity) : Screen(activity, R.layout.self_check) {
     private val verdict: TextView = find(R.id.verdict)
     private val numbers: TextView = find(R.id.numbers)

@@ -16,9 +16,9 @@ import sepvit.edge.Session
 import sepvit.edge.app.engine.engines as installedEngines
 
 /**
- * The packages, the one that is chosen, and the thread on which models are loaded and run.
+ * The packages, the chosen one, and the thread on which models are loaded and run.
  *
- * Sessions are not for several threads at once: they are touched on [worker] only.
+ * Sessions are not thread-safe: only [worker] uses them.
  */
 class Workspace(
     private val context: Context,
@@ -35,14 +35,14 @@ class Workspace(
     private var session: Session? = null
     val benchmarks = Benchmarks(context, this)
 
-    /** The photo that was chosen last. */
+    /** The last chosen photo. */
     var photo: Uri? = null
 
-    /** Name of the chosen package; null if there is none. */
+    /** Name of the chosen package; null without one. */
     var chosen: String? = null
         private set
 
-    /** Why the packages cannot be listed, if so. */
+    /** The reason if the packages cannot be listed. */
     var fault: String? = null
         private set
 
@@ -63,25 +63,24 @@ class Workspace(
         }
     }
 
-    /** Opens the chosen package, without an engine. Takes as long as hashing its files does. */
+    /** Opens the chosen package without an engine. This hashes all its files. */
     fun openPackage(name: String? = chosen): EdgePackage =
         store.open(name ?: throw Refusal(Refusal.Kind.NO_MANIFEST, context.getString(R.string.no_package)))
 
-    /** The chosen package, loaded; on [worker] only. */
+    /** Returns the loaded session of the chosen package; on [worker] only. */
     fun session(): Session = session ?: Session(openPackage(), engines).also {
         Benchmark.spendColdStart() // the next model that is loaded finds the runtime warm
         session = it
     }
 
-    /** Frees the loaded model, so that a benchmark has the memory for itself; on [worker] only. */
+    /** Frees the loaded model, so that a benchmark has all the memory; on [worker] only. */
     fun release() {
         session?.close()
         session = null
     }
 
     /**
-     * Does some work off the main thread, and tells its result there: a value, or the sentence of a
-     * refusal.
+     * Runs [job] on the worker thread and passes its result to [done] on the main thread.
      */
     fun <T> work(job: Workspace.() -> T, done: (Result<T>) -> Unit) = worker.execute {
         val result = runCatching { job() }
@@ -89,7 +88,7 @@ class Workspace(
     }
 }
 
-/** What to show for a failure: refusals have a sentence; anything else is a fault of this app. */
+/** Returns the sentence to show for a failure. Anything but a [Refusal] is a bug in this app. */
 fun sentence(error: Throwable): String = when (error) {
     is Refusal -> error.message
     is FileNotFoundException -> "the file cannot be read; choose another one"

@@ -77,7 +77,7 @@ class MainActivityTest {
         settle()
     }
 
-    /** What Android does after the result of another activity. */
+    /** Delivers the result of another activity, as Android does. */
     private fun MainActivity.onResumeAgain() = controller.pause().resume()
 
     private lateinit var controller: ActivityController<MainActivity>
@@ -124,18 +124,18 @@ class MainActivityTest {
             .use { it.logits(decodeImage(file)) }
 
     @Test
-    fun `what is no photo shows its sentence`() {
+    fun `a file that is not an image shows a sentence`() {
         val activity = opened()
         activity.press(R.id.tab_photo)
         activity.press(R.id.choose)
         val asked = shadowOf(activity).nextStartedActivityForResult.intent
-        activity.receive(asked, provide("text.jpg", "this is no image".toByteArray()))
+        activity.receive(asked, provide("text.jpg", "plain text".toByteArray()))
         assertTrue("not an image" in activity.text(R.id.message))
         assertEquals(0, activity.findViewById<ViewGroup>(R.id.class_rows).childCount)
     }
 
     @Test
-    fun `the self-check is green, and red where the model computes something else`() {
+    fun `the self-check is green, and red for wrong logits`() {
         val activity = opened()
         activity.press(R.id.tab_self_check)
         assertEquals(activity.getString(R.string.check_passed), activity.text(R.id.verdict))
@@ -173,7 +173,7 @@ class MainActivityTest {
     }
 
     @Test
-    fun `about says what the manifest says`() {
+    fun `about shows the manifest`() {
         val activity = opened()
         activity.press(R.id.tab_about)
         val facts = activity.text(R.id.facts)
@@ -199,7 +199,7 @@ class MainActivityTest {
 
     private fun assertValid(document: String, runs: Int) {
         val schema = JsonSchemaFactory.getInstance(SpecVersion.VersionFlag.V202012)
-            .getSchema(File(System.getProperty("schemas"), "profile.schema.json").readText())
+            .getSchema(File(System.getProperty("schemas"), "profile-2.0.schema.json").readText())
         assertEquals(emptySet(), schema.validate(document, InputFormat.JSON))
         val profile = Profile.fromJson(document)
         assertTrue(profile.complete)
@@ -208,7 +208,7 @@ class MainActivityTest {
     }
 
     @Test
-    fun `numbers that are none are refused`() {
+    fun `invalid numbers are refused`() {
         val activity = opened()
         activity.press(R.id.tab_benchmark)
         for ((value, sentence) in listOf("" to "a whole number is needed", "0" to "runs must be 1")) {
@@ -235,10 +235,10 @@ class MainActivityTest {
     }
 
     @Test
-    fun `a computer is told what was wrong`() {
+    fun `a computer gets the sentence of the error`() {
         val cases = listOf(
-            benchmark("package" to "none") to "there is no package 'none'",
-            benchmark("package" to "../tiny") to "there is no package",
+            benchmark("package" to "none") to "unknown package 'none'",
+            benchmark("package" to "../tiny") to "unknown package",
             benchmark("package" to "tiny", "runs" to 0) to "runs must be 1",
         )
         for ((intent, sentence) in cases) {
@@ -330,7 +330,7 @@ class MainActivityTest {
     }
 
     @Test
-    fun `dark mode has colours of its own, and they can be read`() {
+    fun `dark mode has other colours, with enough contrast`() {
         val light = opened().getColor(R.color.passed)
         RuntimeEnvironment.setQualifiers("+night")
         val activity = opened()

@@ -2,7 +2,7 @@ package sepvit.edge.app.engine
 
 import sepvit.edge.EngineFactory
 
-/** The engine that a package's manifest asks for. */
+/** Opens the engine for the target in a package's manifest. */
 val engines: EngineFactory = { packed, threads ->
     when (packed.manifest.target) {
         "executorch" -> ExecuTorchEngine(packed, threads)

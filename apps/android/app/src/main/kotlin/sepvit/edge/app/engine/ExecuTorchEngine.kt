@@ -15,7 +15,7 @@ class ExecuTorchEngine(packed: EdgePackage, threads: Int?) : InferenceEngine {
     override val runtime = RuntimeVersion("executorch", VERSION, "XNNPACK")
 
     private val module: Module = try {
-        // 0 threads is the library's own choice.
+        // 0 leaves the number of threads to the library.
         Module.load(packed.modelFile().path, Module.LOAD_MODE_MMAP, threads ?: 0)
             .apply { loadMethod("forward") }
     } catch (error: RuntimeException) { // ExecutorchRuntimeException is one
@@ -41,7 +41,7 @@ class ExecuTorchEngine(packed: EdgePackage, threads: Int?) : InferenceEngine {
     )
 
     companion object {
-        /** Of the archive; the library does not tell. VersionsTest compares it with Gradle's. */
+        /** The archive's version, which the library does not report. VersionsTest compares it with Gradle's. */
         const val VERSION = "1.4.0"
     }
 }

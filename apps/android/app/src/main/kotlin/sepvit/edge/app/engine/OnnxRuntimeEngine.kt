@@ -16,7 +16,7 @@ import sepvit.edge.RuntimeVersion
 class OnnxRuntimeEngine(packed: EdgePackage, threads: Int?) : InferenceEngine {
     private val environment = OrtEnvironment.getEnvironment()
     override val runtime = RuntimeVersion("onnxruntime", environment.version, "CPUExecutionProvider")
-    private val logits = packed.manifest.output.name
+    private val logits = packed.manifest.logits.name
     private val session: OrtSession = OrtSession.SessionOptions().use { options ->
         options.setOptimizationLevel(OrtSession.SessionOptions.OptLevel.ALL_OPT)
         threads?.let(options::setIntraOpNumThreads)
