@@ -42,7 +42,7 @@ test("a camera that is slow to wake up is asked again, and silence is explained"
   });
   await open(page, "camera");
   await page.getByRole("button", { name: "Start the camera" }).click();
-  await expect(page.getByRole("alert")).toContainText("gives no pictures");
+  await expect(page.getByRole("alert")).toContainText("does not deliver frames");
   await page.evaluate(() => Object.assign(window, { letFramesIn: true }));
   await classes(page);
   await expect(page.getByRole("alert")).toHaveCount(0);

@@ -74,7 +74,7 @@ test("WebGPU gives the same answers, where there is one", async ({ page }) => {
   test.setTimeout(600_000);
   await open(page, "benchmark");
   const adapter = await page.evaluate(async () => (await navigator.gpu?.requestAdapter()) != null);
-  test.skip(!adapter, "this Chromium has no WebGPU adapter");
+  test.skip(!adapter, "this Chromium does not have a WebGPU adapter");
   await page.getByLabel("Runs on").selectOption("webgpu");
   await page.getByLabel("Runs", { exact: true }).fill("3");
   await page.getByLabel("Warm-up, at most").fill("1");

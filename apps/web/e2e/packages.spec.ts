@@ -70,7 +70,7 @@ test("a damaged package is refused and nothing of it is kept", async ({ page }) 
   );
 });
 
-test("what is no package is refused", async ({ page }) => {
+test("a file that is not a package is refused", async ({ page }) => {
   await open(page, "about");
   await page.locator(".picker").click();
   const zip = page.getByLabel("Import zip");

@@ -25,7 +25,7 @@ test("photos get Python's input and classes", async ({ page }) => {
   }
 });
 
-test("what is no photo is refused in a sentence, and the next photo works", async ({ page }) => {
+test("a file that is not a photo shows a sentence, and the next photo works", async ({ page }) => {
   await open(page, "photo");
   for (const [file, words] of [
     ["text.jpg", "is not an image"],

@@ -1,6 +1,6 @@
 /** The service worker: the app and its packages work offline, and with threads. */
 
-/** Revision of every file by its path, put in when the app is built. */
+/** Revision of every file by its path, inserted when the app is built. */
 declare const PRECACHE_FILES: Record<string, string>;
 
 const scope = self as unknown as ServiceWorkerGlobalScope;
@@ -15,7 +15,7 @@ const files = new Map(
   ]),
 );
 
-/** The key of a file in the cache: the page's address, and which version of it. */
+/** Return the key of a file in the cache: its address and its version. */
 function keyOf(url: string): string {
   const key = new URL(url);
   key.searchParams.set(REVISION, files.get(url) ?? "");
@@ -29,7 +29,7 @@ scope.addEventListener("install", (event) => {
       for (const url of files.keys()) {
         const key = keyOf(url);
         if (await cache.match(key)) continue;
-        // Past the browser's own cache: that fails both readers of a file that is too large for it.
+        // Bypass the browser's cache, which fails both readers of a file that is too large for it.
         const response = await fetch(url, { cache: "no-store" });
         if (!response.ok) throw new Error(`${url}: ${response.status}`);
         await cache.put(key, response);
@@ -69,14 +69,14 @@ async function answer(request: Request, url: URL): Promise<Response> {
     if (kept) return isolated(kept);
   }
   const response = await fetch(request);
-  // The WebGPU build of the runtime is large: it is kept once it was asked for.
+  // The WebGPU build of the runtime is large: it is cached on first use.
   if (response.ok && url.pathname.includes("/assets/")) {
     await cache.put(keyOf(url.href), response.clone());
   }
   return isolated(response);
 }
 
-/** Add what lets the page have threads, for servers that do not. */
+/** Add the headers that allow threads, for servers that do not send them. */
 function isolated(response: Response): Response {
   if (response.type === "opaque" || response.status === 0) return response;
   const headers = new Headers(response.headers);

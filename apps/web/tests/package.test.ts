@@ -51,7 +51,7 @@ async function edited(edits: Edit[]): Promise<MemoryFolder> {
   return folder;
 }
 
-// A package here is bytes in memory: it has no links.
+// A package here is bytes in memory: it cannot have links.
 const cases = vectorCases<PackageCase>("packages").filter(
   ({ edits }) => !edits.some(({ op }) => op === "link"),
 );

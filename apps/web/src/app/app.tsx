@@ -1,4 +1,4 @@
-/** The page: which package is open, and which screen is shown. */
+/** The page with the open package and the chosen screen. */
 
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { sentence } from "../core/errors";
@@ -91,7 +91,7 @@ export function App() {
     };
   }, [entry]);
 
-  // Not before: it would download the model at the same time as the page does.
+  // Not earlier: it would download the model twice at the same time.
   useEffect(() => {
     if (state.at !== "opening") keepOffline();
   }, [state.at]);

@@ -1,4 +1,4 @@
-/** Pieces that several screens show. */
+/** Components that several screens share. */
 
 import type { ComponentChildren } from "preact";
 import type { ClassProbability } from "../core/classes";
@@ -27,7 +27,7 @@ export function Icon({ name }: { name: IconName }) {
   );
 }
 
-/** A sentence about something that went wrong, or needs attention. */
+/** A sentence about an error, or something that needs attention. */
 export function Notice({ kind, children }: { kind: "bad" | "info"; children: ComponentChildren }) {
   return (
     <p class={`notice ${kind}`} role={kind === "bad" ? "alert" : "status"}>
@@ -53,7 +53,7 @@ export function Classes({ classes }: { classes: ClassProbability[] }) {
   );
 }
 
-/** Names and values, one pair a line. */
+/** Names and values, one pair per line. */
 export function Facts({ rows }: { rows: readonly (readonly [string, ComponentChildren])[] }) {
   return (
     <dl class="facts">

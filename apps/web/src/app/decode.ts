@@ -1,4 +1,4 @@
-/** From an image file to upright pixels, the same in every browser. */
+/** Decodes an image file to upright pixels, the same in every browser. */
 
 import { SepViTError } from "../core/errors";
 import { orient, readOrientation } from "../core/exif";
@@ -6,16 +6,16 @@ import type { Pixels } from "../core/pixels";
 import { decodePng, isPng } from "../core/png";
 import { checkSize } from "../core/preprocess";
 
-/** Rows that are read from the browser at once: phones limit the area of a canvas. */
+/** Rows that are read at once, because phones limit the area of a canvas. */
 const STRIP = 512;
 
 /**
  * Decode an image file.
  *
- * PNG is decoded here. Of JPEG, WebP and what else the browser knows, the browser gives the pixels,
- * without its colour management and without turning them; transparency it multiplies in.
+ * PNG is decoded here. The browser decodes JPEG, WebP and its other formats, without colour management
+ * and without turning them; it multiplies transparency in.
  *
- * @throws SepViTError if the file is no image, damaged, too small or too large.
+ * @throws SepViTError if the file is not an image, or is damaged, too small or too large.
  */
 export async function decodeImage(file: Blob, name: string): Promise<Pixels> {
   const bytes = new Uint8Array(await file.arrayBuffer());
@@ -43,7 +43,7 @@ export async function decodeImage(file: Blob, name: string): Promise<Pixels> {
   }
 }
 
-/** A PNG states its size in front: look before it is unpacked. */
+/** Check the size that a PNG states in its header, before it is unpacked. */
 function checkPngSize(bytes: Uint8Array, name: string): void {
   if (bytes.length < 24) return;
   const view = new DataView(bytes.buffer, bytes.byteOffset);
@@ -56,8 +56,9 @@ export function readBitmap(bitmap: ImageBitmap): Pixels {
   const rows = Math.min(height, STRIP);
   const canvas = new OffscreenCanvas(width, rows);
   const context = canvas.getContext("2d", { willReadFrequently: true, colorSpace: "srgb" });
-  if (!context) throw new SepViTError("the browser has no memory left for this image");
-  // Copy, do not blend with what the strip before left.
+  if (!context)
+    throw new SepViTError("not enough memory for this image; close other pages and try again");
+  // Copy, do not blend with the strip before.
   context.globalCompositeOperation = "copy";
   context.imageSmoothingEnabled = false;
   const data = new Uint8Array(width * height * 3);

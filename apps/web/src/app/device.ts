@@ -1,4 +1,4 @@
-/** What the browser tells about the device; what it does not stays null. */
+/** Reads the device's properties from the browser. A property that it does not report is null. */
 
 import type { Conditions, Device } from "../core/benchmark";
 
@@ -23,7 +23,7 @@ type Told = Navigator & {
   getBattery?: () => Promise<BatteryManager>;
 };
 
-/** Facts of the device, from the user agent's client hints where the browser has them. */
+/** Read the device's properties, from the user agent's client hints if the browser supports them. */
 export async function device(): Promise<Device> {
   const data = (navigator as Told).userAgentData;
   const hints = ["architecture", "bitness", "model", "platformVersion"];
@@ -44,7 +44,7 @@ export async function device(): Promise<Device> {
 }
 
 function browserName(data: UserAgentData | undefined, agent: string): string | null {
-  // Browsers put a brand that does not exist among the others, so that nobody relies on the list.
+  // Browsers add a made-up brand, so that pages do not rely on the list.
   const real = data?.brands.filter(({ brand }) => !/not.*brand/i.test(brand)) ?? [];
   const brand = real.find((b) => b.brand !== "Chromium") ?? real[0];
   if (brand) return `${brand.brand} ${brand.version}`;
@@ -61,7 +61,7 @@ function operatingSystem(agent: string): string | null {
   return found?.[1] ?? null;
 }
 
-/** State of the power supply, where the browser tells. */
+/** Read the state of the power supply, if the browser reports it. */
 export async function conditions(): Promise<Conditions | null> {
   const battery = await (navigator as Told).getBattery?.().catch(() => undefined);
   return battery
@@ -70,13 +70,13 @@ export async function conditions(): Promise<Conditions | null> {
 }
 
 export const notMeasured = [
-  { what: "memory", reason: "A browser does not tell a page how much memory its worker uses." },
-  { what: "energy", reason: "A browser has no access to power counters." },
-  { what: "operations", reason: "The runtime's profiler is not read in the browser." },
-  { what: "roofs", reason: "The page measures the model alone." },
+  { what: "memory", reason: "Browsers do not report the memory of a worker." },
+  { what: "energy", reason: "Browsers do not report power." },
+  { what: "operations", reason: "The runtime's profiler is not available in browsers." },
+  { what: "roofs", reason: "The page measures only the model." },
   { what: "cold_start.import_ms", reason: "Loading the runtime is part of total_ms." },
-  { what: "device.memory_mb", reason: "A browser rounds it, and 8 GB at most in some." },
-  { what: "device.soc", reason: "A browser does not tell." },
-  { what: "before.temperatures_c", reason: "A browser does not tell." },
-  { what: "before.frequencies_mhz", reason: "A browser does not tell." },
+  { what: "device.memory_mb", reason: "Browsers round it, some to at most 8 GB." },
+  { what: "device.soc", reason: "Browsers do not report it." },
+  { what: "before.temperatures_c", reason: "Browsers do not report it." },
+  { what: "before.frequencies_mhz", reason: "Browsers do not report it." },
 ];

@@ -14,16 +14,16 @@ export type Execution = "wasm" | "webgpu";
 
 export interface EngineSettings {
   execution: Execution;
-  /** Of the WebAssembly build; more than one needs a cross-origin isolated page. */
+  /** Threads of the WebAssembly build. More than one needs a cross-origin isolated page. */
   threads: number;
 }
 
 type Runtime = typeof import("onnxruntime-web");
 
-/** Load the runtime's build for these settings; once in the life of a worker. */
+/** Load the runtime's build for these settings, once per worker. */
 export async function onnxRuntime(settings: EngineSettings): Promise<EngineKind> {
   const webgpu = settings.execution === "webgpu";
-  // Each build is a file of its own: who never asks for WebGPU does not download its 27 MB.
+  // Each build is a separate file: the 27 MB of WebGPU are downloaded only if it is chosen.
   const ort: Runtime = webgpu
     ? await import("onnxruntime-web/webgpu")
     : await import("onnxruntime-web/wasm");
@@ -32,7 +32,7 @@ export async function onnxRuntime(settings: EngineSettings): Promise<EngineKind>
     ? { mjs: absolute(asyncifyMjs), wasm: absolute(asyncifyWasm) }
     : { mjs: absolute(wasmMjs), wasm: absolute(wasmWasm) };
   ort.env.wasm.numThreads = settings.threads;
-  ort.env.logLevel = "error"; // what is wrong is thrown as well
+  ort.env.logLevel = "error"; // errors are thrown as well
   const version = ort.env.versions.web ?? ort.env.versions.common;
   return {
     target: "onnxruntime",
@@ -46,7 +46,11 @@ export async function onnxRuntime(settings: EngineSettings): Promise<EngineKind>
 
 async function createSession(ort: Runtime, pack: Package, { execution }: EngineSettings) {
   const model = pack.modelFiles.find(([path]) => path.endsWith(".onnx"));
-  if (!model) throw new SepViTError(`${pack.name} has no .onnx file; export it again`, "missing");
+  if (!model)
+    throw new SepViTError(
+      `the .onnx file is missing from ${pack.name}; export it again`,
+      "missing",
+    );
   const externalData = pack.modelFiles
     .filter((file) => file !== model)
     .map(([path, data]) => ({ path, data }));
@@ -91,7 +95,8 @@ class OnnxRuntimeEngine implements InferenceEngine {
         : new this.ort.Tensor("float32", values, input.shape);
     const outputs = await this.session.run({ [input.name]: tensor });
     const logits = outputs[output.name];
-    if (!logits) throw new SepViTError(`the model has no output ${output.name}; export it again`);
+    if (!logits)
+      throw new SepViTError(`the model does not have the output ${output.name}; export it again`);
     return (await logits.getData()) as Float32Array;
   }
 

@@ -1,4 +1,4 @@
-/** Which packages there are: those that the app brings along, and those that were imported. */
+/** The packages: bundled and imported ones. */
 
 import { unzip } from "fflate";
 import { SepViTError } from "../core/errors";
@@ -17,7 +17,7 @@ export interface PackageEntry {
 /** The folders that public/packages/index.json lists, known when the app is built. */
 declare const BUNDLED_PACKAGES: string[];
 
-/** Imported packages live in a cache of their own: their files have addresses, like the others'. */
+/** Imported packages are kept in a separate cache, so that their files have addresses as well. */
 const IMPORTED = "imported-packages";
 const LARGEST_IMPORT = 2e9;
 
@@ -42,7 +42,7 @@ function fileUrl(base: string, path: string): string {
   return base + path.split("/").map(encodeURIComponent).join("/");
 }
 
-/** The files behind an entry. */
+/** Return the files of an entry. */
 export function packageFolder({ name, base, imported }: PackageEntry): PackageFolder {
   return {
     name,
@@ -63,7 +63,7 @@ export function packageFolder({ name, base, imported }: PackageEntry): PackageFo
   };
 }
 
-/** Check a package that a user gave as a zip file or a folder, and keep it. */
+/** Check and keep a package from a zip file or a folder. */
 export async function importPackage(files: readonly File[]): Promise<PackageEntry> {
   const [first] = files;
   if (!first) throw new SepViTError("nothing was chosen; choose a package's folder or a zip of it");
@@ -93,7 +93,7 @@ export async function importPackage(files: readonly File[]): Promise<PackageEntr
     }
   } catch {
     await removePackage(entry);
-    throw new SepViTError(`there is no room to keep ${name}; remove another package first`);
+    throw new SepViTError(`not enough storage for ${name}; remove another package first`);
   }
   await navigator.storage?.persist?.();
   return entry;
@@ -127,7 +127,7 @@ async function readZip(file: File): Promise<Files> {
     };
     unzip(bytes, { filter }, (error, data) => (error ? reject(error) : resolve(data)));
   }).catch(() => {
-    throw new SepViTError(`${file.name} is not a zip file, or damaged; zip the package again`);
+    throw new SepViTError(`${file.name} is not a zip file, or is damaged; zip the package again`);
   });
   if (total > LARGEST_IMPORT) {
     throw new SepViTError(`${file.name} unpacks to more than 2 GB; it is not a package`);

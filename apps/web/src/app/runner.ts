@@ -13,7 +13,7 @@ import type { Opened, WorkerApi } from "./worker";
 declare const APP_VERSION: string;
 const COLD_STARTS = 3;
 
-/** A package that is open in a worker of its own. */
+/** A package that is open in a separate worker. */
 export class Runner {
   private constructor(
     private readonly worker: Worker,
@@ -50,10 +50,10 @@ export interface BenchmarkSettings extends EngineSettings {
   sustainedS: number;
 }
 
-/** A benchmark that is under way. */
+/** A running benchmark. */
 export interface Benchmark {
   result: Promise<ReturnType<typeof profileDocument>>;
-  /** Cut the sustained run short, or give up before it. */
+  /** End the sustained run early, or cancel the benchmark before it. */
   stop(): void;
 }
 

@@ -23,7 +23,7 @@ import { type PackageEntry, packageFolder } from "./packages";
 export interface Opened {
   manifest: Manifest;
   labels: readonly string[];
-  /** Bytes of the model files. */
+  /** Size of the model files in bytes. */
   size: number;
   runtime: { name: string; version: string; execution: string; threads: number | null };
   loadMs: number;
@@ -31,7 +31,7 @@ export interface Opened {
 
 export interface Answer {
   classes: ClassProbability[];
-  /** Of the image, upright. */
+  /** Size of the upright image. */
   width: number;
   height: number;
   preprocessMs: number;
@@ -40,10 +40,10 @@ export interface Answer {
 
 export interface PhotoAnswer extends Answer {
   decodeMs: number;
-  /** What the model saw: RGB, `side * side * 3`. */
+  /** The model's input: RGB, `side * side * 3`. */
   pixels: Uint8Array;
   side: number;
-  /** Of these pixels: the same number in Python means the same input. */
+  /** SHA-256 of these pixels, to compare with Python. */
   sha256: string;
 }
 
@@ -72,7 +72,7 @@ async function answer(image: Pixels) {
   };
 }
 
-/** Let messages in; a run of the model does not. */
+/** Let messages in. A run of the model blocks them. */
 const messages = new MessageChannel();
 function letMessagesIn(): Promise<void> {
   return new Promise((resolve) => {
@@ -114,7 +114,7 @@ const api = {
     }
   },
 
-  /** Time of one run on golden pixels; the first after opening, for the cold start. */
+  /** Time one run on golden pixels: the first after opening, for the cold start. */
   async runOnce(): Promise<number> {
     const { crop_size: side } = loaded().pack.manifest.input;
     const pixels = loaded().pack.golden().get("pixels")?.data as Uint8Array;

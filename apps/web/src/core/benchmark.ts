@@ -16,10 +16,10 @@ const SUSTAINED_POINTS = 60;
 const SHORTEST_POINT_S = 1;
 
 export interface BenchmarkOptions {
-  /** At most so many runs before the timed ones; fewer where times become stable earlier. */
+  /** Maximum number of runs before the timed ones; fewer if times become stable earlier. */
   warmUp: number;
   runs: number;
-  /** Seconds of runs back to back after the timed ones; 0 for none. */
+  /** Duration of the sustained run after the timed runs, in seconds; 0 for none. */
   sustainedS: number;
 }
 
@@ -50,9 +50,9 @@ export interface Measurements {
 /**
  * Time a loaded package on its golden pixels.
  *
- * @param report Told what is done; it may let other things happen before it returns.
- * @param stop Looked at between runs.
- * @throws SepViTError if the golden check does not pass: wrong answers are not timed.
+ * @param report Called with the progress. The benchmark waits for its promise.
+ * @param stop Checked between runs.
+ * @throws SepViTError if the self-check fails: wrong answers are not timed.
  */
 export async function measure(
   session: Session,
@@ -124,7 +124,7 @@ async function sustain(
   const start = performance.now();
   let times: number[] = [];
   let elapsed = 0;
-  // Stopping cuts the run short, as the document shows; what was measured stays.
+  // Stopping ends the run early; the document keeps its results.
   while (elapsed < seconds && !stop()) {
     times.push(await timed());
     elapsed = (performance.now() - start) / 1000;
@@ -154,7 +154,7 @@ function isStable(times: readonly number[]): boolean {
   return Math.abs(last - before) <= STABLE_SHARE * before;
 }
 
-/** Smallest difference seen between two readings of the clock. */
+/** Return the smallest difference between two readings of the clock. */
 function clockResolutionNs(): number | null {
   let smallest = Number.POSITIVE_INFINITY;
   const end = performance.now() + 20;
@@ -175,7 +175,7 @@ export interface ColdStart {
   file_cache: "dropped" | "warm" | "unknown";
 }
 
-/** What the system told about a device; null for what it did not. */
+/** The device's properties; null if the system does not report one. */
 export interface Device {
   name: string;
   model: string | null;

@@ -5,7 +5,7 @@ export interface ClassProbability {
   probability: number;
 }
 
-/** Softmax in double precision, shifted so that it cannot overflow. */
+/** Compute the softmax in double precision, shifted so that it cannot overflow. */
 export function softmax(logits: ArrayLike<number>): number[] {
   const values = Array.from(logits);
   const top = values.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
@@ -15,9 +15,7 @@ export function softmax(logits: ArrayLike<number>): number[] {
 }
 
 /**
- * Name the most probable classes.
- *
- * Classes of equal probability keep the order of the labels, in every language.
+ * Return the most probable classes. Equal ones keep the order of the labels.
  */
 export function topClasses(
   logits: ArrayLike<number>,

@@ -7,26 +7,26 @@ import { toInput } from "./preprocess";
 
 /** A loaded model. */
 export interface InferenceEngine {
-  /** The runtime's name and version, as the profile document states them. */
+  /** The runtime's name and version, as in the profile document. */
   readonly name: string;
   readonly version: string;
-  /** What computes: "wasm", "webgpu". */
+  /** The execution unit: "wasm" or "webgpu". */
   readonly execution: string;
-  /** Null where the runtime does not take a number. */
+  /** Null if the runtime chooses the number itself. */
   readonly threads: number | null;
-  /** Run one batch: the input tensor's values in, the logits of the whole batch out. */
+  /** Run one batch and return the logits of the whole batch. */
   run(input: Uint8Array | Float32Array): Promise<Float32Array>;
   close(): Promise<void>;
 }
 
-/** What an engine can open. */
+/** The target and version that an engine opens. */
 export interface EngineKind {
   target: string;
   version: string;
   load(pack: Package): Promise<InferenceEngine>;
 }
 
-/** A package that is loaded and takes pixels. */
+/** A loaded package that classifies preprocessed pixels. */
 export class Session {
   private constructor(
     readonly pack: Package,
@@ -46,10 +46,10 @@ export class Session {
   /**
    * Run the model on preprocessed pixels.
    *
-   * A package has a fixed batch: the image goes first, the others are black.
+   * A package has a fixed batch: the image is the first, the others are black.
    *
    * @param pixels RGB, row by row (`preprocess`).
-   * @returns One logit a class.
+   * @returns One logit per class.
    */
   async run(pixels: Uint8Array): Promise<Float32Array> {
     const { input, model } = this.pack.manifest;
@@ -65,7 +65,7 @@ export class Session {
   }
 }
 
-/** Refuse packages that the engine cannot run. */
+/** Refuse a package that the engine cannot run. */
 export function checkTarget(
   manifest: Manifest,
   name: string,
@@ -89,10 +89,10 @@ export function checkTarget(
 }
 
 /**
- * Whether a runtime's version is in a manifest's range.
+ * Return whether a runtime's version is in a manifest's range.
  *
- * The lower bound counts by major and minor number: packages for phones and browsers have patch
- * releases of their own.
+ * The lower bound is compared by major and minor number only, because the runtimes' builds for phones
+ * and browsers have other patch releases.
  */
 export function inRange(version: string, minimum: string, below: string): boolean {
   return compare(version, minimum, 2) >= 0 && compare(version, below) < 0;

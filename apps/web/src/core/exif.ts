@@ -1,5 +1,5 @@
 /**
- * EXIF orientation: where a file states it, and how to apply it.
+ * EXIF orientation: how to read and apply it.
  *
  * Browsers apply it themselves, some formats in some browsers only. So that every browser gives the
  * same pixels, the app sets the tag to 1 ("upright") in a copy of the file, has the browser decode
@@ -18,7 +18,7 @@ export interface Orientation {
   upright: Uint8Array<ArrayBuffer>;
 }
 
-/** Read the orientation of a JPEG, PNG or WebP file; 1 where it states none. */
+/** Read the orientation of a JPEG, PNG or WebP file; 1 if it is missing. */
 export function readOrientation(bytes: Uint8Array<ArrayBuffer>): Orientation {
   const found = findTiff(bytes);
   const tag = found && findTag(bytes, found[0], found[1]);
@@ -28,7 +28,7 @@ export function readOrientation(bytes: Uint8Array<ArrayBuffer>): Orientation {
   return { value: tag.value, upright };
 }
 
-/** Start and end of the TIFF block that holds a file's EXIF. */
+/** Return start and end of the TIFF block that holds a file's EXIF. */
 function findTiff(bytes: Uint8Array): [number, number] | undefined {
   const text = (start: number, length: number) =>
     String.fromCharCode(...bytes.subarray(start, start + length));
@@ -85,14 +85,14 @@ function findTag(bytes: Uint8Array, start: number, end: number) {
   return undefined;
 }
 
-/** Turn and mirror pixels so that they stand as the orientation says. */
+/** Turn and mirror pixels by an orientation. */
 export function orient(image: Pixels, orientation: number): Pixels {
   if (orientation === 1) return image;
   const { width, height, channels, data } = image;
   const swapped = orientation >= 5;
   const outWidth = swapped ? height : width;
   const outHeight = swapped ? width : height;
-  // 1-4 keep rows as rows, 5-8 make them columns; the source's x or y then runs backwards.
+  // 1-4 keep rows as rows, 5-8 turn them into columns; the source's x or y then runs backwards.
   const flipX = [2, 3, 7, 8].includes(orientation);
   const flipY = [3, 4, 6, 7].includes(orientation);
   const out = new Uint8Array(data.length);

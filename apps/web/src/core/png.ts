@@ -2,7 +2,7 @@
  * PNG, decoded without the browser.
  *
  * A browser's canvas multiplies colours by their transparency, and may apply a colour profile or
- * gamma; the rule takes the stored colours as they are, as Pillow does. Of 16 bits the high byte.
+ * gamma. Here the stored colours are kept, as in Pillow; of 16 bits, the high byte.
  */
 
 import { convertIndexedToRgb, decode, hasPngSignature } from "fast-png";
@@ -13,7 +13,7 @@ export function isPng(bytes: Uint8Array): boolean {
   return bytes.length >= 8 && hasPngSignature(bytes);
 }
 
-/** Decode a PNG file; grey, RGB or RGBA, not turned by its orientation. */
+/** Decode a PNG file to grey, RGB or RGBA, without turning it by its orientation. */
 export function decodePng(bytes: Uint8Array, name: string): Pixels {
   try {
     const png = decode(bytes, { checkCrc: true });
@@ -36,7 +36,7 @@ export function decodePng(bytes: Uint8Array, name: string): Pixels {
   }
 }
 
-/** Grey of 1, 2 or 4 bits, packed row by row, to 0..255. */
+/** Unpack grey of 1, 2 or 4 bits, stored row by row, to 0..255. */
 function unpackGrey(packed: ArrayLike<number>, width: number, height: number, depth: number) {
   const out = new Uint8Array(width * height);
   const rowBytes = Math.ceil((width * depth) / 8);

@@ -1,5 +1,5 @@
 /**
- * From an image to the pixels that a package takes, byte for byte as Python does it.
+ * The rule from an image to a package's input pixels, byte for byte as in Python.
  *
  * The rule (sepvit_edge/data/preprocess.py): the shorter side is resized with Pillow's antialiased
  * BILINEAR, the longer one in proportion, rounded down, first along the rows and then along the
@@ -10,13 +10,13 @@ import { SepViTError } from "./errors";
 import type { InputFacts } from "./manifest";
 import type { Pixels } from "./pixels";
 
-/** As in Python: a larger image is a mistake or an attack. */
+/** Largest number of pixels, as in Python. A larger image is a mistake or an attack. */
 export const MAX_PIXELS = 100_000_000;
-/** Pillow's fixed point: weights have 22 fractional bits. */
+/** Fractional bits of the weights, as in Pillow. */
 const PRECISION_BITS = 22;
 const HALF = 1 << (PRECISION_BITS - 1);
 
-/** Refuse images that are too small or too large to classify. */
+/** Reject an image that is too small or too large to classify. */
 export function checkSize(width: number, height: number, name = "the image"): void {
   if (Math.min(width, height) < 2) {
     throw new SepViTError(
@@ -33,7 +33,7 @@ export function checkSize(width: number, height: number, name = "the image"): vo
 }
 
 /**
- * Turn an upright image into input pixels.
+ * Turn an upright image into the model's input pixels.
  *
  * @returns RGB, `crop_size * crop_size * 3` values, row by row.
  * @throws SepViTError if the image is too small, too large or too narrow.
@@ -47,7 +47,7 @@ export function preprocess(image: Pixels, input: InputFacts): Uint8Array {
   return resize(image, width, height, { left, top, width: side, height: side });
 }
 
-/** Width and height after the shorter side became `shorter`. */
+/** Return width and height after resizing the shorter side to `shorter`. */
 export function resizedSize(width: number, height: number, shorter: number): [number, number] {
   const size: [number, number] =
     width <= height
@@ -70,7 +70,7 @@ export interface Box {
 }
 
 /**
- * Resize as Pillow's `Image.resize` with BILINEAR does, and cut a box out.
+ * Resize as Pillow's `Image.resize` with BILINEAR, and cut a box out.
  *
  * Only the box is computed: along the rows, rounded to 8 bits, then along the columns.
  *
@@ -89,7 +89,7 @@ export function resize(
   return resample(narrow, "y", shifted(rows, used.first), { first: 0, count: box.width }).data;
 }
 
-/** Resample along one axis, for some lines of the other; RGB comes out. */
+/** Resample lines along one axis to RGB. */
 function resample(
   image: Pixels,
   axis: "x" | "y",
@@ -134,10 +134,10 @@ function clip(sum: number): number {
 }
 
 /**
- * Weights of some output samples along one axis.
+ * Weights of output samples along one axis.
  *
- * Sample i is made of the `counts[i]` input samples from `starts[i]` on, with the fixed-point
- * weights from `values[i * stride]` on.
+ * Output i is the sum over `counts[i]` inputs from `starts[i]` on, with the fixed-point weights from
+ * `values[i * stride]` on.
  */
 interface Filter {
   starts: Int32Array;
@@ -146,7 +146,7 @@ interface Filter {
   stride: number;
 }
 
-/** A triangle as wide as the reduction, for `samples` output samples from `first` on. */
+/** Return a triangle as wide as the reduction, for `samples` outputs from `first` on. */
 function filter(inSize: number, outSize: number, first: number, samples: number): Filter {
   const scale = inSize / outSize;
   const support = Math.max(scale, 1);
@@ -177,19 +177,19 @@ function filter(inSize: number, outSize: number, first: number, samples: number)
   return { starts, counts, values, stride };
 }
 
-/** The input samples that a filter reads. */
+/** Return the range of inputs that a filter reads. */
 function usedSamples({ starts, counts }: Filter): { first: number; count: number } {
   const last = starts.length - 1;
   const first = starts[0] as number;
   return { first, count: (starts[last] as number) + (counts[last] as number) - first };
 }
 
-/** The filter for an input that begins at sample `first`. */
+/** Return the filter for an input that begins at sample `first`. */
 function shifted(weights: Filter, first: number): Filter {
   return { ...weights, starts: weights.starts.map((start) => start - first) };
 }
 
-/** Give preprocessed RGB the dtype and layout that the model's input has. */
+/** Convert preprocessed RGB to the dtype and layout of the model's input. */
 export function toInput(pixels: Uint8Array, input: InputFacts): Uint8Array | Float32Array {
   const area = input.crop_size * input.crop_size;
   const out = input.dtype === "uint8" ? new Uint8Array(area * 3) : new Float32Array(area * 3);

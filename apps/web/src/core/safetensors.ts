@@ -1,5 +1,5 @@
 /**
- * Reads .safetensors: a little-endian 64-bit length, that many bytes of JSON, then the tensors.
+ * Reads .safetensors: a little-endian 64-bit length, a JSON header of that length, then the tensors.
  *
  * Format: https://huggingface.co/docs/safetensors
  */
@@ -26,7 +26,7 @@ const ITEM_BYTES: Record<string, number> = { U8: 1, F32: 4 };
 export function readSafetensors(bytes: Uint8Array): Map<string, Tensor> {
   const damaged = (why: string) =>
     new SepViTError(`the safetensors file is damaged: ${why}`, "tensors");
-  if (bytes.length < 8) throw damaged("it has no header");
+  if (bytes.length < 8) throw damaged("its header is missing");
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const length = Number(view.getBigUint64(0, true));
   if (length > bytes.length - 8) throw damaged("its header is cut off");
@@ -37,7 +37,7 @@ export function readSafetensors(bytes: Uint8Array): Map<string, Tensor> {
     throw damaged("its header is not JSON");
   }
   if (typeof header !== "object" || header === null || Array.isArray(header)) {
-    throw damaged("its header is no object");
+    throw damaged("its header is not an object");
   }
   const body = bytes.subarray(8 + length);
   const tensors = new Map<string, Tensor>();
@@ -52,7 +52,7 @@ export function readSafetensors(bytes: Uint8Array): Map<string, Tensor> {
     const whole = (values: unknown): values is number[] =>
       Array.isArray(values) && values.every((v) => Number.isSafeInteger(v) && v >= 0);
     if (!whole(shape) || !whole(offsets) || offsets.length !== 2) {
-      throw damaged(`tensor ${name} has no valid shape or place`);
+      throw damaged(`tensor ${name} has an invalid shape or offset`);
     }
     const [start, end] = offsets as [number, number];
     const size = shape.reduce((product, side) => product * side, itemBytes);

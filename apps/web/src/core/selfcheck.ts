@@ -1,4 +1,4 @@
-/** The golden self-check: image -> pixels -> tensor -> logits, and where they leave what Python got. */
+/** The self-check: image -> pixels -> tensor -> logits, compared with Python's at each step. */
 
 import type { Session } from "./engine";
 import { SepViTError } from "./errors";
@@ -7,7 +7,7 @@ import type { Pixels } from "./pixels";
 import { preprocess, toInput } from "./preprocess";
 import type { Tensor } from "./safetensors";
 
-/** What rounding explains on another device, with room: tests/vectors/minimum_sqnr.json. */
+/** The SQNR that another device must reach (tests/vectors/minimum_sqnr.json). */
 export const MINIMUM_SQNR_DB: Record<Precision, number> = { fp32: 80, fp16: 40, int8: 20 };
 
 export interface PixelDifference {
@@ -22,19 +22,19 @@ export interface SelfCheck {
   /** The first step that differs. */
   failsAt: "pixels" | "tensor" | "logits" | null;
   images: number;
-  /** The images whose resized pixels are not exactly Python's. */
+  /** The images whose resized pixels differ from Python's. */
   pixelDifferences: PixelDifference[];
-  /** What is wrong with the input tensor, if anything is. */
+  /** The fault of the input tensor, if any. */
   tensorFault: string | null;
-  /** Of the logits against `package_logits`; 200 where all are identical. */
+  /** SQNR of the logits against `package_logits`, at most 200 dB. */
   sqnrDb: number;
   minimumSqnrDb: number;
   maxAbsError: number;
   /** The golden image with the largest error. */
   worstImage: number;
-  /** Share of images that get the same class, 0..1. */
+  /** Share of the images with the same class as in Python, 0..1. */
   top1Agreement: number;
-  /** Of the logits against the fp32 reference model's. */
+  /** SQNR of the logits against the fp32 reference, for information only. */
   referenceSqnrDb: number;
 }
 
@@ -66,7 +66,7 @@ export async function selfCheck(session: Session): Promise<SelfCheck> {
     const difference = compareBytes(preprocess(goldenImage(golden, image), input), wanted);
     if (difference.differentValues > 0) pixelDifferences.push({ image, ...difference });
     fault ??= tensorFault(toInput(wanted, input), wanted, input);
-    // The golden pixels, so that a wrong resize does not pass for a wrong model.
+    // The golden pixels, so that a wrong resize does not look like a wrong model.
     measured.set(await session.run(wanted), image * logitsEach);
   }
 
@@ -117,12 +117,12 @@ function tensorFault(
   return null;
 }
 
-/** A golden image as it was before resizing. */
+/** Return a golden image before resizing. */
 export function goldenImage(golden: Map<string, Tensor>, index: number): Pixels {
   const { shape, data } = bytes(golden, `image.${index}`);
   const [height = 0, width = 0, channels = 1] = shape;
   if (shape.length < 2 || shape.length > 3) {
-    throw new SepViTError(`golden image ${index} is no image; export the package again`);
+    throw new SepViTError(`golden image ${index} is not an image; export the package again`);
   }
   // Two channels are grey and transparency.
   return channels === 2
@@ -131,9 +131,9 @@ export function goldenImage(golden: Map<string, Tensor>, index: number): Pixels 
 }
 
 /**
- * Signal-to-quantisation-noise ratio in dB: 10 log10(sum s^2 / sum (s - m)^2).
+ * Return the signal-to-quantisation-noise ratio (SQNR) in dB: 10 log10(sum s^2 / sum (s - m)^2).
  *
- * At most 200, which is beyond what float32 can tell apart.
+ * The result is at most 200 dB, also for identical values: float32 cannot resolve more.
  */
 export function sqnrDb(signal: Float32Array, measured: Float32Array): number {
   let power = 0;
@@ -167,7 +167,7 @@ function compareBytes(found: Uint8Array, wanted: Uint8Array) {
   return { differentValues, maxDifference };
 }
 
-/** A tensor of bytes, which must be there. */
+/** Return a tensor of bytes, or throw if it is missing. */
 export function bytes(golden: Map<string, Tensor>, name: string) {
   const tensor = golden.get(name);
   if (tensor?.dtype !== "U8") throw missing(name);
@@ -181,5 +181,5 @@ function floats(golden: Map<string, Tensor>, name: string) {
 }
 
 function missing(name: string): SepViTError {
-  return new SepViTError(`the golden vectors lack ${name}; export the package again`);
+  return new SepViTError(`${name} is missing from the golden vectors; export the package again`);
 }

@@ -11,7 +11,7 @@ export interface Latency {
   runs_ms: number[];
 }
 
-/** A percentile, interpolated linearly: with n samples, the p-th is at position (n - 1) p / 100. */
+/** Return a percentile, interpolated linearly: with n samples, the p-th is at (n - 1) p / 100. */
 export function percentile(samples: readonly number[], p: number): number {
   const sorted = [...samples].sort((a, b) => a - b);
   const position = ((sorted.length - 1) * p) / 100;
@@ -25,7 +25,7 @@ export function mean(samples: readonly number[]): number {
   return samples.reduce((sum, value) => sum + value, 0) / samples.length;
 }
 
-/** The distribution of some runs, in the profile document's form; rounded to 0.1 microseconds. */
+/** Summarise runs for the profile document, rounded to 0.1 microseconds. */
 export function latency(runs: readonly number[]): Latency {
   const runs_ms = runs.map(rounded);
   return {
@@ -40,7 +40,7 @@ export function latency(runs: readonly number[]): Latency {
   };
 }
 
-/** Milliseconds with four decimals. */
+/** Round milliseconds to four decimals. */
 export function rounded(ms: number): number {
   return Math.round(ms * 1e4) / 1e4;
 }

@@ -1,4 +1,4 @@
-/** What the package's manifest says. */
+/** The about screen: shows the package's manifest. */
 
 import { Facts, megabytes, percent } from "../components";
 import type { Runner } from "../runner";

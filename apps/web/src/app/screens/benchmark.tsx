@@ -1,4 +1,4 @@
-/** Time the package on this device, and share the profile document. */
+/** The benchmark screen: times the package on this device and shares the profile document. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { ProfileDocument, Progress } from "../../core/benchmark";
@@ -20,7 +20,7 @@ const DEFAULTS: BenchmarkSettings = {
 };
 
 /**
- * A benchmark that the address asks for, which starts by itself:
+ * A benchmark that the address requests, which starts by itself:
  * `?benchmark=NAME&runs=100&warm_up=50&threads=1&sustained=0&execution=wasm`.
  */
 export function requestedBenchmark(): ({ name: string } & BenchmarkSettings) | null {
@@ -214,7 +214,7 @@ function Result({ document }: { document: ProfileDocument }) {
         setShared("Copied to the clipboard");
       }
     } catch (error) {
-      // Closing the share sheet is no failure.
+      // Closing the share sheet is not an error.
       if ((error as Error).name !== "AbortError") setShared("It could not be shared; save it");
     }
   };
@@ -278,7 +278,7 @@ function useObjectUrl(file: File): string {
   return url;
 }
 
-/** Values in their order, as a line from zero to the largest. */
+/** Draws values in their order as a line, from zero to the largest. */
 function Curve({ values, label }: { values: number[]; label: string }) {
   const largest = Math.max(...values, 1e-9);
   const step = 100 / Math.max(values.length - 1, 1);

@@ -1,4 +1,4 @@
-/** Classify what the camera sees, frame by frame. */
+/** The camera screen: classifies frame by frame. */
 
 import { transfer } from "comlink";
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
@@ -11,17 +11,17 @@ type Facing = "environment" | "user";
 
 const REFUSALS: Record<string, string> = {
   NotAllowedError:
-    "The camera may not be used: allow it for this page in the browser's settings and start again.",
-  NotFoundError: "This device has no camera; pick a photo instead.",
+    "The camera is not allowed: allow it for this page in the browser's settings and start again.",
+  NotFoundError: "No camera was found on this device; choose a photo instead.",
   NotReadableError: "The camera is in use by another program; close that and start again.",
   AbortError: "The camera did not answer in time; start it again.",
 };
 
-const NO_FRAMES = "The camera is on but gives no pictures; stop it and start it again.";
+const NO_FRAMES = "The camera is on but does not deliver frames; stop it and start it again.";
 
-/** Between two looks at a camera that gives no picture. */
+/** Time between two checks for a frame. */
 const RETRY_MS = 100;
-/** After so long without a picture the user is told. */
+/** Time without a frame after which the user sees a message. */
 const SILENCE_MS = 8000;
 
 export function Camera({ runner }: { runner: Runner }) {
@@ -35,7 +35,7 @@ export function Camera({ runner }: { runner: Runner }) {
   const start = useCallback(async (side: Facing) => {
     setMessage(null);
     if (!navigator.mediaDevices) {
-      setMessage("This browser gives the page no camera; pick a photo instead.");
+      setMessage("This browser does not let the page use a camera; choose a photo instead.");
       return;
     }
     try {
@@ -57,7 +57,7 @@ export function Camera({ runner }: { runner: Runner }) {
     const element = video.current;
     if (!stream || !element) return;
     element.srcObject = stream;
-    // Refused while the page is hidden; it is asked again as long as no frame comes.
+    // Rejected while the page is hidden; tried again until a frame arrives.
     const play = () => void element.play().catch(() => {});
     play();
     let running = true;
@@ -65,7 +65,7 @@ export function Camera({ runner }: { runner: Runner }) {
       let last = performance.now();
       while (running) {
         await nextFrame(element);
-        // Null while the camera wakes up: then there is a video, but no picture in it yet.
+        // Null while the camera starts: the video does not have a frame yet.
         const frame = await createImageBitmap(element).catch(() => null);
         if (!running) return frame?.close();
         if (!frame) {
@@ -106,7 +106,7 @@ export function Camera({ runner }: { runner: Runner }) {
               playsInline
               muted
               class={facing === "user" ? "mirrored" : ""}
-              aria-label="What the camera sees"
+              aria-label="Camera preview"
             />
             <span class="aim" aria-hidden="true" />
             <button
@@ -152,7 +152,7 @@ function stop(stream: MediaStream | null): void {
   for (const track of stream?.getTracks() ?? []) track.stop();
 }
 
-/** Open a camera; a second time if it was too slow to wake up for the browser. */
+/** Open a camera. Try twice, because a camera can start too slowly for the browser. */
 async function openCamera(facingMode: Facing): Promise<MediaStream> {
   const video = { facingMode, width: { ideal: 1280 }, height: { ideal: 720 } };
   try {
@@ -163,7 +163,7 @@ async function openCamera(facingMode: Facing): Promise<MediaStream> {
   }
 }
 
-/** The next frame, or a moment later when none comes. */
+/** Wait for the next frame, or for a moment if none arrives. */
 function nextFrame(video: HTMLVideoElement): Promise<unknown> {
   return new Promise((resolve) => {
     setTimeout(resolve, 1000);

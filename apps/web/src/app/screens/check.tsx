@@ -1,4 +1,4 @@
-/** The golden self-check: does this device give Python's answers? */
+/** The self-check screen: compares this device's answers with Python's. */
 
 import { useEffect, useState } from "preact/hooks";
 import { sentence } from "../../core/errors";
@@ -56,7 +56,7 @@ export function Check({ runner }: { runner: Runner }) {
           text={
             first
               ? `Image ${first.image} differs in ${first.differentValues} values, by ${first.maxDifference} of 255 at most.`
-              : "Resized and cropped byte for byte as Pillow does."
+              : "Resized and cropped byte for byte as in Python."
           }
         />
         <Step
@@ -65,7 +65,7 @@ export function Check({ runner }: { runner: Runner }) {
           text={
             result.tensorFault
               ? `${result.tensorFault}.`
-              : "Shape, dtype and layout are the manifest's."
+              : "Shape, dtype and layout are as in the manifest."
           }
         />
         <Step

@@ -1,4 +1,4 @@
-/** Classify a photo from a file, from the clipboard, or dropped on the page. */
+/** The photo screen: classifies a photo from a file, from the clipboard, or dropped on the page. */
 
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { sentence } from "../../core/errors";
@@ -58,7 +58,7 @@ export function Photo({ runner }: { runner: Runner }) {
     <>
       <section class="card viewer">
         {preview ? (
-          <img class="preview" src={preview} alt="What was chosen" />
+          <img class="preview" src={preview} alt="The chosen file" />
         ) : (
           <div class="empty">
             <Icon name="photo" />
@@ -94,7 +94,7 @@ export function Photo({ runner }: { runner: Runner }) {
             {milliseconds(answer.preprocessMs)} ms · decoding {milliseconds(answer.decodeMs)} ms
           </p>
           <details>
-            <summary>What the model saw</summary>
+            <summary>Input of the model</summary>
             <div class="saw">
               <Seen pixels={answer.pixels} side={answer.side} />
               <Facts
@@ -116,7 +116,7 @@ export function Photo({ runner }: { runner: Runner }) {
   );
 }
 
-/** The model's input as a picture. */
+/** Draws the model's input. */
 function Seen({ pixels, side }: { pixels: Uint8Array; side: number }) {
   const canvas = useRef<HTMLCanvasElement>(null);
   useEffect(() => {
