@@ -10,65 +10,70 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .cli.console import command
+from .cli.console import command, console, step_progress
 
 if TYPE_CHECKING:
-    from .training.loop import Epoch
+    from .training.state import Epoch
 
 
 @command
 def main(
-    output: Annotated[Path, typer.Option(help="The safetensors file to write.")],
-    recipe: Annotated[str, typer.Option(help="imagenet, glyphs, digits, or a TOML file.")] = "",
+    output: Annotated[Path, typer.Option(help="Safetensors file to write.")],
+    recipe: Annotated[
+        str, typer.Option(help="imagenet, glyphs, digits, or a TOML file; with --qat qat.")
+    ] = "",
     variant: Annotated[str, typer.Option(help="lite, t, s or b.")] = "",
     data: Annotated[str, typer.Option(help="A folder per class, or digits, or glyphs.")] = "",
-    validation: Annotated[str, typer.Option(help="The same, for the curve.")] = "",
+    validation: Annotated[
+        str, typer.Option(help="Images for the validation curve: a folder per class.")
+    ] = "",
     epochs: Annotated[int | None, typer.Option(help="Passes through the data.", min=1)] = None,
-    steps: Annotated[int | None, typer.Option(help="In place of epochs.", min=1)] = None,
-    batch: Annotated[int | None, typer.Option(help="Images a step on each device.", min=1)] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="At its peak.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps, instead of epochs.", min=1)] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Images per step on each device.", min=1)
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     resolution_schedule: Annotated[
         str, typer.Option(help="Image sizes in order, as 96,160,224 or 96:3,224:1.")
     ] = "",
     weights: Annotated[
-        str, typer.Option(help="Start from a checkpoint; it brings variant and preprocessing.")
+        str, typer.Option(help="Checkpoint to start from; sets variant and preprocessing.")
     ] = "",
     qat: Annotated[
-        bool, typer.Option("--qat", help="Quantisation-aware: start from trained --weights.")
+        bool, typer.Option("--qat", help="Train quantisation-aware, from trained --weights.")
     ] = False,
     teacher: Annotated[
-        str, typer.Option(help="Checkpoint to learn from; with --qat the one it starts from.")
+        str, typer.Option(help="Checkpoint to learn from; with --qat, --weights by default.")
     ] = "",
     keep_float: Annotated[
         list[str] | None, typer.Option(help="With --qat: layers to leave in float; repeatable.")
     ] = None,
     weight_bits: Annotated[
-        int, typer.Option(help="With --qat: fewer, to see what fewer would cost.", min=2, max=8)
+        int, typer.Option(help="With --qat: bits of the weights, for experiments.", min=2, max=8)
     ] = 8,
     scheme: Annotated[
         Literal["layers", "full"],
-        typer.Option(help="With --qat: int8 layers; or every operation, for units without floats."),
+        typer.Option(help="With --qat: int8 layers, or int8 operations for units without floats."),
     ] = "layers",
     half: Annotated[bool, typer.Option("--half", help="Store float weights as float16.")] = False,
     seed: Annotated[
-        int | None, typer.Option(help="Of weights, order and augmentation.", min=0)
+        int | None, typer.Option(help="Seed of weights, order and augmentation.", min=0)
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes that load images.")] = 1,
+    workers: Annotated[int, typer.Option(help="Number of processes that load images.")] = 1,
     run: Annotated[
-        Path | None, typer.Option(help="Folder for state, log and curves; runs/NAME.")
+        Path | None, typer.Option(help="Folder for state, log and curves; default runs/NAME.")
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Folder for images that are drawn once.")
+        Path | None, typer.Option(help="Folder for drawn images; default RUN/cache.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the run's saved state.")
+        bool, typer.Option("--resume", help="Continue from the run's saved state.")
     ] = False,
 ) -> None:
     """Train, report held-out top-1, and write the weights and their card.
 
-    What is not given is the recipe's.
+    Options default to the recipe's values.
     """
-    from .cli.console import console, step_progress
     from .errors import Interrupted
     from .training.checkpoint import train_checkpoint
     from .training.recipe import load_training_recipe, parse_schedule
@@ -95,14 +100,6 @@ def main(
         def report(step: int, steps: int, loss: float) -> None:
             show(step, steps, f"loss {loss:.3f}")
 
-        def epoch_done(line: Epoch) -> None:
-            top1 = line.validation_top1
-            held = "" if top1 is None else f", validation top-1 {top1:.2%}"
-            console.print(
-                f"epoch {line.epoch}, step {line.step}: {line.image_size} px, "
-                f"loss {line.loss:.4f}{held}"
-            )
-
         try:
             card = train_checkpoint(
                 output,
@@ -119,17 +116,25 @@ def main(
                 cache=cache,
                 resume=resume,
                 report=report,
-                epoch_done=epoch_done,
+                epoch_done=_print_epoch,
             )
         except KeyboardInterrupt:
             raise Interrupted(
-                "interrupted; the same command with --resume goes on from the last saved state"
+                "interrupted; repeat the command with --resume to continue from the saved state"
             ) from None
     if "held_out_top1" in card:
         console.print(
             f"{output}: top-1 {card['held_out_top1']:.2%} of {card['held_out_images']} held-out "
             f"images, {card['minutes']} minutes"
         )
+
+
+def _print_epoch(line: Epoch) -> None:
+    top1 = line.validation_top1
+    held = "" if top1 is None else f", validation top-1 {top1:.2%}"
+    console.print(
+        f"epoch {line.epoch}, step {line.step}: {line.image_size} px, loss {line.loss:.4f}{held}"
+    )
 
 
 if __name__ == "__main__":

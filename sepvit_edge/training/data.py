@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -18,24 +19,25 @@ from ..data.glyphs import LABELS, SIDE, Glyphs
 from ..data.preprocess import preprocess, preprocess_batch, to_rgb
 from ..data.sample import Dataset as Images
 from ..model.variants import Preprocessing
-from .recipe import Augmentation, Plan, TrainingRecipe
+from .recipe import Augmentation, TrainingRecipe
+from .steps import StepPlan
 
-# What a batch sampler hands to the data set: epoch, image size, index.
+# A batch sampler gives the data set this: epoch, image size, index.
 Key = tuple[int, int, int]
 
 
 class DrawnOnce:
-    """Glyphs that are drawn when they are first asked for, and kept in a file.
+    """Glyphs that are drawn on first use and kept in a file.
 
     Drawing takes longer than a training step of a small model. Workers and runs share the file:
-    who comes first draws, and an image is marked as done when its pixels are written.
+    the first one to need an image draws it, and marks it as done once its pixels are written.
 
     Parameters
     ----------
     glyphs : Glyphs
-        What to draw.
+        The images.
     path : Path
-        Without its suffixes, ``.pixels`` and ``.done``.
+        Path of the two files without their suffixes, ``.pixels`` and ``.done``.
     """
 
     def __init__(self, glyphs: Glyphs, path: Path) -> None:
@@ -48,7 +50,7 @@ class DrawnOnce:
 
     @staticmethod
     def _open(path: Path, shape: tuple[int, ...]) -> np.memmap:
-        with path.open("ab") as file:  # makes it, or leaves what another process wrote
+        with path.open("ab") as file:  # creates it, or leaves it as another process wrote it
             file.truncate(int(np.prod(shape)))
         return np.memmap(path, np.uint8, "r+", shape=shape)
 
@@ -129,7 +131,7 @@ def seed_everything(seed: int) -> None:
 
 
 def _varied(image: Any, how: Augmentation, rule: Preprocessing, size: int) -> np.ndarray:
-    """Crop, mirror and RandAugment; uint8 (size, size, 3)."""
+    """Crop, mirror and RandAugment an image; return uint8 (size, size, 3)."""
     if how == Augmentation() and isinstance(image, np.ndarray):
         return preprocess(image, rule, size)
     from PIL import Image
@@ -160,14 +162,32 @@ def _randaugment(policy: str, size: int, mean: tuple[float, ...]) -> Any:
 
 
 def training_loader(
-    images: TrainingImages, plan: Plan, first: int, rank: int, workers: int
+    images: TrainingImages, plan: StepPlan, first: int, rank: int, workers: int
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     """Load the batches of the steps from `first` on.
 
     The order is drawn anew for each epoch; each device takes its share of every batch.
+
+    Parameters
+    ----------
+    images : TrainingImages
+        The images.
+    plan : StepPlan
+        Steps of the run.
+    first : int
+        First step, counted from 0.
+    rank : int
+        Number of this device.
+    workers : int
+        Number of processes that load images.
+
+    Returns
+    -------
+    torch.utils.data.DataLoader
+        Yields uint8 (B, 3, size, size) and labels (B,).
     """
 
-    class Batches:
+    class BatchKeys:
         def __iter__(self) -> Iterator[list[Key]]:
             recipe = plan.recipe
             for step in range(first, plan.steps):
@@ -183,7 +203,7 @@ def training_loader(
 
     return DataLoader(
         cast(Any, images),
-        batch_sampler=cast(Any, Batches()),
+        batch_sampler=cast(Any, BatchKeys()),
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
@@ -195,10 +215,67 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
+@dataclass(frozen=True)
+class BatchPreparation:
+    """Normalisation of batches, and the augmentation that works on whole batches.
+
+    Attributes
+    ----------
+    mean, std : Tensor
+        Of the input, (1, 3, 1, 1), in grey levels 0-255.
+    mix, erase : callable or None
+        timm's Mixup and RandomErasing.
+    """
+
+    mean: Tensor
+    std: Tensor
+    mix: Any
+    erase: Any
+
+    @classmethod
+    def of(cls, recipe: TrainingRecipe, classes: int, device: torch.device) -> BatchPreparation:
+        """Prepare batches as a recipe asks for.
+
+        Parameters
+        ----------
+        recipe : TrainingRecipe
+            Normalisation and augmentation.
+        classes : int
+            Number of classes.
+        device : torch.device
+            Device of the result.
+        """
+        from timm.data import Mixup
+        from timm.data.random_erasing import RandomErasing
+
+        how = recipe.augmentation
+        mix = erase = None
+        if how.mixup or how.cutmix:
+            smoothing = recipe.label_smoothing
+            mix = Mixup(how.mixup, how.cutmix, label_smoothing=smoothing, num_classes=classes)
+        if how.erasing:
+            erase = RandomErasing(how.erasing, mode="pixel", device=device)
+        mean, std = (
+            torch.tensor(v, device=device).reshape(1, 3, 1, 1) * 255
+            for v in (recipe.mean, recipe.std)
+        )
+        return cls(mean, std, mix, erase)
+
+    def prepare(self, pixels: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return normalised images, and labels (B,) or, mixed, their shares (B, classes)."""
+        x, y = pixels.to(self.mean.device).float(), classes.to(self.mean.device)
+        x = (x - self.mean) / self.std
+        if self.mix is not None:
+            x, y = self.mix(x, y)
+        if self.erase is not None:
+            x = self.erase(x)
+        return x, y
+
+
 def evaluation_batches(
     data: Images, rule: Preprocessing, size: int, batch: int = 64
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield uint8 (B, 3, size, size) and labels, preprocessed as everywhere."""
+    """Yield uint8 (B, 3, size, size) and labels (B,), preprocessed as for a package."""
     for start in range(0, len(data), batch):
         samples = [data[i] for i in range(start, min(start + batch, len(data)))]
         pixels = preprocess_batch([s.image for s in samples], rule, size)

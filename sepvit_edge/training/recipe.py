@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,11 +24,11 @@ class Augmentation(Strict):
     flip : float
         Probability of a mirror image.
     randaugment : str
-        timm's notation, for example ``"rand-m9-mstd0.5-inc1"``; empty for none.
+        Policy in timm's notation, for example ``"rand-m9-mstd0.5-inc1"``; empty disables it.
     erasing : float
         Probability that a rectangle is replaced by noise.
     mixup, cutmix : float
-        The alpha of each; 0 for none. With both, each batch draws one of them.
+        The alpha of each; 0 disables it. With both, each batch draws one of them.
     """
 
     crop_scale: tuple[float, float] = (1.0, 1.0)
@@ -47,12 +45,12 @@ class Distillation(Strict):
     Attributes
     ----------
     teacher : str
-        A checkpoint, or a built-in one's name; the checkpoint that quantisation-aware training
-        starts from unless given.
+        A checkpoint, or the name of a built-in one; for quantisation-aware training, the checkpoint
+        that it starts from by default.
     weight : float
-        Of the teacher's loss; the labels' has the rest.
+        Weight of the teacher's loss; the labels' loss has the rest.
     temperature : float
-        Both sides' logits are divided by it.
+        Divisor of both sides' logits.
     """
 
     teacher: str = ""
@@ -61,58 +59,58 @@ class Distillation(Strict):
 
 
 class TrainingRecipe(Strict):
-    """One training run; with the seed and the data it is all that the result depends on.
+    """One training run; together with the data, everything that the result depends on.
 
     Attributes
     ----------
     description : str
-        One line for people.
+        One line for readers.
     variant : str
         ``"lite"``, ``"t"``, ``"s"`` or ``"b"``.
     data : str
         A folder with one folder per class, or a built-in set.
     validation : str
-        The same for the curves; a built-in set has its own split.
+        The same, for the validation curve; a built-in set has its own split.
     wide_fonts : bool
-        Of `glyphs`: train on the fonts of the extra ``glyphs-wide`` too.
+        For `glyphs`: train on the fonts of the extra ``glyphs-wide`` too.
     distinct_epochs : int
-        Of `glyphs`: draw so many epochs of images and then start over; 0 draws for ever.
+        For `glyphs`: number of epochs with fresh images, after which they repeat; 0 never repeats.
     epochs : int
         Passes through the data.
     steps : int or None
-        In place of epochs, for runs shorter than one.
+        Number of steps instead of epochs, for runs shorter than one epoch.
     batch : int
-        Images a step on each device, before accumulation.
+        Images per step on each device, before accumulation.
     accumulate : int
-        Steps whose gradients are added up before the weights change.
+        Number of steps whose gradients are summed before the weights change.
     resolution_schedule : tuple of (int, float)
-        Image sizes in order, each with its share of the epochs; no weight depends on them.
+        Image sizes in order, each with its share of the epochs; weights fit any size.
     crop : float
-        Share that evaluation's centre crop keeps.
+        Share of the image that evaluation's centre crop keeps.
     mean, std : tuple of float
-        Of the input's normalisation.
+        Mean and deviation of the input's normalisation, in 0..1.
     learning_rate, minimum_learning_rate : float
-        At the peak, and at the end of the cosine.
+        Learning rate at the peak, and at the end of the cosine.
     warmup_epochs : float
-        Linear rise to the peak.
+        Epochs of the linear rise to the peak.
     weight_decay : float
-        AdamW's; biases and norms have none.
+        AdamW's weight decay; biases and norms have none.
     clip : float
-        Largest norm of the gradient; 0 for no limit.
+        Largest norm of the gradient; 0 disables the limit.
     label_smoothing, drop_path : float
-        Regularisation; `drop_path` is the variant's own unless given.
+        Regularisation; `drop_path` defaults to the variant's.
     ema : float
-        Decay of the weights' moving average, which is what is saved; 0 for none.
+        Decay of the weights' moving average, which is then saved; 0 disables it.
     precision : str
         ``"bf16"`` (autocast) or ``"fp32"``.
     seed : int
-        Of weights, order and augmentation.
+        Seed of weights, order and augmentation.
     rounding_noise : float
-        Of quantisation-aware training: weight of the noise that int8 activations leave in the
-        logits, against float ones, as its power over theirs. A runtime that rounds some
-        activations the other way leaves as much, so this is also what keeps runtimes together.
+        For quantisation-aware training: weight of the noise that int8 activations leave in the
+        logits, as a share of their power. A runtime that rounds some activations the other way
+        leaves as much noise, so this also keeps the runtimes close to each other.
     augmentation, distillation : Augmentation, Distillation
-        See there.
+        Tables of the recipe.
     """
 
     description: str = ""
@@ -165,6 +163,11 @@ def parse_schedule(text: str) -> tuple[tuple[int, float], ...]:
     ------
     SepViTError
         If it is neither.
+
+    Examples
+    --------
+    >>> parse_schedule("96:3,224:1")
+    ((96, 3.0), (224, 1.0))
     """
     schedule = []
     for part in text.split(","):
@@ -204,42 +207,3 @@ def load_training_recipe(name_or_file: str, changes: Mapping[str, Any]) -> Train
     if not name_or_file:
         return TRAINING_RECIPES.check(changes, "the training recipe")
     return TRAINING_RECIPES.load(name_or_file, changes)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Where in a training run each step stands; all of it is a function of the step's number.
-
-    Parameters
-    ----------
-    recipe : TrainingRecipe
-        Epochs, batch and resolution schedule.
-    images : int
-        Of the training data.
-    world : int
-        Devices.
-    """
-
-    recipe: TrainingRecipe
-    images: int
-    world: int
-
-    @property
-    def steps_an_epoch(self) -> int:
-        """Full batches only: what is left over comes in another order in the next epoch."""
-        return self.images // (self.recipe.batch * self.world)
-
-    @property
-    def steps(self) -> int:
-        """Of the whole run."""
-        return self.recipe.steps or self.steps_an_epoch * self.recipe.epochs
-
-    def image_size(self, step: int) -> int:
-        """Side of the images of a step."""
-        schedule = self.recipe.resolution_schedule
-        total, reached = sum(share for _, share in schedule), 0.0
-        for size, share in schedule:
-            reached += share
-            if step < math.ceil(self.steps * reached / total):
-                return size
-        return schedule[-1][0]

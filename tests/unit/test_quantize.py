@@ -44,7 +44,7 @@ from sepvit_edge.quantization.scheme import (
     weight_scales,
 )
 from sepvit_edge.quantization.sensitivity import scan
-from sepvit_edge.training.loop import noise_share
+from sepvit_edge.training.loss import noise_share
 from sepvit_edge.training.quantized import QuantizedTrainee
 from sepvit_edge.training.recipe import TrainingRecipe
 

@@ -19,12 +19,12 @@ from sepvit_edge.errors import SepViTError
 from sepvit_edge.model.reference import set_image_size, with_config
 from sepvit_edge.model.variants import ModelConfig
 from sepvit_edge.training.recipe import (
-    Plan,
     TrainingRecipe,
     load_training_recipe,
     parse_schedule,
     training_recipes,
 )
+from sepvit_edge.training.steps import StepPlan
 from sepvit_edge.training.widen import widen
 
 
@@ -52,7 +52,7 @@ def test_a_plan_shares_epochs_out_to_sizes() -> None:
     recipe = TrainingRecipe(
         epochs=6, batch=10, resolution_schedule=parse_schedule("96:3,160:2,224:1")
     )
-    plan = Plan(recipe, images=105, world=2)
+    plan = StepPlan(recipe, images=105, world=2)
     assert (plan.steps_an_epoch, plan.steps) == (5, 30)
     sizes = [plan.image_size(step) for step in range(30)]
     assert sizes == [96] * 15 + [160] * 10 + [224] * 5

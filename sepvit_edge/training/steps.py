@@ -1,0 +1,71 @@
+"""Where each step of a training run stands; all of it is a function of the step's number."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .recipe import TrainingRecipe
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """Steps, epochs and image sizes of a run.
+
+    Parameters
+    ----------
+    recipe : TrainingRecipe
+        Epochs, batch and resolution schedule.
+    images : int
+        Number of training images.
+    world : int
+        Number of devices.
+    """
+
+    recipe: TrainingRecipe
+    images: int
+    world: int
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """Full batches in an epoch; the images left over get another order in the next one."""
+        return self.images // (self.recipe.batch * self.world)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.recipe.steps or self.steps_an_epoch * self.recipe.epochs
+
+    @property
+    def updates(self) -> int:
+        """Changes of the weights in the whole run."""
+        return -(-self.steps // self.recipe.accumulate)
+
+    @property
+    def warmup_updates(self) -> int:
+        """Changes of the weights while the learning rate rises."""
+        recipe = self.recipe
+        steps = min(self.updates // 2, round(recipe.warmup_epochs * self.steps_an_epoch))
+        return steps // recipe.accumulate
+
+    def updates_after(self, step: int) -> bool:
+        """Return whether the weights change after a step, counted from 0."""
+        return (step + 1) % self.recipe.accumulate == 0 or step + 1 == self.steps
+
+    def steps_in_epoch(self, step: int) -> int:
+        """Return the number of steps of an epoch up to a step, that one included."""
+        return step % self.steps_an_epoch + 1
+
+    def ends_epoch(self, step: int) -> bool:
+        """Return whether an epoch, or the run, ends after a step."""
+        return (step + 1) % self.steps_an_epoch == 0 or step + 1 == self.steps
+
+    def image_size(self, step: int) -> int:
+        """Return the side of a step's images."""
+        schedule = self.recipe.resolution_schedule
+        total, reached = sum(share for _, share in schedule), 0.0
+        for size, share in schedule:
+            reached += share
+            if step < math.ceil(self.steps * reached / total):
+                return size
+        return schedule[-1][0]
