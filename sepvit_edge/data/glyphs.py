@@ -1,14 +1,14 @@
-"""The built-in data set `glyphs`: printed characters in the wild, drawn when they are asked for.
+"""The built-in data set `glyphs`: printed characters in the wild, drawn when they are read.
 
 62 classes: 0-9, A-Z, a-z. Nothing is downloaded. An image shows one character in the middle of a
 line of text, with pieces of its neighbours, as a text detector would cut it out: in perspective,
 on a cluttered ground, badly lit, blurred, noisy, compressed.
 
-Case. O and o, S and s, X and x are the same shape, so their size has to tell: the height of the
-capitals and the base line stand at the same place in every frame, to within `WILDNESS`. The text
-around is drawn at random, so that it gives the scale but not the label. What stays ambiguous is
-what the font itself makes so, above all I and l without serifs (Computer Modern Sans, a third of
-the test split): guessing between those two costs half a percent of accuracy.
+Case. O and o, S and s, X and x have the same shape, so only their size tells them apart: capital
+height and base line are at the same place in every frame, to within `WILDNESS`. The surrounding
+text is random: it shows the scale but not the label. Some characters are ambiguous in the font
+itself, above all I and l without serifs (Computer Modern Sans, a third of the test split): guessing
+between these two costs half a percent of accuracy.
 
 Fonts. Those of the test split are in no other split, by family. They are matplotlib's, cut down to
 these characters (`builtin/README.md`). Families under open licences (OFL-1.1) from the `fontpkg`
@@ -36,7 +36,7 @@ from .sample import SPLITS, Sample
 
 LABELS = tuple(string.digits + string.ascii_uppercase + string.ascii_lowercase)
 SIZES = {"train": 40_000, "calibration": 512, "test": 3_100}
-SIDE = 96  # of an image, in pixels
+SIDE = 96  # pixels, of an image
 
 _FONTS = Path(__file__).parent / "builtin" / "fonts"
 # Their files, by family.
@@ -63,10 +63,10 @@ WIDE_FONTS = (
 class Wildness:
     """How hard the images are, all in one place.
 
-    Each strength is the largest that is drawn, most are drawn evenly from zero; each `p_` is the
-    probability that the effect is there at all. Lengths are shares of the frame's side where no
-    unit stands. Case stays decidable while `scale` and `perspective` are small beside the third
-    by which a capital is larger than its small letter.
+    Each strength is the largest that is drawn, most of them uniformly from zero; each `p_` is the
+    probability that the effect appears at all. Lengths without a unit are shares of the frame's
+    side. Upper and lower case can be told apart as long as `scale` and `perspective` are small
+    compared with the third by which a capital is larger than its small letter.
     """
 
     scale: float = 0.10  # of the text, relative, either way
@@ -98,8 +98,8 @@ class Wildness:
 
 WILDNESS = Wildness()
 
-_CAPITAL = 64  # height of H in pixels as text is drawn, before it is laid into the frame
-_FRAME = 140  # side of the frame then
+_CAPITAL = 64  # pixels, height of H on the canvas, before the text is put into the frame
+_FRAME = 140  # pixels, side of the frame on the canvas
 _CANVAS = (288, 208)
 _BASE_LINE = 126
 _MIDDLE = (_CANVAS[0] / 2, _BASE_LINE - 0.42 * _CAPITAL)  # of the frame, on the canvas
@@ -120,18 +120,24 @@ class Glyphs:
     split : str
         ``"train"``, ``"calibration"`` or ``"test"``.
     size : int, optional
-        Number of images; without it 40,000, 512 or 3,100 (50 a class).
+        Number of images; 40,000, 512 or 3,100 (50 per class) by default.
     seed : int
-        Non-negative; another seed gives other images.
+        Seed of the images, 0 .. 2**32 - 1.
     epoch : int
-        Non-negative; each epoch of training has fresh images.
+        Epoch of training, 0 .. 2**32 - 1; each has fresh images.
     wide : bool
-        Whether to train and calibrate on the fonts of `WIDE_FONTS` too.
+        Train and calibrate on the fonts of `WIDE_FONTS` too.
 
     Raises
     ------
     SepViTError
-        If there is no such split, a number is negative, or a font is not installed.
+        If there is no such split, a number is out of range, or a font is not installed.
+
+    Examples
+    --------
+    >>> glyphs = Glyphs("test")
+    >>> len(glyphs), glyphs[10].image.size, LABELS[glyphs[10].label]
+    (3100, (96, 96), 'A')
     """
 
     def __init__(
@@ -153,7 +159,7 @@ class Glyphs:
     def __getitem__(self, index: int) -> Sample:
         """Draw one image, (96, 96) RGB."""
         if not 0 <= index < len(self):
-            raise IndexError(f"{self.name} has {len(self)} images, no number {index}")
+            raise IndexError(f"{self.name} has {len(self)} images, index {index} is out of range")
         rng = np.random.default_rng([*self._entropy, index])
         label = index % len(LABELS)
         # Families first, so that one with many weights is not seen more often.
@@ -164,14 +170,14 @@ class Glyphs:
 
 @cache
 def font_files(split: str, wide: bool = False) -> tuple[tuple[str, ...], ...]:
-    """Paths of the fonts of a split, by family; a font that lacks a character is left out.
+    """Return the paths of a split's fonts, by family; fonts that lack a character are left out.
 
     Parameters
     ----------
     split : str
         ``"train"``, ``"calibration"`` or ``"test"``.
     wide : bool
-        With the families of `WIDE_FONTS`; they are never in the test split.
+        Include the families of `WIDE_FONTS`, except in the test split.
 
     Raises
     ------
@@ -200,19 +206,19 @@ def _open_font(path: str) -> ImageFont.FreeTypeFont:
         raise SepViTError(f"the font {path} is missing; install its package again")
     # The basic layout is in every build of Pillow, Raqm is not.
     font = ImageFont.truetype(path, 200, layout_engine=ImageFont.Layout.BASIC)
-    height = -font.getbbox("H", anchor="ls")[1] or 140  # without an H it is refused later
+    height = -font.getbbox("H", anchor="ls")[1] or 140  # a font without an H is left out later
     return font.font_variant(size=200 * _CAPITAL / height)
 
 
 def has_all_glyphs(font: ImageFont.FreeTypeFont) -> bool:
-    """Whether the font draws each of the 62 characters as ink other than its "not defined" box."""
-    # U+FFFF is no character, so that no font has it.
+    """Check that a font draws each of the 62 characters, and not as its "not defined" box."""
+    # U+FFFF is not a character, so no font has it.
     undefined = bytes(font.getmask("\uffff"))
     return all(any(b) and b != undefined for b in (bytes(font.getmask(c)) for c in LABELS))
 
 
 def _draw(rng: np.random.Generator, font: ImageFont.FreeTypeFont, character: str) -> Image.Image:
-    """Draw a character in its surroundings; the order is that of light: scene, lens, sensor, file.
+    """Draw a character in its surroundings; effects follow the light: scene, lens, sensor, file.
 
     Returns
     -------
@@ -253,21 +259,21 @@ def _draw(rng: np.random.Generator, font: ImageFont.FreeTypeFont, character: str
 
 
 def _image(pixels: np.ndarray) -> Image.Image:
-    """Make an image of float grey levels (H, W, 3), cut to 0..255."""
+    """Make an image of float grey levels (H, W, 3), clipped to 0..255."""
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
 def _colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
-    """Draw the colours of ground and ink, (3,) in grey levels, and of the rim around letters."""
+    """Draw the colours of background and ink, (3,) in grey levels, and of the letters' outline."""
     light = rng.uniform(0.05, 0.95)
     contrast = rng.uniform(*WILDNESS.contrast)
-    # Lighter or darker than the ground, where there is room for it.
+    # Lighter or darker than the background, where there is room for it.
     up = contrast < 1 - light and (contrast > light or rng.random() < 0.5)
     other = light + contrast if up else max(0.0, light - contrast)
     tints = rng.uniform(-90, 90, (2, 3))
     tints -= tints @ _LUMINANCE[:, None]  # a tint changes no luminance
     ground, ink = 255 * np.array([[light], [other]]) + tints
-    # The rim is on the far side of the ground, so that it sets the letter off.
+    # The outline is on the far side of the background, so that it sets the letter off.
     rim = (ground + 0.7 * (ground - ink)).clip(0, 255).astype(int)
     return ground, ink, tuple(rim.tolist())
 
@@ -305,7 +311,7 @@ def _texture(rng: np.random.Generator) -> np.ndarray:
 def _masks(
     rng: np.random.Generator, font: ImageFont.FreeTypeFont, character: str
 ) -> tuple[Image.Image | None, Image.Image]:
-    """Where the frame shows the rim or shadow of the text (if it has one), and where its ink."""
+    """Draw where the frame shows the outline or shadow of the text, if any, and where its ink."""
     w = WILDNESS
     left, _, right, _ = font.getbbox(character, anchor="ls")
     x = _MIDDLE[0] - (left + right) / 2
@@ -334,7 +340,7 @@ def _masks(
 
 
 def _view(rng: np.random.Generator) -> list[float]:
-    """Draw from where the text is seen: the frame's corners on the canvas, as Pillow's QUAD."""
+    """Draw a point of view: the frame's corners on the canvas, as Pillow's QUAD takes them."""
     w = WILDNESS
     limits = [np.radians(w.rotation), w.shear, w.stretch, w.scale]
     angle, shear, stretch, scale = rng.uniform(-1, 1, 4) * limits
@@ -360,7 +366,7 @@ def _occlude(rng: np.random.Generator, scene: Image.Image) -> None:
 
 
 def _light(rng: np.random.Generator) -> np.ndarray:
-    """Draw how bright each pixel is lit, (96, 96): a shadow, its edge from hard to a fall-off."""
+    """Draw the light on each pixel, (96, 96): a shadow, its edge from hard to very soft."""
     angle = rng.uniform(0, 2 * np.pi)
     along = _X * np.float32(np.cos(angle)) + _Y * np.float32(np.sin(angle))
     edge = (along - np.float32(rng.uniform(-0.6, 0.6))) * np.float32(np.exp(rng.uniform(-1, 4)))
@@ -368,7 +374,7 @@ def _light(rng: np.random.Generator) -> np.ndarray:
 
 
 def contact_sheet(data: Glyphs, columns: int = 12, rows: int = 8, side: int = 64) -> Image.Image:
-    """Show the first images, row by row, `side` pixels large, with their labels beneath."""
+    """Lay out the first images, row by row, `side` pixels large, with their labels below."""
     cell = (side + 6, side + 22)
     sheet = Image.new("RGB", (columns * cell[0], rows * cell[1]), "white")
     pen = ImageDraw.Draw(sheet)

@@ -39,7 +39,7 @@ def load_image(path: str | Path) -> Image.Image:
     Raises
     ------
     SepViTError
-        If the file is missing, unreadable, truncated, too large or no image.
+        If the file is missing, unreadable, truncated, too large or not an image.
     """
     try:
         image = Image.open(path)
@@ -80,7 +80,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises
     ------
     SepViTError
-        For floating-point images, whose range nobody states.
+        For floating-point images, whose range is not known.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode in _SIXTEEN_BIT:
@@ -113,7 +113,13 @@ def preprocess(
     Raises
     ------
     SepViTError
-        If the image cannot be used; the sentence says why.
+        If the image cannot be used; the message says why.
+
+    Examples
+    --------
+    >>> photo = Image.new("RGB", (640, 480), "white")
+    >>> preprocess(photo, Preprocessing(), 224).shape
+    (224, 224, 3)
     """
     if isinstance(image, (str, Path)):
         image = load_image(image)
@@ -159,12 +165,17 @@ def preprocess_batch(
 
 
 def resized_size(size: tuple[int, int], shorter: int) -> tuple[int, int]:
-    """Width and height after the shorter side became `shorter` (step 3 of the rule).
+    """Compute width and height after the shorter side is resized to `shorter` (step 3 of the rule).
 
     Raises
     ------
     SepViTError
-        If the image is so narrow that the result would pass the size limit.
+        If the image is so narrow that the result would exceed the size limit.
+
+    Examples
+    --------
+    >>> resized_size((640, 480), 256)
+    (341, 256)
     """
     width, height = size
     if width <= height:

@@ -1,9 +1,9 @@
 """Start a wide variant from a trained narrow one, without changing what it computes.
 
-Net2Net (Chen et al., arXiv 1511.05641): channels are repeated, and what reads them is shared out
-among the copies. SepViT is made for it. Heads are 32 wide in every variant, so whole heads are
-repeated, and a LayerNorm over repeated channels is the same LayerNorm. A large variant then needs
-a fraction of the training that it would need from random weights.
+Net2Net (Chen et al., arXiv 1511.05641): channels are repeated, and the weights that read a channel
+are shared out among its copies. SepViT suits it: heads are 32 wide in every variant, so whole heads
+are repeated, and a LayerNorm over repeated channels is the same LayerNorm. A large variant then
+needs a fraction of the training that it needs from random weights.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..errors import SepViTError
 from ..model.reference import SepViT
 from ..model.variants import find_variant
 
-# How unevenly what reads a channel is shared out among its copies: equal copies would stay equal.
+# How unevenly weights are shared out among the copies of a channel: equal ones would stay equal.
 _SPREAD = 0.3
 
 
@@ -27,16 +27,21 @@ def widen(model: SepViT, variant: str, seed: int = 0) -> SepViT:
     Parameters
     ----------
     model : SepViT
-        Trained.
+        Trained model.
     variant : str
-        One with the same depths, and a multiple of the width.
+        Variant with the same depths, and a multiple of the width.
     seed : int
-        Of the shares.
+        Seed of the shares.
+
+    Returns
+    -------
+    SepViT
+        In evaluation mode.
 
     Raises
     ------
     SepViTError
-        If the variants do not fit.
+        If the depths differ, or the width is not a multiple.
     """
     narrow, wide = find_variant(model.config.variant), find_variant(variant)
     copies, rest = divmod(wide.width, narrow.width)
@@ -55,12 +60,12 @@ def widen(model: SepViT, variant: str, seed: int = 0) -> SepViT:
 
 
 def _widened(key: str, value: Tensor, copies: int, generator: torch.Generator) -> Tensor:
-    """Repeat outputs; share inputs out."""
+    """Repeat a parameter's outputs, and share its inputs out."""
     if key == "head.bias":
         return value
     if key.endswith("win_tokens"):
         return value.repeat(1, 1, 1, copies)
-    if "DSA_qkv" in key or "PSA_qk" in key:  # q, k and v stand one behind the other
+    if "DSA_qkv" in key or "PSA_qk" in key:  # q, k and v follow each other
         parts = 3 if "DSA_qkv" in key else 2
         pieces = [_repeated(piece, copies) for piece in value.chunk(parts)]
         value = torch.cat(pieces)
@@ -75,7 +80,7 @@ def _repeated(value: Tensor, copies: int) -> Tensor:
 
 
 def _shared(weight: Tensor, copies: int, generator: torch.Generator) -> Tensor:
-    """(out, in, ...) -> (out, copies * in, ...) whose sum over the copies is the weight."""
+    """Turn a weight (out, in, ...) into (out, copies * in, ...) whose copies sum up to it."""
     noise = torch.randn(copies, *weight.shape, generator=generator) * _SPREAD
     shares = (1 + noise - noise.mean(0)) / copies
     return torch.cat(list(weight * shares), 1)
