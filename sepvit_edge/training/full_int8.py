@@ -1,4 +1,4 @@
-"""Quantisation-aware training with every operation quantised (`full_int8.py`)."""
+"""Quantisation-aware training with every operation in int8 (`quantization/full_int8.py`)."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ _TINY = 1e-12
 class FullQuantizedTrainee(EdgeTrainee):
     """A model under training in full int8; see `sepvit_edge.training.loop.Trainee`.
 
-    Weights learn to live with the rounding. Scales of activations stay as calibrated: an export
-    measures them anew, for the form that its unit needs.
+    Weights adapt to the rounding. Scales of activations stay as calibrated: an export calibrates
+    again, for the form that its unit needs.
 
     Parameters
     ----------
     model : SepViT
-        Trained in float.
+        Model trained in float.
     quantization : FullQuantization
         Scales of `FORM`.
     data : Dataset
-        Calibration images: for the scales that other runtimes need of the trained weights.
+        Calibration images, for the scales of the trained weights that other runtimes need.
     batch : int
-        Images a step.
+        Images per step.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class FullQuantizedTrainee(EdgeTrainee):
 
     @contextmanager
     def unrounded(self) -> Iterator[None]:
-        """Leave everything but the weights float within the block."""
+        """Keep everything but the weights in float within the block."""
         self._rounding = False
         try:
             yield
@@ -92,7 +92,7 @@ class FullQuantizedTrainee(EdgeTrainee):
             self._rounding = True
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, size, size), normalised -> (B, classes)."""
+        """Compute logits (B, classes) of normalised images (B, 3, size, size)."""
         program = self._programs.get(len(x))
         if program is None:
             edge = EdgeModel(self._model[0], len(x), self._quantization.form)
@@ -114,9 +114,9 @@ class FullQuantizedTrainee(EdgeTrainee):
         return logits
 
     def finished(self) -> SepViT:
-        """Return the reference model with the weights that the integers stand for.
+        """Return the reference model with the weights that the integers represent.
 
-        Its `quantization` is that of the first scheme, with the same integers.
+        Its `quantization` is of the scheme for layers, with the same integers.
         """
         twin = EdgeModel(self._model[0], self.edge.batch, self.edge.form)
         twin.load_state_dict(self.edge.state_dict())
@@ -130,7 +130,7 @@ class FullQuantizedTrainee(EdgeTrainee):
 
 
 class _FakeQuantized(Interpreter):
-    """Runs a traced program and puts what has a grid on it; gradients pass through the rounding."""
+    """Interpreter of a traced program that rounds tensors to their scales; gradients pass."""
 
     def __init__(self, program: ExportedProgram, qparams: Mapping[str, QParams]) -> None:
         super().__init__(program.graph_module)

@@ -32,15 +32,30 @@ if TYPE_CHECKING:
     from .recipe import TrainingRecipe
 
 
-def rounded(steps: Tensor) -> Tensor:
-    """Round; the gradient passes as if it were not rounded."""
-    return steps + (steps.round() - steps).detach()
+def rounded(values: Tensor) -> Tensor:
+    """Round to integers; gradients pass as if the values were not rounded."""
+    return values + (values.round() - values).detach()
 
 
 def round_parameters(
     weight: Tensor, bias: Tensor, input_scale: float | None, bits: int = WEIGHT_BITS
 ) -> tuple[Tensor, Tensor]:
-    """Put a layer's weight and bias on the grids that they have now; gradients pass."""
+    """Quantise and dequantise a layer's weight and bias; gradients pass.
+
+    Parameters
+    ----------
+    weight, bias : Tensor
+        Parameters of a linear or a convolution; scales are chosen from their present values.
+    input_scale : float, optional
+        Scale of the input; None if it stays float.
+    bits : int
+        Bits of the weights.
+
+    Returns
+    -------
+    tuple of Tensor
+        Weight and bias.
+    """
     scale = weight_scales(weight, bits)
     zeros = torch.zeros(len(scale), dtype=torch.int32, device=scale.device)
     limit = weight_range(bits)
@@ -51,9 +66,9 @@ def round_parameters(
 class FakeInt8Layer(nn.Module):
     """A layer that computes with rounded weights and activations, and can be trained.
 
-    The gradient passes through the rounding as if it were not there, within the range of the grid.
-    Scales of activations start as the calibrated ones and are learnt, as logarithms (LSQ, arXiv
-    1902.08153, whose gradient this is); those of weights follow the weights.
+    Gradients pass through the rounding unchanged, and are zero where a value is clipped. Scales of
+    activations start as calibrated and are learnt, as logarithms (LSQ, arXiv 1902.08153, with the
+    same gradient); those of weights follow the weights.
     """
 
     def __init__(
@@ -70,22 +85,21 @@ class FakeInt8Layer(nn.Module):
         self.rounding = True
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of the shapes of the layer."""
+        """Compute what the layer computes, with rounding; shapes are the layer's."""
         log_scale = self.input_log_scale
         input_scale = None if log_scale is None else log_scale.exp().item()
         weight, bias = round_parameters(self.weight, self.bias, input_scale, self.bits)
-        y = self.function(self._on_grid(x, self.input_log_scale), weight, bias)
-        return self._on_grid(y, self.output_log_scale)
+        y = self.function(self._rounded(x, self.input_log_scale), weight, bias)
+        return self._rounded(y, self.output_log_scale)
 
-    def _on_grid(self, x: Tensor, log_scale: Tensor | None) -> Tensor:
+    def _rounded(self, x: Tensor, log_scale: Tensor | None) -> Tensor:
         if log_scale is None or not self.rounding:
             return x
         scale = log_scale.exp()
-        steps = (x.float() / scale).clamp(*ACTIVATION_RANGE)
-        return rounded(steps) * scale
+        return rounded((x.float() / scale).clamp(*ACTIVATION_RANGE)) * scale
 
     def quantized(self) -> QuantizedLayer:
-        """Return the integers that its weight stands for."""
+        """Return the layer's int8 weight and its scales."""
         scale = weight_scales(self.weight, self.bits)
         weight = quantize_weight(self.weight, scale, self.bits)
         scales = (
@@ -96,7 +110,7 @@ class FakeInt8Layer(nn.Module):
 
 
 def _share_input(attention: nn.Module) -> None:
-    """Let q, k and v learn one input scale: they read one tensor, and it is rounded once."""
+    """Let q, k and v learn one input scale: they share an input, which is rounded once."""
     readers = [layer for layer in attention.children() if isinstance(layer, FakeInt8Layer)]
     for reader in readers[1:]:
         reader.input_log_scale = readers[0].input_log_scale
@@ -107,10 +121,10 @@ def _log(scale: float | None) -> nn.Parameter | None:
 
 
 def make_trainable(edge: EdgeModel) -> None:
-    """Let an edge model's weights be trained, in place.
+    """Make an edge model's weights trainable, in place.
 
-    Window tokens, and the norm in front of each window with one, stay as they are: their product
-    is a constant of the edge form.
+    Window tokens, and the norm before each window that has one, stay fixed: their product is a
+    constant of the edge form.
     """
     edge.requires_grad_(True)
     for _, block in edge.blocks():
@@ -138,11 +152,11 @@ def with_batch(edge: EdgeModel, model: SepViT, batch: int) -> EdgeModel:
 
 
 class EdgeTrainee(nn.Module):
-    """An edge model under training, at the one image size that its grids belong to."""
+    """An edge model under training, at the image size that its scales were calibrated for."""
 
     def __init__(self, model: SepViT, edge: EdgeModel) -> None:
         super().__init__()
-        self._model = (model,)  # not a part of what is trained
+        self._model = (model,)  # in a tuple, so that it is not trained
         self.edge = edge
         make_trainable(edge)
         rule = model.config.preprocessing
@@ -150,12 +164,21 @@ class EdgeTrainee(nn.Module):
             self.register_buffer(name, torch.tensor(values).reshape(1, 3, 1, 1) * 255, False)
 
     def set_image_size(self, image_size: int) -> None:
-        """Accept the size that the grids belong to."""
+        """Accept the size that the scales were calibrated for.
+
+        Raises
+        ------
+        SepViTError
+            For any other.
+        """
         if image_size != self.edge.config.image_size:
-            raise SepViTError(f"this model is quantised for {self.edge.config.image_size} pixels")
+            raise SepViTError(
+                f"this model is quantised for {self.edge.config.image_size} pixels, not "
+                f"{image_size}"
+            )
 
     def pixels(self, x: Tensor) -> Tensor:
-        """Undo the normalisation: values 0-255, of the shape that came."""
+        """Undo the normalisation: return values 0-255, of the same shape."""
         mean, std = cast(Tensor, self.mean), cast(Tensor, self.std)
         return x.float() * std + mean
 
@@ -164,7 +187,7 @@ def refuse_sizes(recipe: TrainingRecipe) -> None:
     """Refuse a recipe with more than one image size."""
     if len(recipe.resolution_schedule) > 1:
         raise SepViTError(
-            "scales of activations belong to one image size: give --resolution-schedule SIZE"
+            "scales of activations fit one image size: give one by --resolution-schedule"
         )
 
 
@@ -174,13 +197,13 @@ class QuantizedTrainee(EdgeTrainee):
     Parameters
     ----------
     model : SepViT
-        Trained in float.
+        Model trained in float.
     quantization : Quantization
-        Where it starts from: scales of the activations, layers left in float.
+        Starting point: scales of the activations, layers left in float.
     batch : int
-        Images a step.
+        Images per step.
     bits : int
-        Of the weights.
+        Bits of the weights.
     """
 
     def __init__(
@@ -220,7 +243,7 @@ class QuantizedTrainee(EdgeTrainee):
 
     @contextmanager
     def unrounded(self) -> Iterator[None]:
-        """Leave the activations float within the block: neither rounded nor clipped."""
+        """Keep activations in float within the block: neither rounded nor clipped."""
         layers = [module for module in self.modules() if isinstance(module, FakeInt8Layer)]
         for layer in layers:
             layer.rounding = False
@@ -231,7 +254,7 @@ class QuantizedTrainee(EdgeTrainee):
                 layer.rounding = True
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, size, size), normalised -> (B, classes)."""
+        """Compute logits (B, classes) of normalised images (B, 3, size, size)."""
         logits: Tensor = self._edge_for(len(x))(self.pixels(x))
         return logits
 
@@ -244,7 +267,7 @@ class QuantizedTrainee(EdgeTrainee):
         return self._others[batch]
 
     def finished(self) -> SepViT:
-        """Return the reference model with the weights that the integers stand for.
+        """Return the reference model with the weights that the integers represent.
 
         Its `quantization` holds the integers and scales.
         """
