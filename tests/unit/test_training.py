@@ -131,7 +131,7 @@ def test_a_killed_run_goes_on_with_the_same_curve(
     monkeypatch.setattr(loop, "_SAVE_SECONDS", 0.0)  # every update is saved
     with pytest.raises(Killed):
         train("killed", kill_at=5)
-    with pytest.raises(SepViTError, match="--resume to go on"):
+    with pytest.raises(SepViTError, match="--resume to continue"):
         train("killed")
     with pytest.raises(Killed):
         train("killed", kill_at=12, resume=True)
