@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Measure Lite and T at 224 (built-in weights) on this machine: every runtime and precision, 1 and 2
-# threads, into profiles/results/. Leave the machine alone meanwhile (about half an hour). Packages
-# that are there are used; a combination that has no recipe is left out. Each package is measured by
-# a command of its own, so that an interrupted run keeps what it has measured.
+# Measure Lite and T at 224 px (built-in weights) on this machine: every runtime and precision, 1 and
+# 2 threads, into profiles/results/. It takes about half an hour; run nothing else meanwhile.
+# Existing packages are reused, and combinations without a recipe are left out. Each package is
+# measured by a separate command, so an interrupted run keeps what it has measured.
 #
 #   [PRECISIONS="fp32 int8"] scripts/measure-this-machine.sh [more options of sepvit_edge.profile]
 set -euo pipefail

@@ -93,8 +93,8 @@ def main(
         return
     shown = ", ".join(name for name, has in features.items() if has) or "not listed by the system"
     missing = ", ".join(name for name, has in features.items() if not has)
-    rows = [*system.items(), ("has", shown)]
-    print_table("this machine", rows + ([("has not", missing)] if missing else []))
+    rows = [*system.items(), ("features", shown)]
+    print_table("this machine", rows + ([("missing", missing)] if missing else []))
     header = ["target", "runtime", "installed", "supported", "exports", "runs here"]
     print_columns(
         header,

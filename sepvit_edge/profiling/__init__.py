@@ -1,1 +1,1 @@
-"""Latency, and where the time goes."""
+"""Measure packages on devices: latency, memory, heat, and where the time goes."""

@@ -1,8 +1,8 @@
-"""Where the time goes: from operations that a runtime timed to the parts of the network.
+"""Attribution: from operations that a runtime timed to the parts of the network.
 
-Names tell it (`sepvit_edge.model.graph.part_of`), the same way for every runtime. Beside each
-part's time stand its multiply-accumulates and the bytes that even a perfect fusion would move, so
-that the machine's two roofs say what could still be gained.
+The operation's name says its part (`sepvit_edge.model.graph.part_of`), the same way for every
+runtime. Beside each part's time stand its multiply-accumulates and the bytes that even a perfect
+fusion would move, so that the machine's two roofs say what could still be gained.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ OVERHEAD = "overhead"  # kind of the program that does nothing (`sepvit_edge.pro
 
 @dataclass(frozen=True)
 class Work:
-    """What one part has to do in one run.
+    """The work of one part in one run.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ def attributed(profile: Profile, manifest: Manifest) -> Profile:
 def program_of(manifest: Manifest) -> ExportedProgram:
     """Trace a twin of a package's network: random weights, the same shapes and names.
 
-    An int8 package's twin has the same layers in int8, on scales of no calibration.
+    An int8 package's twin has the same layers in int8, with placeholder scales.
     """
     model = manifest.model
     labels = tuple(str(i) for i in range(model.num_classes))
@@ -106,14 +106,14 @@ def _bytes(node: Node, size: int) -> int:
 
 
 def attribute(operations: Operations, work: dict[str, Work]) -> Attribution:
-    """Sum operations by part and hold the sum against the whole.
+    """Sum operations by part, and compare the sum with the whole.
 
     Parameters
     ----------
     operations : Operations
-        As the runner wrote them; their whole was timed beside them.
+        Operations as the runner wrote them, with the time of the whole beside them.
     work : dict
-        Of `work_by_part`.
+        Work by part, from `work_by_part`.
     """
     # A profiler costs time in each run; shares of the run that it saw are those of one without it.
     stretch = 1.0
@@ -148,10 +148,10 @@ def attribute(operations: Operations, work: dict[str, Work]) -> Attribution:
 
 
 def parts_of(items: list[Operation]) -> list[str | None]:
-    """Part of each operation, in order of execution.
+    """Return the part of each operation, in order of execution; None where it is not clear.
 
-    An operation that a runtime put in itself has no name of ours: a change of layout belongs to its
-    convolution, any other to its neighbours where both are of one part.
+    An operation that a runtime inserted has a name of the runtime's. A change of layout belongs to
+    its convolution, any other to its neighbours where both are of one part.
     """
     named = [part_of(item.name) for item in items]
     found: list[str | None] = []

@@ -1,4 +1,4 @@
-"""What changed between two measurements, and whether that is more than chance."""
+"""Changes between two measurements, and whether they are more than chance."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Change:
     Attributes
     ----------
     title, what, unit : str
-        Of the measurement, of the figure, and its unit.
+        Title of the measurement, name of the figure, and its unit.
     before, after : float
         Values.
     interval : tuple of float or None
@@ -39,7 +39,7 @@ class Change:
 
     @property
     def ratio(self) -> float:
-        """After over before."""
+        """Value after over value before."""
         return self.after / self.before if self.before else float("inf")
 
     @property
@@ -53,7 +53,7 @@ class Change:
 def compare_profiles(
     before: Sequence[Profile], after: Sequence[Profile], tolerance: float
 ) -> list[Change]:
-    """Compare measurements of the same thing, or one with one whatever they are.
+    """Compare measurements of the same thing; one with one is compared in any case.
 
     Latency: a bootstrap of the ratio of medians (and of 90th percentiles). Neighbouring runs are
     alike, so blocks of them are drawn; where a side has several documents of one thing
@@ -64,12 +64,12 @@ def compare_profiles(
     before, after : sequence of Profile
         Complete documents.
     tolerance : float
-        What may become worse without being a regression, 0.05 for 5 %.
+        Share by which a figure may become worse, 0.05 for 5 %.
 
     Raises
     ------
     SepViTError
-        If nothing is comparable, or a side is emulated or incomplete.
+        If the two have nothing in common, or one is emulated or incomplete.
     """
     sides = [_grouped(before), _grouped(after)]
     if len(sides[0]) == len(sides[1]) == 1:
@@ -129,7 +129,7 @@ def _runs(profile: Profile) -> np.ndarray:
 def _interval(
     before: list[np.ndarray], after: list[np.ndarray], percent: float
 ) -> tuple[float, float]:
-    """95 % interval of the ratio of a percentile, by a block bootstrap with a fixed seed."""
+    """Return the 95 % interval of a percentile's ratio, by a block bootstrap with a fixed seed."""
     rng = np.random.default_rng(0)
     ratios = [
         np.percentile(_resampled(after, rng), percent)

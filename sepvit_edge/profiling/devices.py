@@ -1,4 +1,4 @@
-"""Devices: what each is, how to reach it and what it must keep to, as TOML (folder profiles/)."""
+"""Devices: facts, connection and budgets of each, as TOML (folder profiles/)."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from ..config.toml import Strict, TomlFiles, shipped_folder
 
 
 class Hardware(Strict):
-    """What a device is, from its maker's data sheet.
+    """Facts from the maker's data sheet.
 
     Attributes
     ----------
     soc, cpu, npu : str
         System on chip, cores with their frequencies, accelerator; empty where there is none.
     memory_mb : float or None
-        Of the board that is meant.
+        Memory of the board, in 10^6 bytes.
     features : list of str
-        What its cores have for low precision, and what they lack.
+        Features of its cores for low precision, and those that are missing.
     source : str
-        Where these facts are from.
+        Source of these facts.
     """
 
     soc: str = ""
@@ -39,7 +39,7 @@ class LocalConnection(Strict):
     Attributes
     ----------
     python : list of str
-        The command that runs Python; this one unless given. ``~`` is the home folder.
+        Command that runs Python. Default: the running one. ``~`` is the home folder.
     """
 
     kind: Literal["local"]
@@ -52,11 +52,11 @@ class _Remote(Strict):
     Attributes
     ----------
     python : str
-        The interpreter that the environment is made with, and that is used where there is none.
+        Interpreter that makes the environment, and that runs the runner without one.
     folder : str
-        Where packages, runner and environments are kept, in the home folder.
+        Folder in the home folder for packages, runner and environments.
     timeout_s : float
-        Of connecting, and of every short command.
+        Time limit for connecting, and for every short command.
     """
 
     python: str = "python3"
@@ -70,9 +70,9 @@ class SSHConnection(_Remote):
     Attributes
     ----------
     host, port, user : str, int or None, str or None
-        As in ~/.ssh/config, which is read too.
+        The same as in ~/.ssh/config, which is read too.
     key, known_hosts : str or None
-        Files; OpenSSH's own places unless given.
+        Files. Default: OpenSSH's own places.
     """
 
     kind: Literal["ssh"]
@@ -89,9 +89,9 @@ class LabgridConnection(_Remote):
     Attributes
     ----------
     place : str
-        Its name; it has a NetworkService.
+        Name of the place, which has a NetworkService.
     coordinator : str or None
-        Address; labgrid's own rule (LG_COORDINATOR) unless given.
+        Address. Default: labgrid's own rule (LG_COORDINATOR).
     key : str or None
         Private key for the board.
     """
@@ -108,15 +108,15 @@ class ADBConnection(Strict):
     Attributes
     ----------
     serial : str or None
-        Which one; needed where several are attached.
+        Serial number; needed where several devices are attached.
     server_host, server_port : str, int
         The adb server.
     app, activity, action : str
         The application, its activity, and the intent's action that starts the benchmark.
     timeout_s : float
-        Of a short command.
+        Time limit for a short command.
     run_timeout_s : float
-        Of the benchmark, beside the sustained run's own length.
+        Time limit for the benchmark, without the sustained run's length.
     """
 
     kind: Literal["adb"]
@@ -143,22 +143,23 @@ Connection = Annotated[
 
 
 class Measuring(Strict):
-    """How a device is measured, unless the command line says otherwise.
+    """Default settings of a device's measurements; the command line overrides them.
 
     Attributes
     ----------
     targets : list of str
-        Runtimes that make sense on it.
+        Runtimes that are useful on the device.
     threads : list of int
-        Each is a measurement of its own.
+        Numbers of threads, a measurement each.
     cores : str or None
         Cores to bind to, as in ``"4-7"``.
     execution : str or None
         OpenVINO's device, or ONNX Runtime's execution provider.
     max_start_temp_c : float or None
-        What the device cools down to before each measurement.
+        Temperature that the device cools down to before each measurement.
     runs, seconds, starts, growth_runs : int, float, int, int
-        Timed runs and their length at least, cold starts, runs over which memory is watched.
+        Least number of timed runs and their least duration, number of cold starts, runs over
+        which memory is watched.
     """
 
     targets: list[str] = Field(default_factory=list)
@@ -192,7 +193,7 @@ class Budgets(Strict):
 
 
 class Device(Strict):
-    """One TOML file of profiles/.
+    """One TOML file in profiles/.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The profile document: what one measurement of one package on one device says.
+"""The profile document: one measurement of one package on one device.
 
 The runner on a computer, the Android and iOS apps and the web page all write this document; its
 JSON Schemas are export/profile-*.schema.json. Conventions that all of them keep:
@@ -37,15 +37,15 @@ class Facts(Strict):
 
 
 class Producer(Facts):
-    """What wrote the document.
+    """The program that wrote the document.
 
     Attributes
     ----------
     name : str
-        ``"runner"`` (`sepvit_edge/profiling/runner.py`), the app, or ``"executor-runner"``: the
-        host, from what ExecuTorch's program of that name wrote.
+        ``"runner"`` (`sepvit_edge.profiling.runner`), the app, or ``"executor-runner"``: the
+        host, from the output of ExecuTorch's program of that name.
     version : str
-        Its own version.
+        Version of the program.
     """
 
     name: Literal["runner", "executor-runner", "android-app", "ios-app", "web-app"]
@@ -53,7 +53,7 @@ class Producer(Facts):
 
 
 class ProfiledPackage(Facts):
-    """Which package was measured; everything is in its manifest.
+    """The package that was measured; its manifest says everything else.
 
     Attributes
     ----------
@@ -86,12 +86,12 @@ class RuntimeUsed(Facts):
     Attributes
     ----------
     name, version : str
-        Of its library.
+        Name and version of its library.
     execution : str
-        What computed: ``"CPU"``, ``"XNNPACK"``, ``"CPUExecutionProvider"``, ``"NPU"``, ``"wasm"``,
-        ``"webgpu"``, ``"all"`` (Core ML's compute units) ...
+        Device or execution provider: ``"CPU"``, ``"XNNPACK"``, ``"CPUExecutionProvider"``,
+        ``"NPU"``, ``"wasm"``, ``"webgpu"``, ``"all"`` (Core ML's compute units) ...
     threads : int or None
-        As set; None where the runtime does not take a number.
+        Number that was set; None where the runtime does not take one.
     settings : dict
         Other settings of the runtime, as text.
     """
@@ -109,7 +109,7 @@ class CoreCluster(Facts):
     Attributes
     ----------
     cores : list of int
-        Their numbers, as in the system's affinity masks.
+        Numbers of the cores, as in the system's affinity masks.
     part : str or None
         The core's name or part number.
     max_mhz : float or None
@@ -135,13 +135,13 @@ class Device(Facts):
     os, os_version : str or None
         ``"Linux"``, ``"Android"``, ``"iOS"`` ..., and its release.
     python_version, browser : str or None
-        Where there is one.
+        Versions; None where the device has none.
     logical_cores : int or None
-        That the process may use.
+        Number of cores that the process may use.
     clusters : list of CoreCluster or None
         Topology.
     cpu_features : list of str or None
-        Those that decide how fast low precision is, by the system's names.
+        Features that decide how fast low precision is, by the system's names.
     memory_mb : float or None
         Physical memory.
     cpu_limit_cores, memory_limit_mb : float or None
@@ -169,19 +169,19 @@ class Device(Facts):
 
 
 class Golden(Facts):
-    """The check that came before the timing: the package's golden vectors, run on this device.
+    """The check before the timing: the package's golden vectors, run on this device.
 
     Attributes
     ----------
     images : int
-        How many were run.
+        Number of images.
     sqnr_db : float or None
-        Of the logits against golden.safetensors' ``package_logits``; None if all are identical
+        SQNR of the logits against golden.safetensors' ``package_logits``; None if identical
         (the ratio is infinite).
     minimum_sqnr_db : float
-        What was asked for.
+        Least SQNR that was accepted.
     max_abs_error : float
-        Of the logits.
+        Largest error of a logit.
     top1_agreement : float
         Share of the images with the same class, 0..1.
     preprocessing_identical : bool or None
@@ -201,7 +201,7 @@ class Golden(Facts):
 
 
 class Method(Facts):
-    """How it was timed.
+    """The method of timing.
 
     Attributes
     ----------
@@ -216,7 +216,7 @@ class Method(Facts):
     cores : list of int or None
         Cores that the process was bound to; None where it was not bound.
     start_temperature_limit_c : float or None
-        What the device had to cool down to before the start; None where that was not asked.
+        Temperature that the device had to cool down to before the start; None for no limit.
     """
 
     clock: str
@@ -233,18 +233,18 @@ class Conditions(Facts):
     Attributes
     ----------
     frequencies_mhz : list of float or None
-        Of each core that the process may use.
+        Frequency of each core that the process may use.
     governors : list of str or None
         CPU frequency governors in use.
     temperatures_c : dict or None
         By sensor.
     thermal_state : str or None
-        As phones name it: ``"nominal"``, ``"fair"``, ``"serious"``, ``"critical"`` (iOS),
-        ``"none"`` ... ``"shutdown"`` (Android).
+        The phone's name for its state: ``"nominal"``, ``"fair"``, ``"serious"``, ``"critical"``
+        (iOS), ``"none"`` ... ``"shutdown"`` (Android).
     throttle_events : int or None
-        Counted by the processor since it was switched on.
+        Number of events since the processor was switched on.
     load_average : float or None
-        Of the last minute.
+        Average of the last minute.
     battery_percent : float or None
         Charge.
     charging, low_power_mode : bool or None
@@ -268,7 +268,7 @@ class ColdStart(Facts):
     Attributes
     ----------
     starts : int
-        How many.
+        Number of starts.
     total_ms : float
         Start of the process to the first logits.
     import_ms : float or None
@@ -298,9 +298,9 @@ class Latency(Facts):
     runs : int
         Number of timed runs.
     min_ms, mean_ms, p50_ms, p90_ms, p99_ms, max_ms : float
-        Over all of them.
+        Statistics over all runs.
     runs_ms : list of float
-        Every run in its order.
+        Times of all runs in their order.
     """
 
     runs: int = Field(gt=0)
@@ -328,7 +328,7 @@ class Memory(Facts):
     Attributes
     ----------
     source : str
-        Where the numbers come from, for example ``"VmHWM"`` or ``"phys_footprint"``.
+        Source of the numbers, for example ``"VmHWM"`` or ``"phys_footprint"``.
     baseline_mb : float or None
         Before the runtime is loaded.
     loaded_mb : float or None
@@ -338,9 +338,9 @@ class Memory(Facts):
     peak_mb : float or None
         Highest until then; `budgets` are held against it.
     growth_mb : float or None
-        Steady memory after `growth_runs` more runs, minus before: a leak shows.
+        Growth of steady memory over `growth_runs` more runs, which shows leaks.
     growth_runs : int or None
-        1,000 by default.
+        Number of these runs; 1,000 by default.
     """
 
     source: str
@@ -364,7 +364,7 @@ class Energy(Facts):
     mean_w : float
         Mean power while running.
     idle_w : float or None
-        Before the runs.
+        Power before the runs.
     """
 
     source: str
@@ -381,17 +381,17 @@ class SustainedPoint(Facts):
     time_s : float
         Since the start of the sustained run, at the end of this piece.
     runs : int
-        Within the piece.
+        Number of runs within the piece.
     p50_ms, p90_ms, max_ms : float
-        Of these runs.
+        Statistics of these runs.
     frequency_mhz : float or None
         Mean over the cores in use.
     temperature_c : float or None
         The hottest sensor.
     thermal_state : str or None
-        As in `Conditions`.
+        The same as in `Conditions`.
     throttle_events : int or None
-        As in `Conditions`.
+        The same as in `Conditions`.
     power_w : float or None
         Mean over the piece.
     """
@@ -409,12 +409,12 @@ class SustainedPoint(Facts):
 
 
 class Sustained(Facts):
-    """Runs back to back for a long time.
+    """Calls back to back for a long time.
 
     Attributes
     ----------
     requested_s : float
-        Wanted length; shorter points mean that the run was cut.
+        Requested length; the run was cut if the points end before.
     points : list of SustainedPoint
         In order of time.
     """
@@ -433,19 +433,19 @@ class Operation(Facts):
 
 
 class Operations(Facts):
-    """Per-operation times, taken in runs of their own since looking costs time.
+    """Times of operations, taken in separate runs since a profiler costs time.
 
     Attributes
     ----------
     method : str
-        How they were obtained, in one sentence.
+        Method of measuring, in one sentence.
     runs : int
-        Over how many runs each mean is.
+        Number of runs that each mean is over.
     whole_us : float or None
         Mean time of a whole run without the profiler, in turn with these.
     observed_us : float or None
-        Mean time of a whole run under the profiler, whose sum the items are; None where each item
-        was timed alone.
+        Mean time of a whole run under the profiler, of which the items are parts; None where each
+        item was timed alone.
     items : list of Operation
         In order of execution.
     """
@@ -458,18 +458,18 @@ class Operations(Facts):
 
 
 class Roofs(Facts):
-    """What the machine can do at most, measured on it with the same threads.
+    """The machine's limits, measured on it with the same threads.
 
     Attributes
     ----------
     gmacs_per_s : float or None
         10^9 multiply-accumulates a second of matrix products.
     gmacs_method : str or None
-        Which products, by which library.
+        Products and library that were used.
     bandwidth_gb_per_s : float or None
         10^9 bytes a second between cores and memory.
     bandwidth_method : str or None
-        Which traffic.
+        Traffic that was used.
     """
 
     gmacs_per_s: float | None = Field(default=None, gt=0)
@@ -488,9 +488,9 @@ class AttributedPart(Facts):
     time_us : float
         Sum of its operations.
     operations : int
-        How many.
+        Number of operations.
     macs : int
-        Of one run (all images of the batch).
+        Multiply-accumulates of one run (all images of the batch).
     moved_mb : float
         Weights, and activations that enter and leave the part, each once: what a perfect fusion
         would still move.
@@ -504,19 +504,19 @@ class AttributedPart(Facts):
 
 
 class Attribution(Facts):
-    """Where the time goes; made by the host from `operations`, never by an app.
+    """Time by part of the network; made by the host from `operations`, never by an app.
 
     Attributes
     ----------
     method : str
-        How the times were obtained.
+        Method of measuring the operations.
     whole_us : float
-        Time of a whole run to which the parts are compared.
+        Time of a whole run, with which the parts are compared.
     unattributed_us : float
-        Whole minus all parts: operations without a name of ours, and the time between operations.
+        Whole minus all parts: operations that belong to no part, and the time between operations.
         Negative where the parts, taken alone, took longer.
     profiler_share : float or None
-        By how much of the whole the profiler made runs longer; the parts' times are without that.
+        Share by which the profiler made runs longer; the parts' times are without it.
     parts : list of AttributedPart
         In order of execution.
     """
@@ -529,19 +529,19 @@ class Attribution(Facts):
 
     @property
     def unattributed_share(self) -> float:
-        """Share of the whole that no part accounts for."""
+        """Share of the whole that belongs to no part."""
         return self.unattributed_us / self.whole_us
 
     @property
     def obtained(self) -> str:
-        """How, and what looking cost."""
+        """The method, and the profiler's own cost."""
         if self.profiler_share is None:
             return self.method
-        return f"{self.method}; what looking costs ({self.profiler_share:+.0%}) is taken out"
+        return f"{self.method}; the profiler's own time ({self.profiler_share:+.0%}) is taken out"
 
 
 class NotMeasured(Facts):
-    """Something that the document lacks, and why.
+    """Something that the document lacks, with the reason.
 
     Attributes
     ----------
@@ -565,15 +565,15 @@ class Profile(Facts):
     complete : bool
         Whether everything that was asked for is here.
     incomplete_reason : str or None
-        Why not.
+        Reason why it is not complete.
     emulated : bool
         Whether the device was emulated: its numerics count, its times mean nothing and never enter
         a table of results.
     latency : Latency or None
-        Of warm calls; None where the document is incomplete.
+        Latency of warm calls; None where the document is incomplete.
     preprocessing : Latency or None
-        Of resizing one image (``image.2`` of the golden vectors, 320 x 240) and cutting out the
-        input, apart from the model and from decoding.
+        Time of resizing one image (``image.2`` of the golden vectors, 320 x 240) and cropping it,
+        without the model and without decoding.
     """
 
     schema_version: str = Field(pattern=version_pattern(SCHEMA_VERSION))

@@ -1,4 +1,4 @@
-"""An ETDump, which ExecuTorch's event tracer writes on a device, as operations with our names.
+"""ETDumps, which ExecuTorch's event tracer writes on a device, as operations with node names.
 
 The wheel has no event tracer, but an `executor_runner` or an app that was built with it
 (``EXECUTORCH_ENABLE_EVENT_TRACER``, ``EXECUTORCH_BUILD_DEVTOOLS``) writes the time of every
@@ -84,9 +84,9 @@ class Event:
     Attributes
     ----------
     name : str
-        The runtime's name of it.
+        The runtime's name for the operator.
     mean_us : float
-        Over the runs.
+        Mean time over the runs.
     """
 
     name: str
@@ -94,13 +94,13 @@ class Event:
 
     @property
     def family(self) -> str | None:
-        """``"linear"`` of ``Fully Connected (NC, F32) #3``; None for what is not known."""
+        """Family: ``"linear"`` for ``Fully Connected (NC, F32) #3``; None if unknown."""
         return _OPERATORS.get(re.split(r" \(| #", self.name)[0])
 
 
 @dataclass(frozen=True)
 class Dump:
-    """What a dump says.
+    """The content of a dump.
 
     Attributes
     ----------
@@ -145,7 +145,7 @@ def read_etdump(path: Path, skip: int = 0) -> Dump:
                 target_time_scale=TimeScale.US,
             )
     except (subprocess.CalledProcessError, OSError, ValueError, KeyError, TypeError, RuntimeError):
-        raise SepViTError(f"{path} is no ETDump that ExecuTorch's Inspector can read") from None
+        raise SepViTError(f"{path} is not an ETDump that ExecuTorch's Inspector can read") from None
     blocks = [block for block in inspector.event_blocks if _named(block, _RUN)]
     if len(blocks) != 1:
         raise SepViTError(f"{path} has {len(blocks)} kinds of runs in it; record one model alone")
@@ -187,9 +187,9 @@ def operations_of(dump: Dump, manifest: Manifest) -> Operations:
     Parameters
     ----------
     dump : Dump
-        Of a run of the package.
+        A dump of a run of the package.
     manifest : Manifest
-        Of an ExecuTorch package.
+        The manifest of an ExecuTorch package.
 
     Raises
     ------
@@ -216,7 +216,7 @@ def operations_of(dump: Dump, manifest: Manifest) -> Operations:
 
 
 def names_of(events: Sequence[Event], program: ExportedProgram) -> list[str | None]:
-    """Node of the traced model behind each operator; None where that is not clear.
+    """Return the node of the traced model behind each operator; None where it is not clear.
 
     Raises
     ------
@@ -249,7 +249,7 @@ def names_of(events: Sequence[Event], program: ExportedProgram) -> list[str | No
 
 
 def _gaps(found: Sequence[str | None]) -> Iterator[tuple[int, int]]:
-    """Ranges of positions that have no name yet."""
+    """Yield the ranges of positions that have no name yet."""
     start = None
     for index, name in enumerate([*found, "end"]):
         if name is None and start is None:
@@ -260,7 +260,7 @@ def _gaps(found: Sequence[str | None]) -> Iterator[tuple[int, int]]:
 
 
 def family_of(node: Node) -> str | None:
-    """Family of the operator that XNNPACK runs for a node of the traced model; None for none."""
+    """Return the family of the operator that XNNPACK runs for a node; None if it runs none."""
     if node.op != "call_function":
         return None
     name = getattr(node.target, "__name__", "").split(".")[0]

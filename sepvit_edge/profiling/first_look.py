@@ -29,11 +29,11 @@ class FirstLook:
     p50_ms : float
         Median in milliseconds.
     runs : int
-        How many calls were timed.
+        Number of timed calls.
     threads : int
-        Of the runtime.
+        Threads of the runtime.
     over_fp32 : Speedup or None
-        Of an int8 package, over the same model in fp32 on the same runtime.
+        Speed of an int8 package over the same model in fp32 on the same runtime.
     """
 
     p50_ms: float
@@ -44,14 +44,14 @@ class FirstLook:
 
 @dataclass(frozen=True)
 class Speedup:
-    """How much faster one package is than another, timed in turn.
+    """Speed of one package over another, timed in turn.
 
     Attributes
     ----------
     ratio : float
         Median of the pairs' ratios; below 1 it is slower.
     p10, p90 : float
-        Of the same ratios.
+        Percentiles of the same ratios.
     """
 
     ratio: float
@@ -100,9 +100,9 @@ def measure_latency(session: PackageSession, threads: int) -> FirstLook:
     Parameters
     ----------
     session : PackageSession
-        Opened with `threads`.
+        A package that was opened with `threads`.
     threads : int
-        For the record.
+        Number of threads, for the result.
     """
     pixels = _pixels(session)
     times = []
@@ -126,7 +126,7 @@ def measure_speedup(session: PackageSession, over: PackageSession) -> Speedup:
 
 
 def time_in_turn(calls: Mapping[str, Callable[[], object]], runs: int) -> dict[str, list[float]]:
-    """Times of each call in seconds, taken in turn: what disturbs one disturbs the others."""
+    """Time calls in turn, so that a disturbance affects all of them; seconds by name."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(_WARM_UP):
         for call in calls.values():

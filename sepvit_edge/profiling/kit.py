@@ -1,4 +1,4 @@
-"""The kit: small programs that are lowered here and timed on the device beside a package.
+"""The kit: small programs that the host lowers and the device times beside a package.
 
 - A chain of matrix products, in the package's runtime and settings: the rate that its operations
   are compared with.
@@ -64,7 +64,7 @@ class Nothing(torch.nn.Module):
 
 
 def make_kit(manifest: Manifest, step: Callable[[str], None]) -> Path | None:
-    """Lower a package's kit, or find it in the cache.
+    """Lower a package's kit, or take it from the cache.
 
     Returns
     -------
@@ -92,7 +92,7 @@ def make_kit(manifest: Manifest, step: Callable[[str], None]) -> Path | None:
         step("lowering the chain of products")
         content: dict[str, Any] = {"gemm": _lower_chain(manifest, folder), "parts": []}
         if manifest.target == "executorch":
-            weights = "in int8, on scales of no calibration" if is_int8 else "in float32"
+            weights = "in int8 with placeholder scales" if is_int8 else "in float32"
             content["parts_method"] = (
                 "each part exported alone and timed in turn with the whole, medians, less the time "
                 f"of a program that does nothing; weights {weights}"
@@ -103,7 +103,7 @@ def make_kit(manifest: Manifest, step: Callable[[str], None]) -> Path | None:
 
 
 def _lower_chain(manifest: Manifest, folder: Path) -> dict[str, Any]:
-    """Lower the products as the package was; an int8 package's as float, which is said."""
+    """Lower the products as the package was lowered; those of an int8 package in float32."""
     what: str = manifest.precision
     recipe = Recipe(
         target=manifest.target, precision=manifest.precision, options=manifest.runtime.options
@@ -152,7 +152,7 @@ def _lower_parts(
     files: dict[str, str] = {}
     for index, (name, kind, module, inputs) in enumerate(parts):
         step(f"lowering part {index + 1} of {len(parts)}")
-        # Blocks of one shape share a file; each loads it anew, so their weights stay apart.
+        # Blocks of one shape share a file; each loads it again, so their weights stay apart.
         shape = _shape_of(module, inputs)
         if shape not in files:
             files[shape] = f"part-{len(files)}.pte"
@@ -165,7 +165,7 @@ def _lower_parts(
 
 
 def _shape_of(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> str:
-    """What decides how long a piece takes: its operations and all its shapes, not its weights."""
+    """Return a text of what decides a piece's time: its operations and shapes, not its weights."""
     if not isinstance(module, GraphModule):
         return type(module).__name__
     tensors = [*inputs, *module.state_dict().values()]
@@ -178,7 +178,7 @@ def _shape_of(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> str:
 
 
 def _pieces(program: ExportedProgram) -> dict[str, Piece]:
-    """Pieces of the model by name, each with the inputs that it had in one run."""
+    """Return the pieces of the model by name, each with the inputs that it had in one run."""
     whole = program.module(check_guards=False)
     assert isinstance(whole, GraphModule)
     names: list[str] = []
@@ -244,7 +244,7 @@ def _lower_part(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> by
     # What goes in and out is not copied, as between the parts of the whole.
     in_place = MemoryPlanningPass(alloc_graph_input=False, alloc_graph_output=False)
     logger = logging.getLogger("executorch.backends.xnnpack.partition.xnnpack_partitioner")
-    disabled, logger.disabled = logger.disabled, True  # it logs what it refuses, and advertises
+    disabled, logger.disabled = logger.disabled, True  # it logs every refused node
     try:
         edge = to_edge(_trace(module, inputs), compile_config=config)
         with few_transposes():

@@ -22,23 +22,35 @@ STAGES = ("input", "stage 1", "stage 2", "stage 3", "stage 4", "head")
 
 
 def stage_of(part: str) -> str:
-    """``"stages.2.blocks.4.psa"`` is in ``"stage 3"``, as the paper counts."""
+    """Return the stage of a part, counted from 1 as in the paper.
+
+    Examples
+    --------
+    >>> stage_of("stages.2.blocks.4.psa")
+    'stage 3'
+    """
     return f"stage {int(part.split('.')[1]) + 1}" if part.startswith("stages.") else part
 
 
 def part_kind(part: str) -> str:
-    """What a part is, whichever block it is in: ``"PSA"``."""
+    """Return the kind of a part, which is the same in every block.
+
+    Examples
+    --------
+    >>> part_kind("stages.2.blocks.4.psa"), part_kind("stages.2.blocks.4")
+    ('PSA', 'residual and order')
+    """
     last = part.rsplit(".", 1)[-1]
     return RESIDUAL if last.isdigit() else _KINDS[last]
 
 
 def by_kind(attribution: Attribution) -> dict[str, float]:
-    """Microseconds by kind of part, in the order of `KINDS`."""
+    """Sum microseconds by kind of part, in the order of `KINDS`."""
     return _sums(attribution, part_kind, KINDS)
 
 
 def by_stage(attribution: Attribution) -> dict[str, float]:
-    """Microseconds by stage, in the order of `STAGES`."""
+    """Sum microseconds by stage, in the order of `STAGES`."""
     return _sums(attribution, stage_of, STAGES)
 
 
@@ -52,7 +64,7 @@ def _sums(
 
 
 def roof_us(part: AttributedPart, roofs: Roofs | None) -> float | None:
-    """Shortest time that the machine's roofs allow for a part, in microseconds.
+    """Return the shortest time that the machine's roofs allow for a part, in microseconds.
 
     None where a roof was not measured.
     """

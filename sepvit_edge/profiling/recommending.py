@@ -20,28 +20,28 @@ from .results import load_results, save_result
 
 @dataclass
 class Search:
-    """All combinations, and a folder in which finished ones are kept.
+    """A search over all combinations; finished ones are kept in a folder.
 
     Attributes
     ----------
     name, device
-        Of profiles/.
+        Name and content of the device's file in profiles/.
     folder : Path
-        Packages and results.
+        Folder of packages and results.
     weights : list of str
         Checkpoints; an empty name is the built-in one.
     image_sizes : list of int or None
-        None is the checkpoint's own.
+        Sides in pixels; None is the checkpoint's own.
     targets, precisions : list of str
-        No precision: all that a target has.
+        Runtimes and precisions; without precisions all that a target has.
     threads : list of int or None
-        A measurement each.
+        Numbers of threads, a measurement each.
     data, images
-        What accuracy is measured on.
+        Images to measure accuracy on, and their maximum number.
     bootstrap : bool
-        Install runtimes on the device.
+        Whether to install runtimes on the device.
     skipped : list of str
-        What could not be built, and why.
+        Combinations that could not be built, with the reasons.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Search:
     skipped: list[str] = field(default_factory=list)
 
     def run(self, step: Callable[[str], None]) -> list[Candidate]:
-        """Build and measure what is not there yet.
+        """Build and measure the combinations that are not in the folder yet.
 
         Raises
         ------
@@ -111,7 +111,7 @@ class Search:
         precision: str,
         step: Callable[[str], None],
     ) -> Package:
-        """Export a package, unless the folder has it complete; exports move in place when done."""
+        """Export a package, unless the folder has it; exports move in place when complete."""
         from ..checkpoints.choose import choose_model
         from ..config.recipe import find_recipe
         from ..data.choose import open_dataset
@@ -139,7 +139,7 @@ class Search:
     def _profile(
         self, package: Package, threads: int | None, step: Callable[[str], None]
     ) -> Profile:
-        """Measure, unless a finished measurement of the same bytes is kept."""
+        """Measure, unless the folder has a finished measurement of the same bytes."""
         results = self.folder / "results"
         for path in sorted(results.glob(f"{self.name}_*_{threads or 'default'}t_*.json")):
             (kept,) = load_results(path)
@@ -154,7 +154,7 @@ class Search:
 
 
 def _as_wanted(manifest: Manifest, data: str, images: int | None) -> bool:
-    """Whether a kept package's parity was measured on what is asked for now."""
+    """Whether a kept package's parity was measured on the requested images."""
     parity = manifest.parity
     if parity is None or (images is not None and parity.images > images):
         return False

@@ -1,4 +1,4 @@
-"""The report: one HTML file without any other, for a screen of any width, light or dark.
+"""The report: one self-contained HTML file, for a screen of any width, light or dark.
 
 The template is report.html.jinja; here are the figures and the drawings, as inline SVG whose
 colours are the page's.
@@ -38,13 +38,13 @@ def write_report(
     profiles : sequence of Profile
         At least one.
     budgets : sequence of BudgetLine
-        Of `sepvit_edge.profiling.budgets.check_budgets`.
+        Lines from `sepvit_edge.profiling.budgets.check_budgets`.
     device : Device
-        What profiles/ says about it.
+        The device's file in profiles/.
     command : str
-        How to repeat it.
+        Command that repeats the measurement.
     path : Path
-        The file.
+        File to write.
     """
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -81,7 +81,7 @@ def write_report(
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Write a number with so many significant digits; a dash where there is none."""
+    """Write a number with `digits` significant digits; a dash for None."""
     if value is None:
         return "-"
     if value == 0 or not math.isfinite(value):
@@ -114,13 +114,13 @@ class Axis:
     log: bool = False
 
     def at(self, value: float) -> float:
-        """Pixel of a value."""
+        """Return the pixel of a value."""
         low, high = (math.log(v) if self.log else v for v in (self.low, self.high))
         value = math.log(value) if self.log else value
         return self.start + (value - low) / ((high - low) or 1) * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """Round values along the axis."""
+        """Return round values along the axis."""
         if self.log:
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             return [10.0**d for d in decades if self.low <= 10.0**d <= self.high]
@@ -163,7 +163,7 @@ def _svg(content: str, label: str, height: float = HEIGHT) -> str:
 
 
 def histogram(latency: Latency) -> str:
-    """Distribution of all runs, with its percentiles; the last bar holds everything beyond."""
+    """Draw the distribution of all runs; the last bar holds everything beyond."""
     runs = np.asarray(latency.runs_ms)
     low = latency.min_ms
     high = max(latency.p99_ms + (latency.p99_ms - low) * 0.15, low * 1.01 + 1e-6)
@@ -185,7 +185,7 @@ def histogram(latency: Latency) -> str:
 
 
 def sustained_curve(sustained: Sustained) -> str:
-    """Latency over time, with temperature and frequency on their own scales where known."""
+    """Draw latency over time, with temperature and frequency on their own axes where known."""
     points = sustained.points
     times = [p.time_s for p in points]
     x = _x_axis(0, max(times))
@@ -220,7 +220,7 @@ def stacked_bars(
     sums: Callable[[Attribution], dict[str, float]],
     order: Sequence[str],
 ) -> str:
-    """A bar a measurement, cut by stage or by part."""
+    """Draw a bar for each measurement, cut by stage or by part."""
     if not profiles:
         return ""
     longest = max(_length(p.attribution) for p in profiles if p.attribution) / 1e3
@@ -255,7 +255,7 @@ def _length(attribution: Attribution | None) -> float:
 
 
 def roofline(profile: Profile) -> str:
-    """Each part's rate against its intensity, below the machine's roofs."""
+    """Draw each part's rate against its intensity, below the machine's roofs."""
     attribution, roofs = profile.attribution, profile.roofs
     if attribution is None or roofs is None or not roofs.gmacs_per_s:
         return ""
@@ -288,7 +288,7 @@ def roofline(profile: Profile) -> str:
 
 
 def gains(profile: Profile) -> list[tuple[str, float, float, float | None]]:
-    """What could still be gained: kind of part, ms, share, and ms at the roofs; longest first."""
+    """Return kind of part, ms, share, and ms at the roofs; the longest first."""
     attribution = profile.attribution
     if attribution is None:
         return []
@@ -308,7 +308,7 @@ def gains(profile: Profile) -> list[tuple[str, float, float, float | None]]:
 
 
 def environment_rows(profile: Profile) -> list[tuple[str, str]]:
-    """What was measured with what, where."""
+    """Return what describes the measurement: package, runtime, device, method and conditions."""
     facts, runtime, method = profile.device, profile.runtime, profile.method
     rows = [
         ("package", f"{profile.package.digest[:16]}, {number(profile.package.macs / 1e9)} GMAC"),

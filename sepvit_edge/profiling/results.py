@@ -1,4 +1,4 @@
-"""Results that are kept: one document a file, named after what was measured, and tables of them."""
+"""Kept results: one document per file, named after the measurement, and the table of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .document import Profile, read_profile
 
 
 def name_of(profile: Profile) -> str:
-    """File name of a result: device, package with its digest, threads, runtime with its version."""
+    """Return a result's file name: device, package with digest, threads, runtime version."""
     package, runtime = profile.package, profile.runtime
     words = [
         profile.device.name,
@@ -32,7 +32,7 @@ def save_result(profile: Profile, folder: Path) -> Path:
     Raises
     ------
     SepViTError
-        If it is emulated: such times are no results.
+        If the device is emulated: its times mean nothing.
     """
     if profile.emulated:
         raise SepViTError("times of an emulated device are not kept; leave --save out")
@@ -50,14 +50,14 @@ def load_results(path: Path) -> list[Profile]:
     Raises
     ------
     SepViTError
-        If it is missing, or no document.
+        If it is missing, or not a profile document.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SepViTError(f"there is no result {path}") from None
     except (ValueError, IsADirectoryError) as error:
-        raise SepViTError(f"{path} is no profile document: {error}") from None
+        raise SepViTError(f"{path} is not a profile document: {error}") from None
     documents = content if isinstance(content, list) else [content]
     return [read_profile(document, str(path)) for document in documents]
 

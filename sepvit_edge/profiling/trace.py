@@ -1,4 +1,4 @@
-"""A Chrome trace of one run, for ui.perfetto.dev: stage, part and operation as lanes."""
+"""Chrome traces for ui.perfetto.dev, with stage, part and operation as lanes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LANES = ("stage", "part", "operation")
 
 
 def write_trace(profiles: Sequence[Profile], path: Path) -> None:
-    """Write the mean times of operations one behind the other; a process a measurement.
+    """Write the mean times of operations in sequence; each measurement is a process.
 
     Raises
     ------

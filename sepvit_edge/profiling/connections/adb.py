@@ -1,4 +1,4 @@
-"""An Android device: the package goes there by adb, the app measures, its document comes back.
+"""Android devices by adb: the package is copied there, the app measures, its document is read.
 
 apps/README.md, "The benchmark from a computer", is the agreement between the two. In place of the
 app a program that the user built can measure: `executor_runner`.
@@ -50,20 +50,20 @@ def measure_by_adb(
     connection : ADBConnection
         The device and the app.
     package : Package
-        Copied there unless the app has it with the same hashes.
+        Package; it is copied to the device unless the app has the same files.
     name : str
-        What the document shall call the device.
+        Name of the device in the document.
     threads : int or None
-        Of the runtime; the app's own choice unless given.
+        Threads of the runtime. Default: the app decides.
     runs, sustained_s : int, float
-        Timed runs, and the length of the sustained run.
+        Number of timed runs, and length of the sustained run.
     step : callable
-        Told what is being done.
+        Called with the name of each step, for a progress display.
 
     Raises
     ------
     SepViTError
-        If there is no such device, no app, or the app gave up; the sentence says why.
+        If the device or the app is missing, or the app failed; the sentence says why.
     """
     with open_device(connection) as device:
         step("looking for the app")
@@ -74,8 +74,11 @@ def measure_by_adb(
         files = f"/sdcard/Android/data/{connection.app}/files"
         folder = package.path.absolute().name
         if not re.fullmatch(r"[\w.-]+", folder):
-            raise SepViTError(f"the package's folder {folder!r} has a name that no app takes")
-        step("copying what the device lacks")
+            raise SepViTError(
+                f"the app does not accept the folder name {folder!r}; rename the package's folder "
+                "with letters, digits, dots, hyphens and underscores"
+            )
+        step("copying files to the device")
         device.place(package_files(package), f"{files}/packages/{folder}")
         command = [
             *("am", "start", "-W", "-S", "-n", f"{connection.app}/{connection.activity}"),
@@ -98,7 +101,7 @@ def measure_by_adb(
 
 @contextmanager
 def open_device(connection: ADBConnection) -> Iterator[AndroidDevice]:
-    """Find the device; what goes wrong while the block runs becomes a sentence."""
+    """Open the device; an error while the block runs becomes one sentence."""
     with _sentences(connection):
         client = adbutils.AdbClient(
             host=connection.server_host,
@@ -109,14 +112,14 @@ def open_device(connection: ADBConnection) -> Iterator[AndroidDevice]:
 
 
 def package_files(package: Package) -> dict[str, Path]:
-    """Files of a package by the names that they get on a device."""
+    """Return the files of a package by their names on a device."""
     paths = [package.path / MANIFEST]
     paths += [package.path / file.path for file in package.manifest.files]
     return {path.name: path for path in paths}
 
 
 def _choose(client: adbutils.AdbClient, connection: ADBConnection) -> str:
-    """Serial number of the one device that is meant."""
+    """Return the serial number of the device to use."""
     attached = {info.serial: info.state for info in client.list()}
     serial = connection.serial
     if serial is None:
@@ -145,7 +148,7 @@ class AndroidDevice:
     def run(
         self, command: str, check: bool = True, what: str = "", timeout_s: float | None = None
     ) -> str:
-        """Run a command of its shell, which errors call `what`, and return what it wrote."""
+        """Run a shell command and return its output; errors call the command `what`."""
         done = self._device.shell2(command, timeout=timeout_s or self._facts.timeout_s)
         if check and done.returncode != 0:
             said = (done.output.strip().splitlines() or ["no reason"])[-1]
@@ -153,7 +156,7 @@ class AndroidDevice:
         return str(done.output).strip() if done.returncode == 0 else ""
 
     def place(self, files: Mapping[str, Path], folder: str) -> None:
-        """Copy the files that are missing or different there."""
+        """Copy the files that are missing or different on the device."""
         quoted = shlex.quote(folder)
         self.run(f"mkdir -p {quoted}")
         listed = self.run(f"cd {quoted} && sha256sum * 2>/dev/null", check=False)
@@ -162,12 +165,14 @@ class AndroidDevice:
         size = sum(path.stat().st_size for path in needed.values())
         free = self.run(f"df -k {quoted} | tail -1", check=False).split()
         if len(free) > 3 and free[3].isdigit() and int(free[3]) * 1024 < size:
-            raise SepViTError(f"the device's disk is full: {size / 1e6:.1f} MB are needed")
+            raise SepViTError(
+                f"the device's disk is full: {size / 1e6:.1f} MB are needed; free some space"
+            )
         for name, path in needed.items():
             self._device.sync.push(path, f"{folder}/{name}")
 
     def wait(self, stem: str, timeout_s: float, name: str, step: Step) -> bytes:
-        """Wait for the document or for the sentence that says why there is none."""
+        """Wait for the document, or for the sentence that says why it is missing."""
         start = time.monotonic()
         while (passed := time.monotonic() - start) < timeout_s:
             step(f"the app measures: {passed:.0f} s")
@@ -186,7 +191,7 @@ class AndroidDevice:
         return bool(done.returncode == 0)
 
     def fetch(self, path: str) -> bytes:
-        """Content of a file."""
+        """Return the content of a file."""
         with tempfile.TemporaryDirectory() as scratch:
             target = Path(scratch) / "file"
             self._device.sync.pull(path, target)
@@ -195,7 +200,7 @@ class AndroidDevice:
 
 @contextmanager
 def _sentences(connection: ADBConnection) -> Iterator[None]:
-    """Turn what adbutils raises into sentences."""
+    """Turn errors of adbutils into sentences."""
     where = f"{connection.server_host}:{connection.server_port}"
     try:
         yield

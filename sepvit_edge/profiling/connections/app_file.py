@@ -1,4 +1,4 @@
-"""A document that an app exported: iOS, the web page, or an Android phone without adb."""
+"""Documents that an app exported: iOS, the web page, or an Android phone without adb."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def read_app_file(path: Path, packages: list[Package]) -> Profile:
     Raises
     ------
     SepViTError
-        If there is none, it is not valid, or another package was measured.
+        If it is missing or not valid, or another package was measured.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SepViTError(f"there is no document {path}; export it in the app") from None
     except (ValueError, OSError) as error:
-        raise SepViTError(f"{path} is no JSON document: {error}") from None
+        raise SepViTError(f"{path} is not a JSON document: {error}") from None
     profile = read_profile(document, str(path))
     if packages and profile.package.digest not in {p.manifest.digest for p in packages}:
         raise SepViTError(

@@ -1,7 +1,7 @@
-"""An Android device without the app: an `executor_runner` that the user built measures.
+"""Android devices without the app: an `executor_runner` that the user built measures.
 
-It reads inputs from files and writes outputs to files, so the golden vectors are checked as they
-are everywhere. The time of a single run it tells in an ETDump only: it has to be built with the
+It reads inputs from files and writes outputs to files, so the golden vectors are checked as on
+other devices. It writes the time of a single run to an ETDump only: it must be built with the
 event tracer, whose own cost is in the times. (Options: ExecuTorch's
 examples/portable/executor_runner/executor_runner.cpp.)
 """
@@ -39,7 +39,7 @@ FOLDER = "/data/local/tmp/sepvit-edge"  # where Android lets the shell run progr
 _MODEL, _BINARY, _INPUT, _OUTPUT, _DUMP = "model.pte", "executor_runner", "in", "out", "run.etdump"
 _WARMUP_RUNS = 2 * PIECE
 _NOT_MEASURED = [
-    NotMeasured(what=what, reason="executor_runner does not tell")
+    NotMeasured(what=what, reason="executor_runner does not measure it")
     for what in ["cold_start", "preprocessing", "memory", "energy", "sustained", "before", "roofs"]
 ]
 
@@ -65,23 +65,23 @@ def measure_by_executor_runner(
     binary : Path
         The program, built for the device, with XNNPACK and the event tracer.
     name : str
-        What the document shall call the device.
+        Name of the device in the document.
     threads : int or None
-        Of the runtime; the program's own choice unless given.
+        Threads of the runtime. Default: the program decides.
     runs : int
-        Timed runs.
+        Number of timed runs.
     step : callable
-        Told what is being done.
+        Called with the name of each step, for a progress display.
 
     Raises
     ------
     SepViTError
-        If the device or the program cannot do it; the sentence says why.
+        If the device or the program fails; the sentence says why.
     """
     manifest = package.manifest
     _check(package, binary)
     with open_device(connection) as device:
-        step("copying what the device lacks")
+        step("copying files to the device")
         program = _Program(device, package, binary, threads, connection.run_timeout_s)
         step("running the golden vectors")
         facts = manifest.model_dump(mode="json")
@@ -155,12 +155,12 @@ class _Program:
             if "etdump_path" not in str(error):
                 raise
             raise SepViTError(
-                f"{self._binary} has no event tracer, which alone tells the times of single runs; "
+                f"{self._binary} has no event tracer, without which single runs cannot be timed; "
                 "build it with -DEXECUTORCH_BUILD_DEVTOOLS=ON -DEXECUTORCH_ENABLE_EVENT_TRACER=ON"
             ) from None
 
     def call(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        """Run one batch on the device; logits (B, classes)."""
+        """Run one batch on the device and return the logits (B, classes)."""
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / _INPUT
             file.write_bytes(np.ascontiguousarray(arrays[0]).tobytes())
@@ -194,7 +194,7 @@ def _profiled(package: Package) -> ProfiledPackage:
 
 
 def _describe(device: AndroidDevice, name: str) -> Device:
-    """What Android's properties tell."""
+    """Read the device's facts from Android's properties."""
 
     def told(command: str) -> str | None:
         return device.run(command, check=False) or None
@@ -212,7 +212,7 @@ def _describe(device: AndroidDevice, name: str) -> Device:
 
 
 def _stable(dump: Dump) -> bool:
-    """Whether the first timed runs were as fast as the next, as the runner asks of its warm-up."""
+    """Whether the first timed runs were as fast as the next, by the runner's rule for warm-up."""
     first, then = dump.runs_us[:PIECE], dump.runs_us[PIECE : 2 * PIECE]
     if not then:
         return False

@@ -1,6 +1,6 @@
-"""A place of a labgrid laboratory: acquired, used over its SSH driver, released whatever happens.
+"""Places of a labgrid laboratory: acquired, used over the SSH driver, and always released.
 
-labgrid knows where the board is, how to get to it (also through its exporter), and who uses it.
+labgrid knows where the board is, how to reach it (also through its exporter), and its user.
 Acquiring and releasing go through `labgrid-client`, its stable interface; its library, whose calls
 block, works in a thread.
 """
@@ -100,7 +100,7 @@ class LabgridHost:
         )
 
     def _activate(self) -> Any:
-        """Write the environment that labgrid is configured by, and open the place's SSH driver."""
+        """Write labgrid's configuration, and open the place's SSH driver."""
         self._scratch = tempfile.TemporaryDirectory(prefix="sepvit-edge-")
         options = {}
         if self._facts.coordinator:
@@ -118,7 +118,7 @@ class LabgridHost:
         return self._labgrid.get_target("main").get_driver("SSHDriver")
 
     async def _run(self, command: str, what: str, timeout_s: float) -> str:
-        """Run a command to its end and return what it wrote."""
+        """Run a command to its end and return its output."""
         try:
             out, err, status = await self._thread(lambda: self._ssh.run(command, timeout=timeout_s))
         except subprocess.TimeoutExpired:
@@ -131,7 +131,7 @@ class LabgridHost:
         return "\n".join(out)
 
     async def place(self, files: Mapping[str, Path], name: str) -> str:
-        """Copy what the device lacks; the hashes of all files are compared."""
+        """Copy the files that the device lacks; the hashes of all files are compared."""
 
         async def copy(needed: Mapping[str, Path]) -> None:
             for target, source in needed.items():

@@ -1,4 +1,4 @@
-"""The machine that this runs on, or an emulator on it: a process of its own."""
+"""The machine that runs the command, or an emulator on it, in a separate process."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class LocalHost:
         return str(path.absolute()).removesuffix(f"/{first}")
 
     async def bootstrap(self, name: str, requirements: list[str]) -> None:
-        """Refuse: this environment is the user's own."""
+        """Refuse, since this environment belongs to the user."""
         raise SepViTError(
             f"--bootstrap is for other devices; here, run: pip install '{requirements[0]}'"
         )

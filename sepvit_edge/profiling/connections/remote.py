@@ -1,4 +1,4 @@
-"""What has to be said to a POSIX shell on a device, whichever library carries it there."""
+"""Commands for a POSIX shell on a device, for every library that carries them there."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ...errors import SepViTError
 from ...files import file_sha256
 
 _LOOK_S = 120
-COPY_S = 1200  # what the copying of one file may take
+COPY_S = 1200  # time limit for copying one file
 # Runs a command to its end (command, what it does, seconds that it may take), gives its output.
 Run = Callable[[str, str, float], Awaitable[str]]
 # Copies files to paths on the device.
 Copy = Callable[[Mapping[str, Path]], Awaitable[None]]
 
-# Python on the device: makes a folder in the home folder, and tells what is in it and what fits.
+# Python on the device: makes a folder in the home folder, prints its files and the free space.
 _LOOK = """
 import hashlib, json, os, sys
 folder = os.path.join(os.path.expanduser("~"), sys.argv[1])
@@ -41,12 +41,12 @@ print(json.dumps({"folder": folder, "free": free, "sha256": hashes}))
 
 @dataclass(frozen=True)
 class Environment:
-    """Where things are on the device.
+    """Folders and interpreter of the device.
 
     Attributes
     ----------
     folder : str
-        In the home folder.
+        Folder in the home folder.
     python : str
         The interpreter that the device has.
     """
@@ -55,11 +55,11 @@ class Environment:
     python: str
 
     def look(self, name: str) -> str:
-        """Command that prints what is in a folder (JSON: folder, free, sha256)."""
+        """Return the command that prints a folder's content (JSON: folder, free, sha256)."""
         return shlex.join([self.python, "-c", _LOOK, f"{self.folder}/{name}"])
 
     def bootstrap(self, name: str, requirements: list[str]) -> str:
-        """Command that makes a virtual environment; the last file that it writes says: complete."""
+        """Return the command that makes a virtual environment; its last file marks it complete."""
         venv = shlex.quote(f"{self.folder}/venvs/{name}")
         steps = [
             f"rm -rf {venv}",
@@ -70,7 +70,7 @@ class Environment:
         return f"test -e {venv}/.complete || {{ {' && '.join(steps)}; }}"
 
     def start(self, name: str, arguments: list[str]) -> str:
-        """Command that becomes Python: the environment's where it was made, else the device's."""
+        """Return the command that starts Python: the environment's if complete, or the device's."""
         venv = shlex.quote(f"{self.folder}/venvs/{name}")
         return (
             f"P={shlex.quote(self.python)}; test -e {venv}/.complete && P={venv}/bin/python; "
@@ -81,20 +81,20 @@ class Environment:
 async def place(
     files: Mapping[str, Path], name: str, host: str, environment: Environment, run: Run, copy: Copy
 ) -> str:
-    """Have files in one folder on a device: look, copy what it lacks, look again.
+    """Put files into one folder on a device: look, copy the missing ones, look again.
 
     Parameters
     ----------
     files : mapping
-        Files by the names that they have there.
+        Files by their names on the device.
     name : str
-        Of the folder.
+        Name of the folder.
     host : str
-        The device, for people.
+        Name of the device, for messages.
     environment : Environment
-        Where things are there.
+        Folders and interpreter of the device.
     run, copy : callable
-        How commands and files get there.
+        Functions that run a command and copy files there.
 
     Returns
     -------
@@ -108,7 +108,7 @@ async def place(
     """
 
     async def look() -> dict[str, Any]:
-        what = f"run {environment.python}, which has to be Python 3.9 or later"
+        what = f"run {environment.python}, which must be Python 3.9 or later"
         found: dict[str, Any] = json.loads(await run(environment.look(name), what, _LOOK_S))
         return found
 
@@ -126,7 +126,7 @@ async def place(
 def files_to_copy(
     files: Mapping[str, Path], there: Mapping[str, object], free: int, host: str
 ) -> list[str]:
-    """Names of the files that a device lacks or has otherwise.
+    """Return the names of the files that are missing or different on a device.
 
     Raises
     ------
@@ -141,5 +141,5 @@ def files_to_copy(
 
 
 def disk_full(host: str, detail: str) -> SepViTError:
-    """Say so."""
+    """Return the error of a full disk."""
     return SepViTError(f"the disk of {host} is full ({detail}); free some space and run it again")

@@ -1,4 +1,4 @@
-"""One run of the runner on a host: what it needs is copied there, its lines are followed."""
+"""One run of the runner on a host: files are copied there, the runner's lines are read."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Job:
     Attributes
     ----------
     package : Package
-        What is measured.
+        Package to measure.
     arguments : list of str
-        For the runner, beside the package and the kit.
+        Arguments of the runner, beside the package and the kit.
     kit : Path or None
         Programs that the host lowered for this package (`sepvit_edge.profiling.kit`).
     """
@@ -49,7 +49,7 @@ class Job:
 
     @property
     def requirements(self) -> list[str]:
-        """What an environment for this package's runtime needs."""
+        """Distributions that an environment for this package's runtime needs."""
         runtime = self.package.manifest.runtime
         return [f"{runtime.name}>={runtime.minimum},<{runtime.below}", "numpy", "pillow"]
 
@@ -68,7 +68,7 @@ async def run_on_host(host: Host, job: Job, bootstrap: bool, step: Step) -> Prof
         If nothing could be measured.
     """
     manifest = job.package.manifest
-    step("copying what the device lacks")
+    step("copying files to the device")
     files = {name: job.package.path / name for name in _names(job.package)}
     package = await host.place(files, f"packages/{manifest.digest[:16]}")
     arguments = [package, *job.arguments, "--stream", "--attended"]
@@ -90,7 +90,7 @@ def _names(package: Package) -> list[str]:
 
 
 async def follow(process: Process, step: Step) -> Profile:
-    """Read a runner's lines to the end; see `measure`."""
+    """Read a runner's lines to the end; see `run_on_host`."""
     document: dict[str, Any] | None = None
     points: list[dict[str, Any]] = []
     lost = ""
@@ -124,13 +124,13 @@ async def follow(process: Process, step: Step) -> Profile:
 
 
 async def _events(process: Process) -> AsyncIterator[dict[str, Any]]:
-    """Objects that the runner writes, a line each; what runtimes print in between is skipped."""
+    """Yield the objects that the runner writes, one per line; other output is skipped."""
     pending = b""
     while True:
         try:
             data = await asyncio.wait_for(process.read(), _SILENCE_S)
         except asyncio.TimeoutError:
-            raise ConnectionLost(f"the device said nothing for {_SILENCE_S} s") from None
+            raise ConnectionLost(f"the device sent nothing for {_SILENCE_S} s") from None
         if not data:
             return
         *lines, pending = (pending + data).split(b"\n")
@@ -143,7 +143,7 @@ async def _events(process: Process) -> AsyncIterator[dict[str, Any]]:
 
 @asynccontextmanager
 async def _heartbeat(process: Process) -> AsyncIterator[None]:
-    """Let the runner hear that somebody waits for it."""
+    """Send the runner a byte every few seconds, so that it keeps running."""
 
     async def beat() -> None:
         while True:

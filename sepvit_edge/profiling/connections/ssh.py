@@ -1,4 +1,4 @@
-"""A board that is reached by SSH, with asyncssh.
+"""Boards by SSH, with asyncssh.
 
 Of the SSH libraries asyncssh is the one that reads OpenSSH's own configuration and known_hosts,
 checks that the other side is alive, gives each wait a limit, and raises exceptions that tell an
@@ -82,7 +82,7 @@ class SSHHost:
             self._connection.abort()
 
     async def _run(self, command: str, what: str, timeout_s: float) -> str:
-        """Run a command to its end and return what it wrote."""
+        """Run a command to its end and return its output."""
         with _sentences(self._name):
             done = await self._connection.run(command, timeout=timeout_s, encoding="utf-8")
         if done.exit_status != 0:
@@ -91,7 +91,7 @@ class SSHHost:
         return str(done.stdout)
 
     async def place(self, files: Mapping[str, Path], name: str) -> str:
-        """Copy what the device lacks by SFTP; the hashes of all files are compared."""
+        """Copy the files that the device lacks by SFTP; the hashes of all files are compared."""
 
         async def copy(needed: Mapping[str, Path]) -> None:
             with _sentences(self._name):
@@ -158,7 +158,7 @@ class SSHProcess:
 
 @contextmanager
 def _sentences(host: str) -> Iterator[None]:
-    """Turn what asyncssh raises into sentences."""
+    """Turn errors of asyncssh into sentences."""
     try:
         yield
     except (asyncssh.SFTPNoSpaceOnFilesystem, asyncssh.SFTPQuotaExceeded) as error:
