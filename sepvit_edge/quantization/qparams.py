@@ -30,8 +30,8 @@ class QParams:
 
     Examples
     --------
-    >>> QParams.between(-1.0, 1.0).zero_point
-    0
+    >>> QParams.between(0.0, 1.0).zero_point
+    -128
     """
 
     scale: float

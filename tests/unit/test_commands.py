@@ -233,7 +233,7 @@ INTERRUPTED_EXPORT = """
 import os, shutil, signal, sys, time
 from sepvit_edge.package.folder import Package
 from sepvit_edge.pipeline import export
-from sepvit_edge.profiling import latency
+from sepvit_edge.profiling import first_look
 
 def interrupt(*_, **__):
     os.kill(os.getpid(), signal.SIGINT)
@@ -250,7 +250,7 @@ def copy(_model, *, output, **__):
 
 how, package = sys.argv.pop(1), sys.argv.pop(1)
 export.export_package = {"while exporting": interrupt, "in the runtime": swallow}.get(how, copy)
-latency.first_look = interrupt
+first_look.first_look = interrupt
 from sepvit_edge.export import main
 main()
 """
