@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from functools import partialmethod
 from pathlib import Path
 from typing import Any, Literal
-from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
@@ -22,10 +21,13 @@ from PIL import Image
 from ..config.recipe import PlacementBudget
 from ..config.toml import Strict
 from ..errors import SepViTError
-from ..model.graph import macs_by_operation, part_of
-from ..package.manifest import Manifest, OutsideOp, PlacedOps, Placement
+from ..model.graph import part_of
+from ..package.manifest import Manifest, Placement
 from ..package.verification import Verification
 from .interface import LoweringJob, OpTiming, Session
+from .support.placement import PlacementBuilder
+from .support.subnormal import DOWN, INPUT_NAME, UP
+from .support.vendor import VendorPatch
 from .versions import versions_used
 
 
@@ -54,7 +56,6 @@ with quiet():
     from coremltools.converters.mil.mil.passes.pass_registry import register_pass
     from coremltools.models.compute_plan import MLComputePlan
     from coremltools.proto import MIL_pb2
-    from tqdm import tqdm
 
     from .support.coreml_evaluator import SPECIFICATION, WEIGHTS, EvaluatorSession
 
@@ -101,11 +102,20 @@ MANIFEST = {
 }
 
 
+_PROGRESS_BAR = VendorPatch(
+    "tqdm:tqdm.__init__",
+    "coremltools 9.0",
+    "coremltools has no option that turns its progress bars off",
+    "tests/runtimes/test_coreml.py::test_an_export_in_another_process_has_the_same_bytes_and_says_nothing",
+)
+PATCHES = (_PROGRESS_BAR,)
+
+
 @contextmanager
 def converting() -> Iterator[None]:
-    """Keep coremltools off the terminal; no option of it turns its progress bars off."""
-    silent = partialmethod(tqdm.__init__, disable=True)
-    with quiet(), patch.object(tqdm, "__init__", silent):
+    """Keep coremltools off the terminal."""
+    silent = partialmethod(_PROGRESS_BAR.original(), disable=True)
+    with quiet(), _PROGRESS_BAR.replaced_by(silent):
         yield
 
 
@@ -147,35 +157,31 @@ class name_operations(AbstractGraphPass):
 
 @register_pass(namespace="sepvit_edge")
 class keep_weights_normal(AbstractGraphPass):
-    """Move a factor of 2**8 from the first convolution's weights to its input, for float16.
+    """Move a factor from the first convolution's weights to its input (`support.subnormal`).
 
-    1 / (255 std) is folded into those weights, so that float16 can write every eighth of a random
-    SepViT-T's as a subnormal number only. Whether Apple's units take those for zero is not
-    published; if one does, SepViT-T has 35 dB without this and 59 dB with it. Of int8 weights the
-    same is true of their scales.
+    For int8 weights the factor moves from their scales.
     """
 
     def apply(self, prog: Any) -> None:
-        """Move the factor in place; it is a power of two, and nothing changes but exponents."""
+        """Move the factor in place."""
         block = prog.functions["main"]
         conv = next(op for op in block.operations if op.op_type == "conv")
-        up, down = np.float32(2**8), np.float32(2**-8)
         integers = conv.weight.op if conv.weight.op.op_type.startswith("constexpr") else None
         with block:
             if integers is None:
-                weight = conv.weight.val * up
-                x = mb.mul(x=conv.x, y=down, before_op=conv, name="input__mul")
+                weight = conv.weight.val * UP
+                x = mb.mul(x=conv.x, y=DOWN, before_op=conv, name=INPUT_NAME)
             else:
                 pixels = conv.x.op  # dequantize
                 weight = mb.constexpr_affine_dequantize(
                     quantized_data=integers.quantized_data.val,
                     zero_point=integers.zero_point.val,
-                    scale=integers.scale.val * up,
+                    scale=integers.scale.val * UP,
                     axis=integers.axis.val,
                     before_op=conv,
                     name=integers.name,
                 )
-                scale = np.float32(pixels.scale.val * down)
+                scale = np.float32(pixels.scale.val * DOWN)
                 x = mb.dequantize(input=pixels.input, scale=scale, before_op=conv)
             inputs = dict(conv.inputs) | {"x": x, "weight": weight}
             scaled = mb.conv(**inputs, before_op=conv, name=conv.name)
@@ -350,44 +356,29 @@ def _placement(specification: Any, job: LoweringJob, package: Path, options: Opt
     """
     wanted = _WANTED[options.compute_units]
     plan = _plan(package, options) if _MAC else {}
-    macs = macs_by_operation(job.program)
-    total = sum(macs.values())
     # An operation whose result is an output of the model has that output's name.
     renamed = dict(zip(map(_valid, job.outputs), _output_nodes(job), strict=True))
-    groups: dict[tuple[str, str], Counter[str]] = {}
-    shares: Counter[tuple[str, str]] = Counter()
-    outside = []
     function = specification.mlProgram.functions["main"]
-    for operation in function.block_specializations[function.opset].operations:
-        if operation.type == "const":
-            continue
+    operations = [
+        (operation, *plan.get(operation.outputs[0].name, ("ML program", ())))
+        for operation in function.block_specializations[function.opset].operations
+        if operation.type != "const"
+    ]
+    builder = PlacementBuilder(job.program)
+    devices = sorted({device for _, device, _ in operations})
+    places = {device: builder.place(device, accelerated=device in wanted) for device in devices}
+    for operation, device, possible in operations:
         output = operation.outputs[0]
         name = output.name.removesuffix("_cast_fp16")
         name = renamed.get(name, name)
-        device, possible = plan.get(output.name, ("ML program", ()))
-        key = (device, _PRECISIONS.get(output.type.tensorType.dataType, "fp32"))
-        groups.setdefault(key, Counter())[operation.type] += 1
-        shares[key] += macs.pop(name, 0)
+        precision = _PRECISIONS.get(output.type.tensorType.dataType, "fp32")
+        places[device].add(precision, operation.type, [name])
         if _MAC and device not in wanted:
             able = not set(wanted).isdisjoint(possible)
             reason = "Core ML prefers it there" if able else f"{wanted[0]} does not support it"
-            part = part_of(name)
-            outside.append(OutsideOp(name=name, kind=operation.type, part=part, reason=reason))
-    return Placement(
-        device=f"macOS, {options.compute_units}" if _MAC else "not decided on this system",
-        placed=[
-            PlacedOps(
-                where=where,
-                precision=precision,
-                accelerated=where in wanted,
-                ops=sum(kinds.values()),
-                macs_share=round(shares[where, precision] / total, 4),
-                kinds=dict(sorted(kinds.items())),
-            )
-            for (where, precision), kinds in sorted(groups.items())
-        ],
-        outside=tuple(outside),
-        macs_unattributed=round(sum(macs.values()) / total, 4),
+            builder.outside(name, operation.type, reason)
+    return builder.placement(
+        f"macOS, {options.compute_units}" if _MAC else "not decided on this system"
     )
 
 

@@ -13,14 +13,12 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
-from unittest.mock import patch
 
 import ethosu  # noqa: F401  (runs in a process; imported so that its absence is noticed early)
 import executorch  # noqa: F401  (its parts, which take seconds, are imported where they are used)
@@ -31,12 +29,15 @@ from torch.export import ExportedProgram
 
 from ..config.toml import Strict
 from ..errors import SepViTError
-from ..model.graph import macs_by_operation, part_of
-from ..package.manifest import Estimate, Manifest, OutsideOp, PlacedOps, Placement
+from ..model.graph import part_of
+from ..package.manifest import Estimate, Manifest, Placement
 from ..package.verification import Verification
-from .executorch import kind_of, operations, quiet
+from .executorch import quiet
 from .interface import LoweringJob, OpTiming, Session, check_input
+from .support.arm_patches import VELA, VELA_COMPILE, few_passes, sums_rounded
 from .support.cache import cached, cached_arrays
+from .support.executorch_graph import kind_of, operations
+from .support.placement import PlacementBuilder
 
 if TYPE_CHECKING:
     from torch.fx import Node
@@ -46,19 +47,6 @@ MODEL, TOSA = "model.pte", "model.tosa"
 _PLACEMENT = "placement.json"
 _TOOLS = ("executorch", "ethos-u-vela", "tosa-tools")
 _NAME = "sepvit_edge_name"
-# The Arm backend's passes for operations that no edge model has.
-_IDLE_PASSES = (
-    "DecomposeAdaptiveMaxPool2dPass",
-    "DecomposeGeluPass",
-    "DecomposeGroupedConvPass",
-    "DecomposeStridedSliceCopyPass",
-    "InsertDataLayoutCastsPass",
-    "InsertDynamicPaddingPass",
-    "PromoteBoolOperandsPass",
-    "RemoveGetItemPass",
-    "RewriteHighRankSingletonPermutePass",
-    "SymbolicToTosaShapesPass",
-)
 
 
 class Options(Strict):
@@ -145,7 +133,7 @@ def _content(program: ExportedProgram) -> dict[str, object]:
 
 def _lower(job: LoweringJob, options: Options, folder: Path) -> Placement:
     job.step("lowering to TOSA")
-    with _quiet(), _few_passes(), _sums_rounded(), _compiling(options, job.step) as compiled:
+    with _quiet(), few_passes(), sums_rounded(), _compiling(options, job.step) as compiled:
         import executorch.kernels.quantized  # noqa: F401  (the kernel that makes logits float)
         from executorch.backends.arm.ethosu import EthosUPartitioner
         from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge
@@ -180,37 +168,6 @@ def _lower(job: LoweringJob, options: Options, folder: Path) -> Placement:
     (folder / MODEL).write_bytes(program.buffer)
     (folder / TOSA).write_bytes(tosa)
     return _placement(lowered, job, options, summary)
-
-
-@contextmanager
-def _few_passes() -> Iterator[None]:
-    """Leave out passes for what no edge model has: each of them interprets the whole graph.
-
-    The graph that reaches Vela is the same (a test compares them), in a third of the time.
-    """
-    from executorch.backends.arm import _passes
-    from executorch.exir.program import _program
-
-    with ExitStack() as stack:
-        # The program was decomposed when it was traced.
-        same = patch.object(ExportedProgram, "run_decompositions", lambda self, *_, **__: self)
-        stack.enter_context(same)
-        stack.enter_context(patch.object(_program, "_get_aten_to_edge_passes", lambda *_: ([], [])))
-        for name in _IDLE_PASSES:
-            idle = patch.object(getattr(_passes, name), "should_run_pass", lambda *_: False)
-            stack.enter_context(idle)
-        yield
-
-
-def _sums_rounded() -> AbstractContextManager[Any]:
-    """Round what is added up to int8 everywhere.
-
-    A pass of the Arm backend joins a sum to the sum that reads it where both have one scale by
-    chance, and leaves out the grid between them with its ends: 29 dB of SepViT-T were left.
-    """
-    from executorch.backends.arm._passes import fuse_consecutive_rescales_pass
-
-    return patch.object(fuse_consecutive_rescales_pass, "_try_fuse_identity_pair", lambda *_: False)
 
 
 def _mark_quantized(program: ExportedProgram) -> None:
@@ -276,11 +233,8 @@ def _compiling(
     options: Options, step: Callable[[str], None]
 ) -> Iterator[list[tuple[bytes, dict[str, str]]]]:
     """Keep each TOSA graph that the Arm backend gives to Vela, with Vela's summary."""
-    from executorch.backends.arm import arm_vela
-    from executorch.backends.arm.ethosu import backend
-
     kept: list[tuple[bytes, dict[str, str]]] = []
-    pack = arm_vela.vela_compile  # compiles, and packs the result for the device's runtime
+    pack = VELA_COMPILE.original()  # compiles, and packs the result for the device's runtime
 
     def keep(tosa: bytes, flags: list[str], **_: object) -> bytes:
         step(f"compiling for {options.accelerator}")
@@ -290,7 +244,7 @@ def _compiling(
         return binary
 
     vela = SimpleNamespace(main=lambda arguments: _run_vela(arguments, options))
-    with patch.object(arm_vela, "vela", vela), patch.object(backend, "vela_compile", keep):
+    with VELA.replaced_by(vela), VELA_COMPILE.replaced_by(keep):
         yield kept
 
 
@@ -333,40 +287,22 @@ def _placement(
         for node in operations(delegate.original_module)
         if not _is_conversion(node)
     ]
-    outside = operations(program)
-    macs = macs_by_operation(job.program)
-    total = sum(macs.values())
-    placed = []
-    for where, nodes in ((options.accelerator, inside), ("portable kernels", outside)):
-        if nodes:
-            share = sum(macs.pop(_origin(node), 0) for node in nodes) / total
-            placed.append(
-                PlacedOps(
-                    where=where,
-                    precision="int8" if nodes is inside else "fp32",
-                    accelerated=nodes is inside,
-                    ops=len(nodes),
-                    macs_share=round(share, 4),
-                    kinds=dict(sorted(Counter(map(kind_of, nodes)).items())),
-                )
-            )
-    return Placement(
-        device=options.accelerator,
-        placed=placed,
-        outside=tuple(_outside(node) for node in outside),
-        macs_unattributed=round(sum(macs.values()) / total, 4),
-        estimates=_estimates(options, summary),
-    )
+    builder = PlacementBuilder(job.program)
+    unit = builder.place(options.accelerator, accelerated=True)
+    for node in inside:
+        unit.add("int8", kind_of(node), [_origin(node)])
+    portable = builder.place("portable kernels", accelerated=False)
+    for node in operations(program):
+        name, kind = _origin(node), kind_of(node)
+        portable.add("fp32", kind, [name])
+        builder.outside(name, kind, _reason(kind))
+    return builder.placement(options.accelerator, _estimates(options, summary))
 
 
-def _outside(node: Node) -> OutsideOp:
-    name, kind = _origin(node), kind_of(node)
-    reason = (
-        "the application's numbers are float, the NPU's are integers"
-        if "quantize" in kind
-        else f"the NPU has no {kind}"
-    )
-    return OutsideOp(name=name, kind=kind, part=part_of(name), reason=reason)
+def _reason(kind: str) -> str:
+    if "quantize" in kind:
+        return "the application's numbers are float, the NPU's are integers"
+    return f"the NPU has no {kind}"
 
 
 def _estimates(options: Options, summary: dict[str, str]) -> tuple[Estimate, ...]:

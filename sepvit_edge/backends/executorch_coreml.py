@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
-from unittest.mock import patch
 
 from ..config.toml import Strict
 from ..errors import SepViTError
@@ -24,6 +23,15 @@ from .coreml import MANIFEST, UNITS, converting, ct, pipeline
 from .executorch import MODEL, delegation, quiet, write_program
 from .interface import LoweringJob, Session
 from .support.coreml_evaluator import SPECIFICATION, WEIGHTS, EvaluatorSession
+from .support.vendor import VendorPatch
+
+_PACKER = VendorPatch(
+    "executorch.backends.apple.coreml.compiler.coreml_preprocess:executorchcoreml",
+    "executorch 1.4.1",
+    "identifiers and a date that are new every time get into the program",
+    "tests/runtimes/test_compiled.py::test_the_same_bytes_again",
+)
+PATCHES = (_PACKER,)
 
 
 class Options(Strict):
@@ -88,9 +96,7 @@ class ExecuTorchCoreMLBackend:
 @contextmanager
 def _same_bytes() -> Iterator[None]:
     """Write the same bytes every time: without coremltools' new identifiers and its date."""
-    from executorch.backends.apple.coreml.compiler import coreml_preprocess
-
-    real = coreml_preprocess.executorchcoreml
+    real = _PACKER.original()
 
     def flatten(path: str) -> bytes:
         package = Path(path) / "model.mlpackage"
@@ -110,7 +116,7 @@ def _same_bytes() -> Iterator[None]:
         return data
 
     shim = SimpleNamespace(flatten_directory_contents=flatten)
-    with patch.object(coreml_preprocess, "executorchcoreml", shim):
+    with _PACKER.replaced_by(shim):
         yield
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,11 +16,12 @@ from onnxscript import rewriter
 
 from ..config.toml import Strict
 from ..errors import SepViTError
-from ..model.graph import macs_by_operation, part_of
-from ..package.manifest import Manifest, PlacedOps, Placement
+from ..model.graph import part_of
+from ..package.manifest import Manifest, Placement
 from ..package.verification import Verification
 from .interface import LoweringJob, OpTiming, Session
 from .support.onnx_file import export_onnx, write_onnx
+from .support.placement import PlacementBuilder
 
 MODEL = "model.onnx"
 # The runtime's exceptions have no base class.
@@ -101,20 +101,28 @@ def _shift_activations(model: ir.Model) -> None:
         node.replace_input_with(2, zero)
 
 
-def _heads(op: Any, x: Any, perm: list[int], shape: Any, rows: Any) -> Any:
-    return op.Reshape(op.Transpose(op.Reshape(x, shape), perm=perm), rows)
+def _permuted(op: Any, x: Any, perm: list[int], split: Any, joined: Any) -> Any:
+    return op.Reshape(op.Transpose(op.Reshape(x, split), perm=perm), joined)
 
 
-def _products(op, q, k, v, shape, a, b, c, d, e, f, rows):  # type: ignore[no-untyped-def]
-    """DSA's attention as the edge form has it; PSA's differs, by the identity that it adds."""
-    scores = op.MatMul(_heads(op, q, [0, 2, 1, 3], shape, a), _heads(op, k, [0, 2, 3, 1], b, c))
-    y = op.MatMul(op.Softmax(scores, axis=-1), _heads(op, v, [0, 2, 1, 3], d, e))
-    return _heads(op, y, [0, 2, 1, 3], f, rows)
+def _products(  # type: ignore[no-untyped-def]
+    op, q, k, v, q_split, q_joined, k_split, k_joined, v_split, v_joined, y_split, rows
+):
+    """Match DSA's attention as the edge form has it: (windows * tokens, C) rows in and out.
+
+    Every operand is split into heads, permuted and joined by two reshapes, whose shapes are the
+    other arguments. PSA's attention differs, by the identity that it adds.
+    """
+    queries = _permuted(op, q, [0, 2, 1, 3], q_split, q_joined)  # (windows * heads, tokens, d)
+    keys = _permuted(op, k, [0, 2, 3, 1], k_split, k_joined)  # (windows * heads, d, tokens)
+    values = _permuted(op, v, [0, 2, 1, 3], v_split, v_joined)
+    y = op.MatMul(op.Softmax(op.MatMul(queries, keys), axis=-1), values)
+    return _permuted(op, y, [0, 2, 1, 3], y_split, rows)
 
 
-def _attention(op, q, k, v, shape, rows, **_):  # type: ignore[no-untyped-def]
+def _attention(op, q, k, v, q_split, rows, **_):  # type: ignore[no-untyped-def]
     """Write the same with one operator; its scale is 1, since q carries 1 / sqrt(d) already."""
-    windows, tokens, heads, width = shape.const_value.numpy().tolist()
+    windows, tokens, heads, width = q_split.const_value.numpy().tolist()
     part = q.name.removesuffix("_q__linear")
     shape = op.Constant(value_ints=[windows, tokens, heads * width], _outputs=[f"{part}__shape"])
     inputs = [op.Reshape(x, shape, _outputs=[f"{x.name}/Reshape"]) for x in (q, k, v)]
@@ -195,34 +203,18 @@ def _profile(folder: Path, threads: int | None, pixels: np.ndarray, runs: int) -
 def _placement(folder: Path, job: LoweringJob) -> Placement:
     """Run the model once, and tell what ran where."""
     operations = _profile(folder, None, np.zeros(job.input.shape, job.input.dtype), 1)
-    macs = macs_by_operation(job.program)
-    total = sum(macs.values())
-    kinds: dict[str, Counter[str]] = {}
-    shares: Counter[str] = Counter()
+    builder = PlacementBuilder(job.program)
+    providers = sorted({operation.kernel.split()[0] for operation in operations})
+    places = {name: builder.place(name, accelerated=True) for name in providers}
     for operation in operations:
-        kinds.setdefault(operation.kernel, Counter())[operation.kind] += 1
-        name = operation.name.split("/")[0].removesuffix("_nchwc")
-        shares[operation.kernel] += macs.pop(name, 0)
+        provider, precision = operation.kernel.split()
+        source = operation.name.split("/")[0].removesuffix("_nchwc")
+        places[provider].add(precision, operation.kind, [source])
     for operation in operations:
         if operation.kind == "Attention":  # the two products of its part that have no name left
-            part = part_of(operation.name)
-            for name in [name for name in macs if part_of(name) == part]:
-                shares[operation.kernel] += macs.pop(name)
-    return Placement(
-        device="CPU",
-        placed=[
-            PlacedOps(
-                where=kernel.split()[0],
-                precision=kernel.split()[1],
-                accelerated=True,
-                ops=sum(counts.values()),
-                macs_share=round(shares[kernel] / total, 4),
-                kinds=dict(sorted(counts.items())),
-            )
-            for kernel, counts in sorted(kinds.items())
-        ],
-        macs_unattributed=round(sum(macs.values()) / total, 4),
-    )
+            provider, precision = operation.kernel.split()
+            places[provider].add_rest_of_parts(precision, [part_of(operation.name)])
+    return builder.placement("CPU")
 
 
 class ONNXRuntimeSession(Session):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -15,10 +14,11 @@ from torch.fx import Node
 
 from ..config.toml import Strict
 from ..errors import SepViTError
-from ..model.graph import macs_by_operation, part_of
-from ..package.manifest import Manifest, PlacedOps, Placement
+from ..model.graph import part_of
+from ..package.manifest import Manifest, Placement
 from ..package.verification import Verification
 from .interface import LoweringJob, OpTiming, Session
+from .support.placement import PlacementBuilder
 
 MODEL = "model.xml"
 _ATEN = torch.ops.aten
@@ -186,35 +186,15 @@ def _placement(compiled: ov.CompiledModel, job: LoweringJob) -> Placement:
         info = {key: str(value.astype(str)) for key, value in node.get_rt_info().items()}
         if info["layerType"] not in _NO_WORK:
             nodes.append((info["runtimePrecision"], info["layerType"], _origins(info)))
-    macs = macs_by_operation(job.program)
-    total = sum(macs.values())
-    shares: Counter[str] = Counter()
-    for precision, _, origins in nodes:
-        shares[precision] += sum(macs.pop(name, 0) for name in origins)
+    builder = PlacementBuilder(job.program)
+    plugin = builder.place("CPU plugin", accelerated=True)
+    for precision, kind, origins in nodes:
+        plugin.add(precision, kind, origins)
     # Attention that the plugin fused lost the names of its products, not of its part.
     for precision, _, origins in nodes:
         if any(name.startswith("MatMul_") for name in origins):
-            parts = {part_of(name) for name in origins} - {None}
-            for name in [name for name in macs if part_of(name) in parts]:
-                shares[precision] += macs.pop(name)
-    ops: dict[str, Counter[str]] = {}
-    for precision, kind, _ in nodes:
-        ops.setdefault(precision, Counter())[kind] += 1
-    return Placement(
-        device="CPU",
-        placed=[
-            PlacedOps(
-                where="CPU plugin",
-                precision=precision,
-                accelerated=True,
-                ops=sum(kinds.values()),
-                macs_share=round(shares[precision] / total, 4),
-                kinds=dict(sorted(kinds.items())),
-            )
-            for precision, kinds in sorted(ops.items())
-        ],
-        macs_unattributed=round(sum(macs.values()) / total, 4),
-    )
+            plugin.add_rest_of_parts(precision, map(part_of, origins))
+    return builder.placement("CPU")
 
 
 def _origins(info: dict[str, str]) -> list[str]:

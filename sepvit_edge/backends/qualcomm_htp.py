@@ -12,7 +12,6 @@ import importlib.util
 import json
 import re
 import shutil
-from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,13 +23,13 @@ from pydantic import field_validator
 from ..config.toml import Strict
 from ..errors import CheckFailed, SepViTError
 from ..files import file_sha256
-from ..model.graph import macs_by_operation, part_of
-from ..package.manifest import Manifest, OutsideOp, PlacedOps, Placement
+from ..package.manifest import Manifest, Placement
 from ..package.verification import Verification
 from .interface import LoweringJob, OpTiming, Session
 from .onnxruntime import MODEL, ONNXRuntimeSession
 from .support.cache import cached, cached_arrays, verified_package
 from .support.onnx_file import export_onnx, keep_weights_normal, write_onnx
+from .support.placement import PlacementBuilder
 from .support.qualcomm_worker import TRACE, Worker, WorkerError
 from .versions import versions_used
 
@@ -207,42 +206,20 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _placement(trace: dict[str, Any], job: LoweringJob, names: list[str]) -> Placement:
     """Count QNN's operations by precision; each tells which nodes of the model it came from."""
-    macs = macs_by_operation(job.program)
-    total = sum(macs.values())
-    kinds: dict[str, Counter[str]] = {}
-    shares: Counter[str] = Counter()
+    builder = PlacementBuilder(job.program)
+    unit = builder.place("HTP", accelerated=True)
     for subgraph in trace["subgraph_traces"]:
         for operation in subgraph["op_mappings"]:
             sources = [s["name"] for s in operation["sources"] if s["type"] == "OP"]
-            kind = operation["dst_qnn_op_type"]
             # QNN takes "dequantize, compute, quantize" together as one operation on integers.
             integers = len(sources) > 1 and any(_dequantizes(source) for source in sources)
             precision = "int8" if integers else "fp16"
-            kinds.setdefault(precision, Counter())[kind] += 1
-            shares[precision] += sum(macs.pop(_COPY.sub("", source), 0) for source in sources)
-    outside = []
+            nodes = [_COPY.sub("", source) for source in sources]
+            unit.add(precision, operation["dst_qnn_op_type"], nodes)
     for node in trace["unsupported_nodes"]:
         name = _COPY.sub("", node["node_name"])
-        reason = f"QNN says: {node['reason']}"
-        outside.append(
-            OutsideOp(name=name, kind=node["op_type"], part=part_of(name), reason=reason)
-        )
-    return Placement(
-        device=f"Hexagon HTP: {', '.join(names)}",
-        placed=[
-            PlacedOps(
-                where="HTP",
-                precision=precision,
-                accelerated=True,
-                ops=sum(counts.values()),
-                macs_share=round(shares[precision] / total, 4),
-                kinds=dict(sorted(counts.items())),
-            )
-            for precision, counts in sorted(kinds.items())
-        ],
-        outside=tuple(outside),
-        macs_unattributed=round(sum(macs.values()) / total, 4),
-    )
+        builder.outside(name, node["op_type"], f"QNN says: {node['reason']}")
+    return builder.placement(f"Hexagon HTP: {', '.join(names)}")
 
 
 def _dequantizes(name: str) -> bool:

@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import tempfile
 import weakref
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,13 @@ import numpy as np
 
 from ..config.toml import Strict
 from ..errors import SepViTError
-from ..model.graph import macs_by_operation, part_of
-from ..package.manifest import Manifest, OutsideOp, PlacedOps, Placement
+from ..package.manifest import Manifest, Placement
 from ..package.verification import Verification
 from .interface import LoweringJob, OpTiming, Session, check_input
 from .registry import RUNTIMES
 from .support.cache import cached, cached_arrays
 from .support.onnx_file import export_onnx, keep_weights_normal, write_onnx
+from .support.placement import PlacementBuilder
 from .support.toolkit import Toolkit
 
 TARGET = "rockchip"
@@ -207,38 +206,17 @@ def _origin(name: str, kind: str) -> str:
 def _placement(layers: list[Layer], job: LoweringJob, chip: str) -> Placement:
     if not layers:
         raise SepViTError("rknn-toolkit2 did not say which layer runs where; report its version")
-    macs = macs_by_operation(job.program)
-    total = sum(macs.values())
-    placed = []
-    for place in ("NPU", "CPU"):
-        for dtype in sorted({layer.dtype for layer in layers if layer.place == place}):
-            group = [layer for layer in layers if (layer.place, layer.dtype) == (place, dtype)]
-            share = sum(macs.pop(name, 0) for layer in group for name in layer.sources) / total
-            placed.append(
-                PlacedOps(
-                    where=f"{chip} {place}",
-                    precision=dtype.lower(),
-                    accelerated=place == "NPU",
-                    ops=len(group),
-                    macs_share=round(share, 4),
-                    kinds=dict(sorted(Counter(layer.kind for layer in group).items())),
-                )
-            )
-    outside = [layer for layer in layers if layer.place != "NPU"]
-    return Placement(
-        device=f"{chip} NPU",
-        placed=placed,
-        outside=tuple(
-            OutsideOp(
-                name=layer.name,
-                kind=layer.kind,
-                part=part_of(layer.name),
-                reason=_REASONS.get(layer.kind, f"the compiler leaves this {layer.kind} to it"),
-            )
-            for layer in outside
-        ),
-        macs_unattributed=round(sum(macs.values()) / total, 4),
-    )
+    builder = PlacementBuilder(job.program)
+    for name in ("NPU", "CPU"):
+        place = builder.place(f"{chip} {name}", accelerated=name == "NPU")
+        for layer in layers:
+            if layer.place == name:
+                place.add(layer.dtype.lower(), layer.kind, layer.sources)
+    for layer in layers:
+        if layer.place != "NPU":
+            reason = _REASONS.get(layer.kind, f"the compiler leaves this {layer.kind} to it")
+            builder.outside(layer.name, layer.kind, reason)
+    return builder.placement(f"{chip} NPU")
 
 
 class _Worker:

@@ -236,7 +236,7 @@ def _lower_part(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> by
     from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge
     from executorch.exir.passes import MemoryPlanningPass
 
-    from ..backends.executorch import few_transposes, partitioner
+    from ..backends.support.xnnpack_patches import few_transposes, partitioner
 
     config = EdgeCompileConfig(
         preserve_ops=[torch.ops.aten.linear.default], _check_ir_validity=False

@@ -253,7 +253,7 @@ def test_leaving_out_passes_changes_nothing(
 ) -> None:
     from sepvit_edge.backends import ethos_u
 
-    monkeypatch.setattr(ethos_u, "_few_passes", contextlib.nullcontext)
+    monkeypatch.setattr(ethos_u, "few_passes", contextlib.nullcontext)
     assert lower(first_stages(2), tmp_path) == stored_graph()
 
 

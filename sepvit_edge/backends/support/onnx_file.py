@@ -20,6 +20,7 @@ import onnx_ir as ir
 import torch
 
 from ..interface import LoweringJob
+from .subnormal import DOWN, INPUT_NAME, UP
 
 
 def export_onnx(job: LoweringJob, opset: int) -> ir.Model:
@@ -47,23 +48,17 @@ def export_onnx(job: LoweringJob, opset: int) -> ir.Model:
 
 
 def keep_weights_normal(model: ir.Model) -> None:
-    """Move a factor of 2**8 from the first convolution's weights to its input; exact.
-
-    1 / (255 std) is folded into them, so that float16 can write some as subnormal numbers only,
-    which a unit may take for zero (as for Core ML: `coreml.keep_weights_normal`). Qualcomm's
-    emulation does not.
-    """
+    """Move a factor from the first convolution's weights to its input; `subnormal` says why."""
     conv = next(node for node in model.graph if node.op_type == "Conv")
     pixels, weight = conv.inputs[0], conv.inputs[1]
     assert pixels is not None and weight is not None and weight.const_value is not None
-    scaled_up = weight.const_value.numpy() * np.float32(2**8)
-    weight.const_value = ir.tensor(scaled_up, name=weight.name)
-    down = ir.tensor(np.array(2**-8, np.float32), name="input.scale")
+    weight.const_value = ir.tensor(weight.const_value.numpy() * UP, name=weight.name)
+    down = ir.tensor(np.array(DOWN), name="input.scale")
     factor = ir.Value(name="input.scale", const_value=down)
     factor.type, factor.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([])
     model.graph.register_initializer(factor)
     product = ir.node("Mul", [pixels, factor])
-    product.outputs[0].name = "input__mul"
+    product.outputs[0].name = INPUT_NAME
     product.outputs[0].type, product.outputs[0].shape = pixels.type, pixels.shape
     model.graph.insert_before(conv, product)
     conv.replace_input_with(0, product.outputs[0])
