@@ -1,9 +1,9 @@
-"""Say what can be exported and run here: `python -m sepvit_edge.doctor`."""
+"""Show what can be exported and run here: `python -m sepvit_edge.doctor`."""
 
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
@@ -13,73 +13,13 @@ from .cli.console import command, emit_json, print_columns, print_table
 from .machine import cpu_features, cpu_name, usable_cores
 
 
-@dataclass(frozen=True)
-class TargetHealth:
-    """What one target's runtime is like here.
-
-    Attributes
-    ----------
-    target : str
-        Its name for ``--target``.
-    runtime, installed, supported : str
-        Distribution, its version here (empty if missing), the range that works.
-    exports : bool
-        Whether packages can be made.
-    runs : str
-        ``"yes"``, ``"no"``, or how packages are checked instead.
-    advice : str
-        What to do about it; empty if nothing.
-    """
-
-    target: str
-    runtime: str
-    installed: str
-    supported: str
-    exports: bool
-    runs: str
-    advice: str
-
-
-def target_health() -> list[TargetHealth]:
-    """Look at every target's runtime; without loading it, but for NPUs."""
-    from .backends.registry import RUNTIMES, get_backend
-    from .backends.versions import check_runtime
-    from .errors import SepViTError
-    from .package.verification import LEVELS
-
-    found = []
-    for target, runtime in RUNTIMES.items():
-        try:
-            installed = version(runtime.distribution)
-        except PackageNotFoundError:
-            toolkit = runtime.toolkit
-            installed = toolkit.version if toolkit is not None and toolkit.ready else ""
-        advice = ""
-        try:
-            check_runtime(runtime)
-        except SepViTError as error:
-            advice = str(error)
-        good = not advice
-        runs = "yes" if good else "no"
-        if good and target == "coreml" and platform.system() != "Darwin":
-            runs = "evaluated op by op"  # Core ML itself is part of Apple's systems
-        if good and runtime.npu:
-            try:
-                runs = LEVELS[get_backend(target).verification()].summary
-            except SepViTError as error:  # a part of its tool chain is missing
-                good, advice, runs = False, str(error), "no"
-        supported = f"{runtime.minimum} to below {runtime.below}"
-        found.append(
-            TargetHealth(target, runtime.distribution, installed, supported, good, runs, advice)
-        )
-    return found
-
-
 @command
 def main(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Say which targets can be exported and run here, and what the CPU has for them."""
+    """Show which targets can be exported and run here, and the CPU's features for them."""
+    from .backends.health import target_health
+
     targets, features = target_health(), cpu_features()
     system = {
         "system": f"{platform.system()} {platform.machine()}",

@@ -11,11 +11,11 @@ from helpers import Runner, mini_digits
 
 import sepvit_edge
 from sepvit_edge.backends.registry import RUNTIMES, get_backend, host_targets
+from sepvit_edge.cli.verification_table import page
 from sepvit_edge.config.recipe import EdgeOptions, load_recipe
 from sepvit_edge.errors import CheckFailed, SepViTError
 from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.edge import EdgeModel, find_form
-from sepvit_edge.npu_table import page
 from sepvit_edge.package.folder import Package
 from sepvit_edge.package.session import open_package
 from sepvit_edge.pipeline.lowering import lowering_job
@@ -161,7 +161,7 @@ def test_the_page_says_what_each_package_proves(
     assert rows["openvino-npu"].endswith("| not known | not known |")
     assert "- **compiled**: the tool chain accepted" in text and "**emulated**" not in text
     assert "executorch 1.4" in text and "Estimates" not in text
-    done = run_command("npu_table", *(package.path for package in packages.values()))
+    done = run_command("cli.verification_table", *(package.path for package in packages.values()))
     assert done.status == 0 and done.out == text
 
 

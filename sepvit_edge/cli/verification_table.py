@@ -1,4 +1,4 @@
-"""One page over packages for NPUs, from their manifests: `python -m sepvit_edge.npu_table`."""
+"""The page on how NPU packages were verified: `python -m sepvit_edge.cli.verification_table`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .cli.console import command
-from .package.verification import LEVELS
+from ..package.verification import LEVELS
+from .console import command
 
 if TYPE_CHECKING:
-    from .package.folder import Package
-    from .package.manifest import Manifest
+    from ..package.folder import Package
+    from ..package.manifest import Manifest
 
 _HEADER = (
     *("target", "device", "model", "MB", "verification", "images", "fp32", "int8", "CPU"),
@@ -24,16 +24,16 @@ _HEADER = (
 
 @command
 def main(
-    packages: Annotated[list[Path], typer.Argument(help="Packages' folders.")],
+    packages: Annotated[list[Path], typer.Argument(help="Folders of packages.")],
 ) -> None:
-    """Write a page in Markdown: how each package was verified, and what is known about it."""
-    from .package.folder import Package
+    """Print a page in Markdown on how each package was verified, and its known figures."""
+    from ..package.folder import Package
 
     sys.stdout.write(page([Package(path) for path in packages]))
 
 
 def page(packages: Sequence[Package]) -> str:
-    """Put packages into a page, in the order of target, precision, size of the model and device."""
+    """Return the page; packages are ordered by target, precision, size of the model and device."""
     packages = sorted(packages, key=_order)
     manifests = [package.manifest for package in packages]
     known = [manifest for manifest in manifests if manifest.placement.estimates]
@@ -41,7 +41,8 @@ def page(packages: Sequence[Package]) -> str:
     lines = [
         "# NPU targets",
         "",
-        "Made from the manifests of packages by `python -m sepvit_edge.npu_table PACKAGE...`. "
+        "Made from the manifests of packages by "
+        "`python -m sepvit_edge.cli.verification_table PACKAGE... > docs/npu.md`. "
         "SQNR is that of the logits in dB: against the fp32 reference, against the same int8 "
         "model in torch, against the same file on a CPU.",
         "",
