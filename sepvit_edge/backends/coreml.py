@@ -128,13 +128,13 @@ class Options(Strict):
         The oldest system that runs the package: ``"iOS16"`` (macOS 13; no operation of the model
         is newer), ``"iOS17"`` or ``"iOS18"``.
     compute_units : str
-        What Core ML may use on a Mac: ``"all"``, ``"cpu_and_ne"``, ``"cpu_and_gpu"`` or
+        Units that Core ML may use on a Mac: ``"all"``, ``"cpu_and_ne"``, ``"cpu_and_gpu"`` or
         ``"cpu_only"``. An app states its own.
     image_input : bool
         Take an image (a camera's pixel buffer, of the input's exact size) and name the class, for
         Vision and for Xcode's preview; one image a call. Else a float32 array of any batch.
     between_layers : str
-        What an int8 package computes between its int8 layers: ``"float16"``, which the Neural
+        Precision between the int8 layers of an int8 package: ``"float16"``, which the Neural
         Engine needs, or ``"float32"`` for the answers that other runtimes give.
     """
 
@@ -149,7 +149,7 @@ class name_operations(AbstractGraphPass):
     """Give linears their name: coremltools' frontend names their result only."""
 
     def apply(self, prog: Any) -> None:
-        """Rename in place what has no telling name."""
+        """Rename in place the operations whose name does not tell their part."""
         for operation in prog.functions["main"].operations:
             if len(operation.outputs) == 1 and part_of(operation.name) is None:
                 operation.name = operation.outputs[0].name
@@ -193,7 +193,7 @@ class keep_weights_normal(AbstractGraphPass):
 
 
 def pipeline(half: bool) -> ct.PassPipeline:
-    """Return coremltools' passes with the two above; `half` where float16 is computed with."""
+    """Return coremltools' passes with the two above; `half` if the program computes in float16."""
     passes = ct.PassPipeline.DEFAULT
     passes.insert_pass(0, "sepvit_edge::name_operations")
     if half:
@@ -202,7 +202,7 @@ def pipeline(half: bool) -> ct.PassPipeline:
 
 
 class CoreMLBackend:
-    """The backend; see `sepvit_edge.backends.interface.Backend`."""
+    """The target's backend; see `interface.Backend`."""
 
     target = "coreml"
 
@@ -241,13 +241,13 @@ class CoreMLBackend:
         return _placement(specification, job, package, options)
 
     def open(self, folder: Path, manifest: Manifest, threads: int | None) -> Session:
-        """Load into Core ML on macOS (it has no say on threads), else into the evaluator."""
+        """Load into Core ML on macOS, which chooses its threads, elsewhere into the evaluator."""
         if _MAC:
             return CoreMLSession(folder / MODEL, manifest.runtime.options_as(Options))
         return EvaluatorSession(folder / MODEL, threads)
 
     def verification(self) -> Verification:
-        """Core ML itself on macOS; elsewhere the evaluator, whose times mean nothing."""
+        """Return "run" on macOS; elsewhere the evaluator computes, whose times mean nothing."""
         return "run" if _MAC else "evaluated"
 
 
@@ -258,7 +258,9 @@ def _check(job: LoweringJob, options: Options) -> None:
             'Core ML quantises activations from iOS 17 on; set deployment_target = "iOS17"'
         )
     if job.input.layout != "NCHW":
-        raise SepViTError('Core ML takes no uint8: the recipe needs [edge] form = "rows-float"')
+        raise SepViTError(
+            'Core ML does not support uint8 inputs: the recipe needs [edge] form = "rows-float"'
+        )
     if options.image_input and batch > 1:
         raise SepViTError(
             f"an image input of Core ML takes one image a call, not {batch}; set "
@@ -271,7 +273,7 @@ def _check(job: LoweringJob, options: Options) -> None:
 
 
 def _valid(name: str) -> str:
-    """Make a tap's name one that Core ML allows: ``stages.0.cpe`` -> ``stages_0_cpe``."""
+    """Turn a tap's name into one that Core ML allows: ``stages.0.cpe`` -> ``stages_0_cpe``."""
     return re.sub(r"\W", "_", name)
 
 
@@ -322,7 +324,7 @@ def _add_classifier(specification: Any, labels: tuple[str, ...], logits: str) ->
 
 
 def _describe(description: Any, job: LoweringJob, options: Options) -> None:
-    """Write what Xcode shows; nothing in it depends on when or where it was written."""
+    """Write the texts that Xcode shows; they do not depend on time or machine of the export."""
     model, rule, metadata = job.model, job.input, description.metadata
     metadata.Clear()  # coremltools puts the date there
     metadata.shortDescription = (
@@ -407,7 +409,7 @@ def _plan(package: Path, options: Options) -> dict[str, tuple[str, list[str]]]:
 
 
 class CoreMLSession(Session):
-    """A package in Core ML, on macOS; see `sepvit_edge.backends.interface.Session`."""
+    """A package in Core ML, on macOS; see `interface.Session`."""
 
     def __init__(self, package: Path, options: Options) -> None:
         self._image, units = options.image_input, UNITS[options.compute_units]
@@ -432,10 +434,10 @@ class CoreMLSession(Session):
         return [np.asarray(results[name], np.float32) for name in self._outputs]
 
     def profile(self, pixels: np.ndarray, runs: int) -> list[OpTiming]:
-        """Refuse: Core ML tells no times of single operations."""
+        """Refuse: Core ML does not report times of single operations."""
         raise SepViTError(
-            "Core ML tells no times of operations; Xcode's performance report of model.mlpackage "
-            "does, on a Mac or a connected device"
+            "Core ML does not report times of operations; Xcode's performance report of "
+            "model.mlpackage does, on a Mac or a connected device"
         )
 
 

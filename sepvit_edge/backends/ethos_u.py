@@ -1,8 +1,8 @@
 """Arm Ethos-U through ExecuTorch's Arm backend and Vela: model.pte, and model.tosa beside it.
 
-ExecuTorch turns the quantised program into TOSA, the instruction set that Arm's NPUs are specified
-in, and Vela compiles that for one of them. No Ethos-U is needed for either. model.tosa is not for
-the device: Arm's reference model of TOSA runs it, which is how a package is checked.
+ExecuTorch turns the quantised program into TOSA, the instruction set that specifies Arm's NPUs,
+and Vela compiles that for one of them. Neither needs an Ethos-U. The device does not use
+model.tosa: Arm's reference model of TOSA runs it to check the package.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ _NAME = "sepvit_edge_name"
 
 
 class Options(Strict):
-    """The recipe's options.
+    """Options of an Ethos-U recipe.
 
     Attributes
     ----------
     accelerator : str
-        The NPU and its multiply-accumulates a cycle.
+        The NPU and its multiply-accumulates per cycle.
     memory_mode : str
-        Where Vela puts what: ``"Sram_Only"``, everything in SRAM; ``"Shared_Sram"``, weights in
+        Memories that Vela uses: ``"Sram_Only"``, everything in SRAM; ``"Shared_Sram"``, weights in
         flash or DRAM; ``"Dedicated_Sram"``, activations there too and the SRAM as a cache.
     system_config : str
-        Clock and bandwidths that Vela assumes, by their name in its ``Arm/vela.ini``; the Arm
-        backend's choice for the NPU unless given.
+        Clock and bandwidths that Vela assumes, by their name in its ``Arm/vela.ini``. Default: the
+        Arm backend's choice for the NPU.
     """
 
     accelerator: Literal[
@@ -84,17 +84,17 @@ class Options(Strict):
 
 
 class EthosUBackend:
-    """The backend; see `sepvit_edge.backends.interface.Backend`."""
+    """The target's backend; see `interface.Backend`."""
 
     target = TARGET
 
     def lower(self, job: LoweringJob, folder: Path) -> Placement:
-        """Lower to one TOSA graph and compile it; minutes, so the result is cached.
+        """Lower to one TOSA graph and compile it; this takes minutes, so the result is cached.
 
         Raises
         ------
         SepViTError
-            If the tool chain refuses the model; the sentence names the block where it tells one.
+            If the toolchain rejects the model; the sentence names the block if it is known.
         """
         options = job.recipe.options_as(Options)
         if job.recipe.quantization.scheme != "full":
@@ -125,7 +125,7 @@ def _versions() -> dict[str, str]:
 
 
 def _content(program: ExportedProgram) -> dict[str, object]:
-    """Everything that a lowering depends on: operations, shapes, constants."""
+    """Return everything that a lowering depends on: operations, shapes, constants."""
     nodes = [[n.name, str(n.target), str(n.args), str(n.kwargs)] for n in program.graph.nodes]
     constants = {name: value.detach().numpy() for name, value in program.state_dict.items()}
     return {"nodes": nodes, "constants": constants}
@@ -149,7 +149,7 @@ def _lower(job: LoweringJob, options: Options, folder: Path) -> Placement:
             program = edge.to_executorch(ExecutorchBackendConfig(extract_delegate_segments=False))
         except SepViTError:
             raise
-        except Exception as error:  # of some hundred passes, each with errors of its own
+        except Exception as error:  # of about a hundred passes, each with its own errors
             cause: BaseException = error
             while cause.__cause__ is not None:
                 cause = cause.__cause__
@@ -171,7 +171,7 @@ def _lower(job: LoweringJob, options: Options, folder: Path) -> Placement:
 
 
 def _mark_quantized(program: ExportedProgram) -> None:
-    """Say of every operation that its grids are meant, and its name, which lowering changes."""
+    """Mark every operation as quantised, and note its name, which lowering changes."""
     for node in program.graph.nodes:
         if node.op == "call_function" and not _is_conversion(node):
             node.meta["custom"] = {"_arm_annotation_info": {"quantized": True}, _NAME: node.name}
@@ -182,7 +182,7 @@ def _is_conversion(node: Node) -> bool:
 
 
 def _specification(options: Options) -> Any:
-    """The Arm backend's description of the NPU, with Vela's flags in it."""
+    """Return the Arm backend's description of the NPU, with Vela's flags in it."""
     from executorch.backends.arm.ethosu import EthosUCompileSpec
 
     return EthosUCompileSpec(
@@ -206,7 +206,7 @@ def _run_vela(arguments: list[str], options: Options) -> None:
 
 
 def _summary(folder: Path) -> dict[str, str]:
-    """The one line of the summary that Vela writes into its output folder."""
+    """Read the one line of the summary that Vela writes into its output folder."""
     (path,) = folder.glob("*_summary_*.csv")
     (row,) = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
     return row
@@ -232,7 +232,7 @@ def compile_tosa(tosa: bytes, options: Options) -> dict[str, str]:
 def _compiling(
     options: Options, step: Callable[[str], None]
 ) -> Iterator[list[tuple[bytes, dict[str, str]]]]:
-    """Keep each TOSA graph that the Arm backend gives to Vela, with Vela's summary."""
+    """Keep each TOSA graph that the Arm backend passes to Vela, with Vela's summary."""
     kept: list[tuple[bytes, dict[str, str]]] = []
     pack = VELA_COMPILE.original()  # compiles, and packs the result for the device's runtime
 
@@ -250,7 +250,7 @@ def _compiling(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the tool chain's notices about its own code off the terminal, all warnings too."""
+    """Keep the toolchain's notices about its own code off the terminal, all warnings too."""
     with quiet():
         warnings.simplefilter("ignore")
         yield
@@ -270,7 +270,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _origin(node: Node) -> str:
-    """Name of the job's node that a lowered node came from; else its own."""
+    """Return the name of the job's node that a lowered node came from; else its own."""
     return str(node.meta.get("custom", {}).get(_NAME, node.name))
 
 
@@ -301,8 +301,8 @@ def _placement(
 
 def _reason(kind: str) -> str:
     if "quantize" in kind:
-        return "the application's numbers are float, the NPU's are integers"
-    return f"the NPU has no {kind}"
+        return "the application uses floats, the NPU integers"
+    return f"the NPU does not support {kind}"
 
 
 def _estimates(options: Options, summary: dict[str, str]) -> tuple[Estimate, ...]:
@@ -328,15 +328,15 @@ def _estimates(options: Options, summary: dict[str, str]) -> tuple[Estimate, ...
 
 
 class EthosUSession(Session):
-    """A package in TOSA's reference model; see `sepvit_edge.backends.interface.Session`.
+    """A package in TOSA's reference model; see `interface.Session`.
 
-    The delegate's integers come from the reference model, what is left to do outside of it from
-    the program: its dequantisation of the outputs.
+    The reference model computes the delegate's integers; the dequantisation of the outputs, which
+    is outside the delegate, is computed here as the program states it.
     """
 
     def __init__(self, folder: Path, shape: list[int]) -> None:
         self._shape, self._tosa = tuple(shape), (folder / TOSA).read_bytes()
-        self._grids = _output_grids((folder / MODEL).read_bytes())
+        self._scales = _output_scales((folder / MODEL).read_bytes())
 
     def run(self, pixels: np.ndarray) -> list[np.ndarray]:
         """Run one batch; seconds, so the result is cached."""
@@ -349,7 +349,7 @@ class EthosUSession(Session):
         integers = cached_arrays(make, key)
         return [
             ((values.astype(np.float32) - zero_point) * np.float32(scale))
-            for values, (scale, zero_point) in zip(integers, self._grids, strict=True)
+            for values, (scale, zero_point) in zip(integers, self._scales, strict=True)
         ]
 
     def profile(self, pixels: np.ndarray, runs: int) -> list[OpTiming]:
@@ -369,7 +369,7 @@ numpy.savez(results, *outputs)
 
 
 def _run_reference_model(tosa: bytes, pixels: np.ndarray) -> list[np.ndarray]:
-    """Outputs of a TOSA graph, integers, for one batch of pixels."""
+    """Return the outputs of a TOSA graph, integers, for one batch of pixels."""
     with tempfile.TemporaryDirectory() as scratch:
         graph, inputs, results = (Path(scratch, name) for name in ("graph", "in.npy", "out.npz"))
         graph.write_bytes(tosa)
@@ -383,13 +383,13 @@ def _run_reference_model(tosa: bytes, pixels: np.ndarray) -> list[np.ndarray]:
             return [outputs[name] for name in outputs.files]
 
 
-def _output_grids(data: bytes) -> list[tuple[float, int]]:
-    """Scale and zero point of each output of a program's delegate, in the delegate's order."""
+def _output_scales(data: bytes) -> list[tuple[float, int]]:
+    """Return scale and zero point of each output of a program's delegate, in its order."""
     from executorch.exir._serialize._program import deserialize_pte_binary
 
     program = deserialize_pte_binary(data).program
     plan = program.execution_plan[0]
-    grids: dict[int, tuple[float, int]] = {}
+    scales: dict[int, tuple[float, int]] = {}
     delegate: list[int] = []
     for instruction in plan.chains[0].instructions:
         call = instruction.instr_args
@@ -398,8 +398,8 @@ def _output_grids(data: bytes) -> list[tuple[float, int]]:
         elif "dequantize_per_tensor" in plan.operators[call.op_index].name:
             source, scale, zero_point = call.args[:3]
             value = lambda index: plan.values[index].val  # noqa: E731
-            grids[source] = (value(scale).double_val, value(zero_point).int_val)
-    return [grids[index] for index in delegate if index in grids]
+            scales[source] = (value(scale).double_val, value(zero_point).int_val)
+    return [scales[index] for index in delegate if index in scales]
 
 
 backend = EthosUBackend()

@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from torch.fx import Node
 
 MODEL = "model.pte"
-# Beginnings of lines that the runtime logs at its start, right or wrong.
+# First words of lines that the runtime always logs when it starts.
 _CHATTER = ("[cpuinfo_utils.cpp", "[threadpool.cpp")
 _PRECISIONS = {torch.float32: "fp32", torch.float16: "fp16", torch.int8: "int8"}
-# What XNNPACK's partitioner does not say itself, or says in other words.
+# Reasons that XNNPACK's partitioner does not give, or gives in other words.
 _REASONS = {
-    "native_layer_norm": 'XNNPACK has no layer_norm; set form = "xnnpack" in [edge]',
-    "expand_copy": "XNNPACK has no expand, which a matrix product of rank 4 needs; use bmm",
-    "invalid dtype": 'XNNPACK computes no integers; set form = "xnnpack" in [edge]',
+    "native_layer_norm": 'XNNPACK does not support layer_norm; set form = "xnnpack" in [edge]',
+    "expand_copy": "XNNPACK does not support expand, as in a matrix product of rank 4; use bmm",
+    "invalid dtype": 'XNNPACK does not compute on integers; set form = "xnnpack" in [edge]',
 }
 
 
@@ -49,17 +49,17 @@ class Options(Strict):
 
 
 class ExecuTorchBackend:
-    """The backend; see `sepvit_edge.backends.interface.Backend`."""
+    """The target's backend; see `interface.Backend`."""
 
     target = "executorch"
 
     def lower(self, job: LoweringJob, folder: Path) -> Placement:
-        """Lower to XNNPACK, and what it refuses to ExecuTorch's portable kernels.
+        """Lower to XNNPACK, and operations that it rejects to ExecuTorch's portable kernels.
 
-        `to_edge_transform_and_lower` is the documented route: it decomposes three times more, to
-        learn what the partitioner wants kept whole. The traced program needs none of that; without
-        it and with `few_passes` the same bytes (tests) take a third of the time, as long as the
-        transposes that `few_transposes` leaves out are in both.
+        `to_edge_transform_and_lower` is the documented route: it decomposes three more times, to
+        learn which operations the partitioner wants whole. The traced program does not need that;
+        without it and with `few_passes` the same bytes (tests) take a third of the time, as long as
+        the transposes that `few_transposes` leaves out are in both.
         """
         job.recipe.options_as(Options)
         weights = half_weights if job.recipe.precision == "fp16" else nullcontext
@@ -77,7 +77,7 @@ class ExecuTorchBackend:
 
 
 def write_program(job: LoweringJob, partitioner: Any, folder: Path) -> ExportedProgram:
-    """Lower a job to the delegate of a partitioner, what it refuses to portable kernels; write it.
+    """Lower a job to a partitioner's delegate, the rest to portable kernels, and write it.
 
     Returns
     -------
@@ -98,7 +98,7 @@ def write_program(job: LoweringJob, partitioner: Any, folder: Path) -> ExportedP
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the tool chain's notices about its own code off the terminal."""
+    """Keep the toolchain's notices about its own code off the terminal."""
     root, placeholder = logging.getLogger(), logging.NullHandler()
     pytree = logging.getLogger("torch.utils._pytree")
     disabled = pytree.disabled
@@ -116,7 +116,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _refusals() -> Iterator[list[tuple[Node, str]]]:
-    """Collect the nodes that XNNPACK's partitioner refuses, with the reasons that it logs."""
+    """Collect the nodes that XNNPACK's partitioner rejects, with the reasons that it logs."""
     refused: list[tuple[Node, str]] = []
 
     class Collector(logging.Handler):
@@ -151,15 +151,15 @@ def delegation(
     Parameters
     ----------
     program : torch.export.ExportedProgram
-        What `write_program` gave.
+        Result of `write_program`.
     job : LoweringJob
-        What was lowered.
+        Job that was lowered.
     delegate, device : str
-        What people call the delegate, and what it runs on.
+        Usual name of the delegate, and the unit that it runs on.
     refusals : sequence of (Node, str)
-        Nodes that the partitioner refused, with its reasons.
+        Nodes that the partitioner rejected, with its reasons.
     half : bool
-        Whether the delegate computes in float16 what is float32 in the graph.
+        Whether the delegate computes in float16 where the graph has float32.
     """
     names = {node.name for node in job.program.graph.nodes if node.op == "call_function"}
     reasons = {_origin(node, names): reason for node, reason in refusals}
@@ -193,7 +193,7 @@ def _precision(node: Node) -> str:
 
 
 def _origin(node: Node, names: set[str]) -> str:
-    """Name of the job's node that a lowered node came from, by torch's record; else its own."""
+    """Return the job's node that a lowered node came from, by torch's record; else its own name."""
     sources = list(node.meta.get("from_node", ()))
     while sources:
         source = sources.pop()
@@ -204,8 +204,8 @@ def _origin(node: Node, names: set[str]) -> str:
 
 
 def _reason(kind: str, said: str | None, delegate: str) -> str:
-    """Tell why a delegate left an operation out, from what its partitioner said, if anything."""
-    reason = f"{delegate} has no {kind.strip('_')}"
+    """Return why a delegate left an operation out; `said` is its partitioner's own reason."""
+    reason = f"{delegate} does not support {kind.strip('_')}"
     if said:
         reason = f"{delegate}'s partitioner says: {said}"
     if delegate == "XNNPACK":
@@ -215,7 +215,7 @@ def _reason(kind: str, said: str | None, delegate: str) -> str:
 
 @contextmanager
 def _native_log() -> Iterator[list[str]]:
-    """Catch what the C++ runtime writes to standard error, some of it through Python's stream."""
+    """Catch the C++ runtime's output to standard error, some of which passes Python's stream."""
     lines: list[str] = []
     sys.stderr.flush()
     saved = os.dup(2)
@@ -230,13 +230,13 @@ def _native_log() -> Iterator[list[str]]:
             lines += file.read().splitlines()
 
 
-# ExecuTorch has one thread pool a process, and a loaded model keeps a pointer to it: another size
-# is another pool, and a model that was loaded before hangs or crashes on its next run.
+# ExecuTorch has one thread pool per process, and a loaded model keeps a pointer to it. Another size
+# makes a new pool, and a model that was loaded before hangs or crashes on its next run.
 _sessions: weakref.WeakSet[ExecuTorchSession] = weakref.WeakSet()
 
 
 @cache
-def _own_choice() -> int:
+def _default() -> int:
     from executorch.extension.pybindings import portable_lib
 
     return int(portable_lib._threadpool_get_thread_count())
@@ -245,8 +245,8 @@ def _own_choice() -> int:
 def _set_threads(threads: int | None) -> None:
     from executorch.extension.pybindings import portable_lib
 
-    own_choice, current = _own_choice(), portable_lib._threadpool_get_thread_count()
-    wanted = threads or own_choice
+    default, current = _default(), portable_lib._threadpool_get_thread_count()
+    wanted = threads or default
     if wanted == current or (threads is None and _sessions):
         return
     if _sessions:
@@ -258,7 +258,7 @@ def _set_threads(threads: int | None) -> None:
 
 
 class ExecuTorchSession(Session):
-    """A loaded program; see `sepvit_edge.backends.interface.Session`."""
+    """A loaded program; see `interface.Session`."""
 
     def __init__(self, folder: Path, shape: list[int], threads: int | None) -> None:
         with quiet():

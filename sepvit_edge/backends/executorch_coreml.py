@@ -1,7 +1,7 @@
 """ExecuTorch with its Core ML delegate, for the Neural Engine of iPhones: model.pte.
 
-The delegate holds an ML program. Where there is no Core ML it is taken out of the file and
-evaluated as `coreml` does it.
+The delegate holds an ML program. On systems without Core ML it is taken out of the file and
+evaluated as `coreml` does.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Options(Strict):
     deployment_target : str
         The oldest system that runs the package.
     compute_units : str
-        What Core ML may use.
+        Units that Core ML may use.
     """
 
     deployment_target: Literal["iOS16", "iOS17", "iOS18"] = "iOS17"
@@ -50,7 +50,7 @@ class Options(Strict):
 
 
 class ExecuTorchCoreMLBackend:
-    """The backend; see `sepvit_edge.backends.interface.Backend`."""
+    """The target's backend; see `interface.Backend`."""
 
     target = "executorch-coreml"
 
@@ -83,19 +83,18 @@ class ExecuTorchCoreMLBackend:
                 executorchcoreml.unflatten_directory_contents(payload, scratch)
             except (ValueError, TypeError, AttributeError, RuntimeError) as error:
                 raise SepViTError(
-                    f"{folder / MODEL} has no Core ML delegate that can be read, export again: "
-                    f"{error}"
+                    f"{folder / MODEL} has no readable Core ML delegate, export again: {error}"
                 ) from None
             return EvaluatorSession(Path(scratch) / "lowered_module" / "model.mlpackage", threads)
 
     def verification(self) -> Verification:
-        """The wheel's runtime has no Core ML, on no system."""
+        """Return "evaluated": the wheel's runtime has no Core ML on any system."""
         return "evaluated"
 
 
 @contextmanager
 def _same_bytes() -> Iterator[None]:
-    """Write the same bytes every time: without coremltools' new identifiers and its date."""
+    """Write the same bytes every time, without coremltools' random identifiers and date."""
     real = _PACKER.original()
 
     def flatten(path: str) -> bytes:
@@ -104,7 +103,7 @@ def _same_bytes() -> Iterator[None]:
         specification.description.metadata.Clear()
         (package / SPECIFICATION).write_bytes(specification.SerializeToString(deterministic=True))
         (package / "Manifest.json").write_text(json.dumps(MANIFEST, indent=4) + "\n")
-        # The runtime keeps compiled programs by their identifier: another one for another program.
+        # The runtime caches compiled programs by identifier, so each program needs its own.
         content = hashlib.sha256()
         for file in (package / SPECIFICATION, package / WEIGHTS):
             content.update(file.read_bytes())

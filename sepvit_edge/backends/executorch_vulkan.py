@@ -20,12 +20,12 @@ class Options(Strict):
 
 
 class ExecuTorchVulkanBackend:
-    """The backend; see `sepvit_edge.backends.interface.Backend`."""
+    """The target's backend; see `interface.Backend`."""
 
     target = "executorch-vulkan"
 
     def lower(self, job: LoweringJob, folder: Path) -> Placement:
-        """Lower to Vulkan; in fp16 it stores and computes so, and float32 goes in and out."""
+        """Lower to Vulkan; fp16 is stored and computed inside, inputs and outputs are float32."""
         job.recipe.options_as(Options)
         half = job.recipe.precision == "fp16"
         with quiet(), _unconfigured_root():
@@ -33,11 +33,11 @@ class ExecuTorchVulkanBackend:
         return delegation(program, job, "Vulkan", "GPU", half=half)
 
     def open(self, folder: Path, manifest: Manifest, threads: int | None) -> Session:
-        """Refuse: the wheel's runtime has no Vulkan."""
+        """Refuse: the wheel's runtime does not include Vulkan."""
         raise runs_on_device_only(self.target)
 
     def verification(self) -> Verification:
-        """Nothing here runs it."""
+        """Return "compiled": nothing on this system runs it."""
         return "compiled"
 
 
@@ -49,7 +49,7 @@ def _partitioner(half: bool) -> Any:
 
 @contextmanager
 def _unconfigured_root() -> Iterator[None]:
-    """Keep the root logger as it is: importing the partitioner makes it tell everything."""
+    """Keep the root logger's level: importing the partitioner sets it to DEBUG."""
     root = logging.getLogger()
     level = root.level
     try:

@@ -1,4 +1,4 @@
-"""What each target's runtime can do on this system."""
+"""State of each target's runtime on this system."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TargetHealth:
     runs : str
         ``"yes"``, ``"no"``, or how packages are checked instead.
     advice : str
-        What to do about a fault; empty if there is none.
+        Remedy of a fault; empty if there is none.
     """
 
     target: str

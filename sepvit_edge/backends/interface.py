@@ -1,4 +1,4 @@
-"""What a runtime's file offers, and what it is given."""
+"""The roles of a backend: its job, its sessions, its timings."""
 
 from __future__ import annotations
 
@@ -104,8 +104,7 @@ class Session(ABC):
     def on_cpu(self) -> Session | None:
         """The same model file on a CPU; None if no CPU runtime opens it.
 
-        Only units with arithmetic of their own offer this: the difference between the two sessions
-        is that arithmetic alone.
+        Offered for units with special arithmetic: the two sessions differ by that arithmetic only.
         """
         return None
 

@@ -35,7 +35,7 @@ _REFUSALS = (
     errors.NotImplemented,
     errors.RuntimeException,
 )
-# Elements of the smallest weight that is worth storing as float16; the input's mean is not.
+# Elements of the smallest weight stored as float16; smaller ones, as the input's mean, are not.
 _SMALLEST_HALF = 1024
 
 
@@ -48,14 +48,14 @@ class Options(Strict):
         23 has the operator ``Attention``: one kernel that finds the heads by stride, faster than
         permutations, products and softmax; ONNX Runtime runs it from 1.23 (pull request 25156).
         20, the first with ``Gelu``, for ONNX Runtime from 1.17 and for execution providers that
-        leave ``Attention`` to the CPU.
+        do not support ``Attention``.
     """
 
     opset: Literal[20, 23] = 23
 
 
 class ONNXRuntimeBackend:
-    """The backend; see `sepvit_edge.backends.interface.Backend`."""
+    """The target's backend; see `interface.Backend`."""
 
     target = "onnxruntime"
 
@@ -77,7 +77,7 @@ class ONNXRuntimeBackend:
         return ONNXRuntimeSession(folder, threads)
 
     def verification(self) -> Verification:
-        """The CPU execution provider is part of every wheel."""
+        """Return "run": the CPU execution provider is part of every wheel."""
         return "run"
 
 
@@ -159,7 +159,7 @@ def _store_half(model: ir.Model) -> None:
 def _load(folder: Path, threads: int | None, profile: Path | None = None) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 4  # what is wrong is raised as well
+    options.log_severity_level = 4  # errors are raised as well
     if threads is not None:
         options.intra_op_num_threads = threads
     if profile is not None:
@@ -201,7 +201,7 @@ def _profile(folder: Path, threads: int | None, pixels: np.ndarray, runs: int) -
 
 
 def _placement(folder: Path, job: LoweringJob) -> Placement:
-    """Run the model once, and tell what ran where."""
+    """Run the model once, and count its operations by provider and precision."""
     operations = _profile(folder, None, np.zeros(job.input.shape, job.input.dtype), 1)
     builder = PlacementBuilder(job.program)
     providers = sorted({operation.kernel.split()[0] for operation in operations})
@@ -218,7 +218,7 @@ def _placement(folder: Path, job: LoweringJob) -> Placement:
 
 
 class ONNXRuntimeSession(Session):
-    """A loaded model; see `sepvit_edge.backends.interface.Session`."""
+    """A loaded model; see `interface.Session`."""
 
     def __init__(self, folder: Path, threads: int | None) -> None:
         self._folder, self._threads = folder, threads
@@ -231,7 +231,7 @@ class ONNXRuntimeSession(Session):
         return outputs
 
     def profile(self, pixels: np.ndarray, runs: int) -> list[OpTiming]:
-        """Time every node; in a session of its own, since the profiler costs time in each run."""
+        """Time every node, in a separate session, since the profiler costs time in each run."""
         return _profile(self._folder, self._threads, pixels, runs)
 
 

@@ -23,8 +23,8 @@ from .support.placement import PlacementBuilder
 MODEL = "model.xml"
 _ATEN = torch.ops.aten
 _LAYERS = (_ATEN.linear.default, _ATEN.convolution.default)
-_STEPS = "steps"
-# Nodes of the compiled graph that are no work.
+_SCALED = "steps"
+# Nodes of the compiled graph that compute nothing.
 _NO_WORK = frozenset({"Const", "Input", "Output"})
 
 
@@ -39,19 +39,19 @@ class Options(Strict):
     ----------
     inference_precision : str
         The plugin's INFERENCE_PRECISION_HINT, written into every compilation: ``"f32"``,
-        ``"bf16"``, or ``"device"`` for what the CPU's plugin prefers.
+        ``"bf16"``, or ``"device"`` for the CPU plugin's own choice.
     """
 
     inference_precision: Literal["f32", "bf16", "device"] = "f32"
 
 
 class OpenVINOBackend:
-    """The backend; see `sepvit_edge.backends.interface.Backend`."""
+    """The target's backend; see `interface.Backend`."""
 
     target = "openvino"
 
     def lower(self, job: LoweringJob, folder: Path) -> Placement:
-        """Convert, save, and see what the CPU's plugin makes of it."""
+        """Convert, save, and compile for the CPU to read the placement."""
         options = job.recipe.options_as(Options)
         write_ir(job, folder)
         return _placement(compile_ir(folder, "CPU", _settings(options, None)), job)
@@ -62,28 +62,28 @@ class OpenVINOBackend:
         return OpenVINOSession(folder, "CPU", _settings(options, threads))
 
     def verification(self) -> Verification:
-        """The CPU plugin is part of every wheel."""
+        """Return "run": the CPU plugin is part of every wheel."""
         return "run"
 
 
 def write_ir(job: LoweringJob, folder: Path) -> ov.Model:
-    """Convert through the FX decoder: of the routes into OpenVINO the one that never crashed.
+    """Convert through the FX decoder, the only route into OpenVINO that never crashed.
 
-    `convert_model(program)` would decompose again and lose the nodes' names, so the decoder gets
-    the decomposed graph as it is.
+    `convert_model(program)` would decompose again and lose the nodes' names, so the decoder
+    gets the decomposed graph.
     """
     module = job.program.module(check_guards=False)
     _round_in_float(module)
     _unfold_weights(module)
     model = ov.convert_model(TorchFXPythonDecoder(module))
-    # Names of tensors between operations nobody asks for, and they are a tenth of the text.
+    # Names of tensors between operations are a tenth of the text, and nothing reads them.
     for node in model.get_ops():
         for port in node.outputs():
             port.get_tensor().set_names(set())
     model.inputs[0].get_tensor().set_names({job.input.name})
     for port, name in zip(model.outputs, job.outputs, strict=True):
         port.get_tensor().set_names({name})
-    # What has no name of ours is numbered through the whole process: the same bytes need names.
+    # Other names are numbered through the whole process; the same bytes need fixed names.
     model.set_friendly_name(job.model.name)
     for index, node in enumerate(model.get_ordered_ops()):
         name = node.get_friendly_name()
@@ -96,9 +96,9 @@ def write_ir(job: LoweringJob, folder: Path) -> ov.Model:
 
 
 def _named_source(node: ov.Node) -> str | None:
-    """Name that an operation of the converter's own takes over, with the work, from what it reads.
+    """Return the name that an operation added by the converter takes over from its inputs.
 
-    The scales behind an int8 layer are such an operation; the plugin calls the layer by their name.
+    The scales behind an int8 layer are such an operation; the plugin names the layer after them.
     """
     if node.get_type_name() in ("Constant", "Convert"):
         return None
@@ -107,16 +107,16 @@ def _named_source(node: ov.Node) -> str | None:
 
 
 def _round_in_float(module: torch.fx.GraphModule) -> None:
-    """Write the grids of activations in float operations that compute what torch does; exact.
+    """Write the rounding of activations as float operations, exactly as torch rounds.
 
-    A FakeQuantize computes (x - low) / (high - low) * 255, whose error of 1e-5 steps rounds some
-    activations of most images the other way: 33 dB to torch's int8 are left for SepViT-Lite on
-    glyphs, with this 37. In front of a linear or convolution the FakeQuantize stays, since it is
-    what makes the layer an int8 one; it cannot move what is rounded already.
+    A FakeQuantize computes (x - low) / (high - low) * 255, whose error of 1e-5 scales rounds some
+    activations of most images the other way: SQNR to torch's int8 is 33 dB for SepViT-Lite on
+    glyphs, with this pass 37. In front of a linear or convolution the FakeQuantize stays, since it
+    makes the layer an int8 one; it does not change values that are rounded already.
 
     Behind them it would also make attention's first product an int8 one, which the scheme does not
-    want, and where a CPU without VNNI is wrong: its 16-bit sums of two products hold an activation
-    and a weight of the scheme, not two activations.
+    allow and a CPU without VNNI computes wrongly: its 16-bit sums of two products can hold an
+    activation and a weight of the scheme, not two activations.
     """
     ops = torch.ops.quantized_decomposed
     graph: Any = module.graph
@@ -136,11 +136,11 @@ def _round_in_float(module: torch.fx.GraphModule) -> None:
 
 
 def _rounded(quantize: Node) -> Node:
-    """Round to a grid, as torch's quantisation does; its name tells the part."""
+    """Quantise and dequantise in float, as torch rounds; the names tell the part."""
     x, scale, _, low, high, _ = cast(Any, quantize.args)
     prefix = x.name if x.target in _LAYERS else quantize.name
     for name, target, *arguments in (
-        (_STEPS, _ATEN.mul.Tensor, 1 / scale),
+        (_SCALED, _ATEN.mul.Tensor, 1 / scale),
         ("round", _ATEN.round.default),
         ("clamp", _ATEN.clamp.default, low, high),
         ("scale", _ATEN.mul.Tensor, scale),
@@ -163,7 +163,7 @@ def _unfold_weights(module: torch.fx.GraphModule) -> None:
     for node in module.graph.nodes:
         if node.target is not ops.dequantize_per_channel.default:
             continue
-        stored, scales, zero_points, *grid = node.args
+        stored, scales, zero_points, *limits = node.args
         weight = module.get_buffer(stored.target)
         shape = [-1] + [1] * (weight.ndim - 1)
         value = weight.float() * module.get_buffer(scales.target).reshape(shape)
@@ -171,7 +171,7 @@ def _unfold_weights(module: torch.fx.GraphModule) -> None:
         with module.graph.inserting_before(node):
             attribute = module.graph.get_attr(stored.target.replace(".", "_") + "_float")
             attribute.meta["val"] = value
-            arguments = (attribute, scales, zero_points, *grid)
+            arguments = (attribute, scales, zero_points, *limits)
             quantize = module.graph.call_function(ops.quantize_per_channel.default, arguments)
         quantize.meta["val"] = weight
         node.replace_input_with(stored, quantize)
@@ -198,12 +198,12 @@ def _placement(compiled: ov.CompiledModel, job: LoweringJob) -> Placement:
 
 
 def _origins(info: dict[str, str]) -> list[str]:
-    """Names of the graph's nodes that a compiled node came from.
+    """Return the names of the graph's nodes that a compiled node came from.
 
     The scales of an int8 layer are multiplied into one operation, which keeps one of their names.
     """
     names = (name.split("/")[0] for name in info["originalLayersNames"].split(","))
-    return [name.removesuffix(f"_{_STEPS}") for name in names]
+    return [name.removesuffix(f"_{_SCALED}") for name in names]
 
 
 def _settings(options: Options, threads: int | None) -> dict[str, object]:
@@ -232,7 +232,7 @@ def compile_ir(folder: Path, device: str, settings: dict[str, object]) -> ov.Com
 
 
 class OpenVINOSession(Session):
-    """A compiled model; see `sepvit_edge.backends.interface.Session`."""
+    """A compiled model; see `interface.Session`."""
 
     def __init__(self, folder: Path, device: str, settings: dict[str, object]) -> None:
         self._arguments = folder, device, settings
@@ -245,7 +245,7 @@ class OpenVINOSession(Session):
         return [np.array(results[port]) for port in self._compiled.outputs]
 
     def profile(self, pixels: np.ndarray, runs: int) -> list[OpTiming]:
-        """Time every node; in a compilation of its own, since counters cost time in each run."""
+        """Time every node, in a separate compilation, since counters cost time in each run."""
         folder, device, settings = self._arguments
         counted = compile_ir(folder, device, {**settings, "PERF_COUNT": True})
         request = counted.create_infer_request()

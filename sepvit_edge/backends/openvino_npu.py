@@ -1,8 +1,8 @@
 """OpenVINO for Intel's NPUs (Core Ultra): model.xml and model.bin, static and of rank 4 at most.
 
-The NPU's compiler is part of Intel's driver, not of OpenVINO's wheel. Where the driver is there,
-the model is compiled and run; elsewhere the package is the converted model, and says that no
-compiler has seen it.
+The NPU's compiler is part of Intel's driver, not of OpenVINO's wheel. With the driver, the model is
+compiled and run; without it, the package holds the converted model, and states that no compiler
+has seen it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Options(Strict):
 
 
 class OpenVINONPUBackend:
-    """The backend; see `sepvit_edge.backends.interface.Backend`."""
+    """The target's backend; see `interface.Backend`."""
 
     target = "openvino-npu"
 
     def lower(self, job: LoweringJob, folder: Path) -> Placement:
-        """Convert as for the CPU; let the NPU's compiler see it, where there is one."""
+        """Convert as for the CPU; compile for the NPU if its compiler is installed."""
         job.recipe.options_as(Options)
         model = write_ir(job, folder)
         here = _here()
@@ -61,7 +61,7 @@ class OpenVINONPUBackend:
         return OpenVINOSession(folder, DEVICE, {})
 
     def verification(self) -> Verification:
-        """Where there is no NPU nothing is computed."""
+        """Return "run" with an NPU, "compiled" without."""
         return "run" if _here() else "compiled"
 
 

@@ -1,9 +1,10 @@
 """Qualcomm's HTP (the NPU of Snapdragon) by ONNX Runtime's QNN execution provider.
 
 A package holds model.onnx, which the provider compiles on the device when it is loaded, and for
-each SoC of the recipe what it would compile there: an ONNX file around a QNN context binary. On
-x86-64 Linux the provider's wheel has the compiler and an emulation of the HTP, which computes what
-the device computes and says nothing about its speed. Nothing of the wheel is in a package.
+each SoC of the recipe the program that it would compile there: an ONNX file around a QNN context
+binary. On x86-64 Linux the provider's wheel has the compiler and an emulation of the HTP, which
+computes the device's results and says nothing about its speed. A package contains no part of the
+wheel.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ if importlib.util.find_spec("onnxruntime_qnn") is None:  # used by the worker on
 _TOOLS = ("onnxruntime", "onnxruntime-qnn")
 # Share of a program's bytes that may be padding: other weights change nearly all of them.
 _PADDING = 2e-3
-# What ONNX Runtime appends to the name of a node that it copied.
+# Suffixes of nodes that ONNX Runtime copied.
 _COPY = re.compile(r"(/duplicated)?(_token_\d+)?$")
 
 
@@ -51,9 +52,9 @@ class SoC:
     Attributes
     ----------
     name : str
-        What its users call it.
+        Its usual name.
     model : int
-        QNN's ``soc_model``. Without it ONNX Runtime falls back to the CPU without a word.
+        QNN's ``soc_model``. Without it ONNX Runtime silently falls back to the CPU.
     arch : int
         Version of the Hexagon processor (``htp_arch``).
     vtcm_mb : int
@@ -103,7 +104,7 @@ class Options(Strict):
 
     @property
     def names(self) -> list[str]:
-        """The SoCs asked for."""
+        """The recipe's SoCs."""
         return _names(self.socs)
 
 
@@ -112,7 +113,7 @@ def _names(text: str) -> list[str]:
 
 
 class QualcommHTPBackend:
-    """The backend; see `sepvit_edge.backends.interface.Backend`."""
+    """The target's backend; see `interface.Backend`."""
 
     target = "qualcomm-htp"
 
@@ -120,7 +121,7 @@ class QualcommHTPBackend:
         """Export opset 20 (QNN knows no ``Attention``), and compile it for each SoC."""
         if job.input.layout != "NCHW":
             raise SepViTError(
-                "QNN computes something else from bytes of pixels (2.51: -3 dB); set "
+                "QNN miscompiles uint8 pixels (2.51: SQNR of -3 dB); set "
                 'form = "rows-float" in [edge]'
             )
         names = job.recipe.options_as(Options).names
@@ -141,7 +142,7 @@ class QualcommHTPBackend:
         return QualcommHTPSession(folder, name, threads)
 
     def verification(self) -> Verification:
-        """The wheel emulates; it runs on the HTP on a device only, where the runner does that."""
+        """Return "emulated": only the runner, on a device, reaches the HTP."""
         return "emulated"
 
 
@@ -159,7 +160,7 @@ def _provider_options(soc: SoC) -> dict[str, str]:
 def _compile(folder: Path, name: str) -> dict[str, Any]:
     """Compile for an SoC, and return the provider's trace of what it did with each node.
 
-    The trace says which nodes it refuses; there is no program then.
+    If the trace has nodes that it rejects, no program is written.
     """
     options = _provider_options(SOCS[name])
 
@@ -171,7 +172,7 @@ def _compile(folder: Path, name: str) -> dict[str, Any]:
             if (made / TRACE).exists() and _read(made / TRACE)["unsupported_nodes"]:
                 return
             raise CheckFailed(
-                f"QNN cannot compile the model for {name}, and names no operation: {error}"
+                f"QNN cannot compile the model for {name}, and does not name an operation: {error}"
             ) from None
         finally:
             worker.close()
@@ -185,11 +186,11 @@ def _compile(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _take_over_padding(program: Path) -> None:
-    """Where a package is verified, take its own program, if only padding differs from the new one.
+    """During verification keep the package's program if only padding differs from the new one.
 
-    QNN's compiler leaves in the padding of constants what its memory happened to hold: of 7.5 MB
-    up to 2,900 bytes were other ones in each of ten compilations. The file that was compiled is
-    compared byte for byte, and the program that was taken over has to give the stated logits.
+    QNN's compiler does not clear the padding of constants: of 7.5 MB up to 2,900 bytes differed in
+    each of ten compilations. The file that is compiled is compared byte for byte, and the program
+    that is kept has to give the stated logits.
     """
     package = verified_package()
     if package is None or not (package / program.name).exists():
@@ -205,7 +206,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _placement(trace: dict[str, Any], job: LoweringJob, names: list[str]) -> Placement:
-    """Count QNN's operations by precision; each tells which nodes of the model it came from."""
+    """Count QNN's operations by precision; each names the nodes of the model that it came from."""
     builder = PlacementBuilder(job.program)
     unit = builder.place("HTP", accelerated=True)
     for subgraph in trace["subgraph_traces"]:
@@ -228,9 +229,9 @@ def _dequantizes(name: str) -> bool:
 
 
 class QualcommHTPSession(Session):
-    """The program of one SoC in the emulation; see `sepvit_edge.backends.interface.Session`.
+    """The program of one SoC in the emulation; see `interface.Session`.
 
-    What was computed before is taken from the cache.
+    Results are cached.
     """
 
     def __init__(self, folder: Path, name: str, threads: int | None) -> None:
@@ -238,8 +239,8 @@ class QualcommHTPSession(Session):
         program = folder / f"{name}_qnn.bin"
         if not program.exists():
             raise SepViTError(
-                f"{folder} has no program for {name}: the HTP refuses some of its operations, and "
-                "the CPU is no fallback"
+                f"{folder} has no program for {name}: the HTP does not support some of its "
+                "operations, and there is no fallback to the CPU"
             )
         self._key = {"qnn": versions_used(_TOOLS), "program": file_sha256(program)}
 
@@ -259,7 +260,7 @@ class QualcommHTPSession(Session):
 
     @cached_property
     def on_cpu(self) -> ONNXRuntimeSession:
-        """The same model file on ONNX Runtime's CPU."""
+        """The same model file on ONNX Runtime's CPU provider."""
         return ONNXRuntimeSession(self._folder, self._threads)
 
     def run(self, pixels: np.ndarray) -> list[np.ndarray]:
@@ -271,7 +272,7 @@ class QualcommHTPSession(Session):
     def profile(self, pixels: np.ndarray, runs: int) -> list[OpTiming]:
         """Refuse: the emulation's times are not the HTP's."""
         raise SepViTError(
-            "the emulation of the HTP has no times that mean something; profile the package on "
+            "the emulation's times say nothing about the HTP; profile the package on "
             "the device: python -m sepvit_edge.profile --help"
         )
 

@@ -1,4 +1,4 @@
-"""The table of runtimes: which library, which versions, which extra.
+"""The table of runtimes: library, supported versions, extra.
 
 `python -m sepvit_edge.backends.registry DISTRIBUTION...` prints pip's requirements, for scripts; it
 needs the standard library only.
@@ -48,7 +48,7 @@ class Runtime:
 
     @property
     def requirement(self) -> str:
-        """What pip installs, as ``openvino>=2026.4,<2026.5``."""
+        """Requirement for pip, as ``openvino>=2026.4,<2026.5``."""
         return f"{self.distribution}>={self.minimum},<{self.below}"
 
 

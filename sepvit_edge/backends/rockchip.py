@@ -1,8 +1,8 @@
 """Rockchip's NPUs through rknn-toolkit2: a model-PLATFORM.rknn each, and model.onnx beside them.
 
-The toolkit wants torch 2.4 and lives in an environment of its own (`toolkit.py`), where
-`rockchip_worker.py` drives it. Its simulator runs what it has just built and cannot open a .rknn
-file: that is what model.onnx is in the package for.
+The toolkit needs torch 2.4, so it is installed in its own virtual environment (`toolkit.py`), where
+`rockchip_worker.py` drives it. Its simulator only runs a model that it has just built and cannot
+open a .rknn file: that is why the package holds model.onnx.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _OPSET = 18  # the toolkit knows 12 to 19
 _WORKER = Path(__file__).parent / "support" / "rockchip_worker.py"
 _CORES = ("rk3576", "rk3588")  # have several
 _PLATFORMS = ("rk3562", "rk3566", "rk3568", "rk3576", "rk3588")
-# What the compiler lists beside the operations of the network.
+# Kinds that the compiler lists beside the operations of the network.
 _NO_WORK = ("InputOperator", "OutputOperator")
 _REASONS = {
     "Transpose": 'the NPU transposes a matrix of whole groups of 16 rows; "not aligned" in the log',
     "Reshape": "the logits leave the NPU's layout",
 }
-# A row of the compiler's table; a layer that the compiler put in has no name.
+# A row of the compiler's table; layers that the compiler inserted have no name.
 _LAYER = re.compile(
     r"\] \d+ +(?P<kind>\S+) +(?P<dtype>[A-Z]+\d+) +(?P<place>NPU|CPU|GPU) (?:.* (?P<name>\S+:\S+))?"
 )
@@ -55,12 +55,12 @@ class Options(Strict):
     Attributes
     ----------
     platforms : str
-        Chips to build for, with commas: ``"rk3588,rk3566"``. The first one is simulated.
+        Chips to build for, separated by commas: ``"rk3588,rk3566"``. The first one is simulated.
     optimization_level : int
         0 to 3, as in the toolkit.
     single_core : bool
-        Whether chips of several NPU cores get a program for one of them only. The toolkit writes
-        another one for each number of cores: commands, not weights, are what fills the file then.
+        Whether chips with several NPU cores get a program for one core only. Otherwise the toolkit
+        writes one for each number of cores, and commands, not weights, fill the file.
     """
 
     platforms: str = "rk3588"
@@ -69,7 +69,7 @@ class Options(Strict):
 
     @property
     def chips(self) -> list[str]:
-        """The platforms, one by one.
+        """The platforms as a list.
 
         Raises
         ------
@@ -80,7 +80,7 @@ class Options(Strict):
         for chip in chips:
             if chip not in _PLATFORMS:
                 raise SepViTError(
-                    f"the recipe's options: platforms names {chip!r}; there are "
+                    f"the recipe's options: platforms names {chip!r}, which is not one of "
                     f"{', '.join(_PLATFORMS)}"
                 )
         return chips
@@ -88,7 +88,7 @@ class Options(Strict):
 
 @dataclass(frozen=True)
 class Layer:
-    """A line of the compiler's table.
+    """One row of the compiler's table.
 
     Attributes
     ----------
@@ -97,7 +97,7 @@ class Layer:
     place : str
         ``"NPU"`` or ``"CPU"``.
     name : str
-        Of the operation of the ONNX file that it came from.
+        Name of the ONNX operation that it came from.
     """
 
     kind: str
@@ -114,7 +114,7 @@ class Layer:
 
 
 class RockchipBackend:
-    """The backend; see `sepvit_edge.backends.interface.Backend`."""
+    """The target's backend; see `interface.Backend`."""
 
     target = TARGET
 
@@ -124,7 +124,7 @@ class RockchipBackend:
         Raises
         ------
         SepViTError
-            If the toolkit is missing, or refuses the model.
+            If the toolkit is missing, or rejects the model.
         """
         options = job.recipe.options_as(Options)
         chips = options.chips
@@ -153,7 +153,7 @@ class RockchipBackend:
         return RockchipSession(folder, manifest)
 
     def verification(self) -> Verification:
-        """The toolkit has a simulator of the NPU's operations."""
+        """Return "simulated": the toolkit has a simulator of the NPU's operations."""
         return "simulated"
 
 
@@ -194,10 +194,10 @@ def read_layers(log: str) -> list[Layer]:
 
 
 def _origin(name: str, kind: str) -> str:
-    """Name of the operation in the ONNX file: the compiler numbers what it makes of it.
+    """Return the name of the operation in the ONNX file, without the compiler's suffixes.
 
-    Where it joins two (``ConvAdd``), it appends their kind to the first one's name; where it cuts
-    one into tiles, their numbers.
+    It appends their kind to the first name of two that it joins (``ConvAdd``), and numbers to tiles
+    of one.
     """
     name = name.partition(":")[2].partition("#")[0].removesuffix(f"_{kind}")
     return re.sub(r"_tile\d+$", "", name)
@@ -214,20 +214,20 @@ def _placement(layers: list[Layer], job: LoweringJob, chip: str) -> Placement:
                 place.add(layer.dtype.lower(), layer.kind, layer.sources)
     for layer in layers:
         if layer.place != "NPU":
-            reason = _REASONS.get(layer.kind, f"the compiler leaves this {layer.kind} to it")
+            reason = _REASONS.get(layer.kind, f"the compiler places this {layer.kind} on it")
             builder.outside(layer.name, layer.kind, reason)
     return builder.placement(f"{chip} NPU")
 
 
 class _Worker:
-    """The toolkit's process, in a folder of its own; ends with the block, or with this object."""
+    """The toolkit's process in a temporary folder; ends with the block, or with this object."""
 
     def __init__(self, onnx: Path, facts: dict[str, Any]) -> None:
         self._scratch = tempfile.TemporaryDirectory(prefix="sepvit-edge-")
         self.folder = Path(self._scratch.name)
         os.symlink(onnx.absolute(), self.folder / ONNX)
         (self.folder / "job.json").write_text(json.dumps(facts))
-        # Where it stands Python would find our onnxruntime.py in the place of the library.
+        # In its own folder Python would import our onnxruntime.py instead of the library.
         worker = shutil.copy(_WORKER, self.folder)
         self._process = subprocess.Popen(
             [str(_toolkit().python), worker, str(self.folder)],
@@ -246,13 +246,13 @@ class _Worker:
         self._finalizer()
 
     def ask(self) -> dict[str, Any]:
-        """Let it run input.npy; its answer."""
+        """Run input.npy and return the answer."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write("run\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # `answer` tells how it ended
+            pass  # `answer` reports how it ended
         return self.answer()
 
     def answer(self) -> dict[str, Any]:
@@ -261,7 +261,7 @@ class _Worker:
         Raises
         ------
         SepViTError
-            If the toolkit refuses, or its process ends.
+            If the toolkit rejects the request, or its process ends.
         """
         assert self._process.stdout is not None
         for line in self._process.stdout:
@@ -281,10 +281,10 @@ def _end(process: subprocess.Popen[str], scratch: tempfile.TemporaryDirectory[st
 
 
 class RockchipSession(Session):
-    """The model in the toolkit's simulator; see `sepvit_edge.backends.interface.Session`.
+    """The model in the toolkit's simulator; see `interface.Session`.
 
-    The simulator builds the model anew, so it is started for the first input whose answer is not
-    kept.
+    The simulator builds the model again, so it starts with the first input whose result is not
+    cached.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:

@@ -159,7 +159,7 @@ def test_the_page_says_what_each_package_proves(
     proof = f"evaluated | 4 {parity.data} | {parity.sqnr_db} | - | - | 100.0% | 0 | 100.0%"
     assert f"| {proof} |" in coreml
     assert rows["openvino-npu"].endswith("| not known | not known |")
-    assert "- **compiled**: the tool chain accepted" in text and "**emulated**" not in text
+    assert "- **compiled**: the toolchain accepted" in text and "**emulated**" not in text
     assert "executorch 1.4" in text and "Estimates" not in text
     done = run_command("cli.verification_table", *(package.path for package in packages.values()))
     assert done.status == 0 and done.out == text

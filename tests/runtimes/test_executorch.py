@@ -121,7 +121,7 @@ def test_another_process_and_the_documented_route_give_the_same_bytes(
     file = tmp_path / "documented.pte"
     done = subprocess.Popen([*command, file], cwd=Path(__file__).parent, stderr=subprocess.DEVNULL)
     backend_module.backend.lower(job, tmp_path)
-    assert capfd.readouterr() == ("", "")  # the tool chain's noise is kept away
+    assert capfd.readouterr() == ("", "")  # the toolchain's noise is kept away
     assert done.wait(300) == 0
     assert file.read_bytes() == (tmp_path / backend_module.MODEL).read_bytes()
 
@@ -161,11 +161,11 @@ def test_a_broken_budget_names_operations_blocks_and_reasons(tmp_path: Path) -> 
     assert not (tmp_path / "p").exists()
     message = str(failure.value)
     assert "19 operations are outside the target's unit, the budget is 1" in message
-    assert "input__permute (input): XNNPACK computes no integers" in message
+    assert "input__permute (input): XNNPACK does not compute on integers" in message
     assert (
         "stages_0_patch_embedding_norm__native_layer_norm (stages.0.patch_embedding): " in message
     )
-    assert "(stages.0.blocks.0.dsa): XNNPACK has no layer_norm" in message
+    assert "(stages.0.blocks.0.dsa): XNNPACK does not support layer_norm" in message
     assert 'set form = "xnnpack"' in message
 
 

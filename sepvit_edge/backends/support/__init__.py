@@ -1,1 +1,1 @@
-"""What several runtimes share: cache, toolchain environments, ONNX files, evaluators, workers."""
+"""Code of several runtimes: cache, toolchain environments, ONNX files, evaluators, workers."""

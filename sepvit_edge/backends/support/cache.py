@@ -1,8 +1,8 @@
-"""Results of slow tool chains, kept by content in the user's cache folder.
+"""Results of slow toolchains, kept by content in the user's cache folder.
 
-Some compilers for NPUs take minutes and some emulations seconds an image. Their results depend on
-their inputs alone, so they are kept under the SHA-256 of all that went in: the second export of the
-same thing takes them from there. The folder can be deleted at any time.
+Some compilers for NPUs take minutes, and some emulations seconds per image. Their results depend on
+their inputs alone, so they are kept under the SHA-256 of all inputs: a second export of the same
+model takes them from there. The folder can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 
 from ...files import cache_folder, file_sha256
 
-# Beyond so many bytes the results that were not used for longest are removed.
+# In bytes; above it the results that were not used for longest are removed.
 LIMIT = 4 << 30
 _INDEX = "index.json"  # name and digest of each file of a result
 _PARTIAL, _ABANDONED_S = ".partial-", 3600.0
@@ -32,7 +32,7 @@ _verified: ContextVar[Path | None] = ContextVar("verified", default=None)
 
 @contextmanager
 def fresh(package: Path | None = None) -> Iterator[None]:
-    """Make everything anew while the block runs, as who verifies `package` must."""
+    """Bypass the cache while the block runs (used to verify `package`)."""
     tokens = _fresh.set(True), _verified.set(package)
     try:
         yield
@@ -42,28 +42,28 @@ def fresh(package: Path | None = None) -> Iterator[None]:
 
 
 def verified_package() -> Path | None:
-    """Return the package that is being verified, for tools that give other bytes every time."""
+    """Return the package that is being verified, for tools whose output varies."""
     return _verified.get()
 
 
 def cached(folder: Path, make: Callable[[Path], None], key: Mapping[str, object]) -> None:
-    """Put a tool's files into a folder: kept ones, or else those that `make` writes.
+    """Put a tool's files into a folder: cached ones, or else those that `make` writes.
 
     Parameters
     ----------
     folder : Path
-        Exists; gets the files, under the names that `make` gave them.
+        Existing folder; receives the files under the names that `make` gives them.
     make : callable
-        Writes the files, without subfolders, into the empty folder that it is given. What it
-        raises is passed on, and nothing is kept.
+        Writes the files, without subfolders, into the empty folder that it is given. Its errors are
+        passed on, and nothing is cached.
     key : mapping
-        All that the files depend on: the tool and its version, its options, its inputs. Values
-        are what JSON can say, bytes, arrays, and paths, which stand for the content of a file.
+        Everything that the files depend on: the tool and its version, its options, its inputs.
+        Values are JSON, bytes, arrays, or paths, which stand for the content of a file.
 
     Notes
     -----
-    A result appears in the cache by one rename, so it is whole or not there; one that was damaged
-    later is made anew. Where nothing can be kept, on a full disk for example, it is just made.
+    A result appears in the cache by one rename, so it is complete or absent; a damaged one is made
+    again. If nothing can be cached, for example on a full disk, the result is made all the same.
     """
     kept = cache_folder() / _digest(key)
     if not _fresh.get() and _take(kept, folder):
@@ -79,7 +79,7 @@ def cached(folder: Path, make: Callable[[Path], None], key: Mapping[str, object]
 def cached_arrays(
     make: Callable[[], list[np.ndarray]], key: Mapping[str, object]
 ) -> list[np.ndarray]:
-    """Return kept arrays, or else those that `make` gives; see `cached`."""
+    """Return cached arrays, or else those that `make` returns; see `cached`."""
 
     def write(folder: Path) -> None:
         for i, array in enumerate(make()):
@@ -110,7 +110,7 @@ def _digest(key: Mapping[str, object]) -> str:
 
 
 def _take(kept: Path, folder: Path) -> bool:
-    """Copy a kept result, if it is there and whole."""
+    """Copy a cached result, if it is complete; return whether it was."""
     try:
         index = json.loads((kept / _INDEX).read_text(encoding="utf-8"))
         for name, digest in index.items():
@@ -124,7 +124,7 @@ def _take(kept: Path, folder: Path) -> bool:
 
 
 def _keep(made: Path, kept: Path) -> None:
-    """Copy a result into the cache; that this fails is no reason to fail."""
+    """Copy a result into the cache; errors of the file system are ignored."""
     partial = None
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ def _keep(made: Path, kept: Path) -> None:
             shutil.copyfile(file, partial / file.name)
             index[file.name] = file_sha256(file)
         (partial / _INDEX).write_text(json.dumps(index), encoding="utf-8")
-        if kept.exists():  # damaged, or made anew
+        if kept.exists():  # damaged, or made again
             shutil.rmtree(kept)
         os.rename(partial, kept)
         _prune(kept.parent)

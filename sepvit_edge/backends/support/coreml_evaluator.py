@@ -1,15 +1,15 @@
-"""Evaluate a Core ML package where there is no Core ML: from the bytes on disk, op by op.
+"""Evaluate a Core ML package without Core ML: from the bytes on disk, operation by operation.
 
-Read are the two files that a device reads too, model.mlmodel (a protobuf) and weight.bin; so what
-is checked is the conversion and the files, not the converter's idea of them.
+It reads the two files that a device reads, model.mlmodel (a protobuf) and weight.bin, so it checks
+the conversion and the files, not the converter's idea of them.
 
 The model of precision. A value that the program declares as float16 is rounded to float16 when its
-operation is complete; inside an operation (the sums of a product, of a softmax, of a LayerNorm) all
-is float32. What Apple's units accumulate in is not published; rounding once an operation is what
-they have in common. A float32 program is evaluated in float32 throughout.
+operation is complete; inside an operation (the sums of a product, of a softmax, of a LayerNorm)
+everything is float32. Apple does not publish the precision of its units' accumulators; all of them
+round once per operation. A float32 program is evaluated in float32 throughout.
 
-Covered are the operations that the four variants use, in the ways they use them; anything else is
-refused by name. Their definitions: the MIL reference of coremltools
+It covers the operations that the four variants use, in the ways they use them; anything else is
+rejected by name. Their definitions: the MIL reference of coremltools
 (https://apple.github.io/coremltools/source/coremltools.converters.mil.mil.ops.defs.html).
 """
 
@@ -50,7 +50,7 @@ _BLOB_DTYPES: dict[int, type[np.generic]] = {1: np.float16, 2: np.float32, 4: np
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation of a program, as far as it is read.
+    """The parts of a program's operation that the evaluator uses.
 
     Attributes
     ----------
@@ -69,14 +69,14 @@ class Operation:
 
 
 class EvaluatorSession(Session):
-    """An ML program that was read from disk; see `sepvit_edge.backends.interface.Session`.
+    """An ML program read from disk; see `interface.Session`.
 
     Parameters
     ----------
     package : Path
         The ``.mlpackage`` folder.
     threads : int, optional
-        Of torch; one unless given, so that sums have the same order everywhere.
+        Torch's threads. Default: one, which gives the same sums on every machine.
 
     Raises
     ------
@@ -106,9 +106,9 @@ class EvaluatorSession(Session):
         except (OSError, DecodeError, struct.error, ValueError, IndexError, KeyError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise SepViTError(f"{package} is damaged ({reason}); export again") from None
-        del self._weights  # what is needed was copied
+        del self._weights  # copied where needed
         self.all_outputs = list(block.outputs)
-        # Label and probabilities are outputs too, but no arrays.
+        # Label and probabilities are outputs too, but not arrays.
         description = model.description.output
         self.outputs = [o.name for o in description if o.type.HasField("multiArrayType")]
         self._last_use = {
@@ -135,7 +135,7 @@ class EvaluatorSession(Session):
         return Operation(operation.type, name, inputs, outputs)
 
     def _unpacked(self, operation: Any) -> Any:
-        """Evaluate what Core ML does when it loads a program: weights from their stored form."""
+        """Unpack a stored weight, as Core ML does when it loads a program."""
         stored = {
             parameter: self._value(value)
             for parameter, value in operation.attributes.items()
@@ -174,7 +174,7 @@ class EvaluatorSession(Session):
     def _blob(self, offset: int, dtype: type[np.generic]) -> np.ndarray:
         sentinel, kind, size, start = _METADATA.unpack_from(self._weights, offset)
         if sentinel != _SENTINEL or start + size > len(self._weights):
-            raise ValueError(f"there are no weights at byte {offset} of {WEIGHTS.name}")
+            raise ValueError(f"no weights at byte {offset} of {WEIGHTS.name}")
         if _BLOB_DTYPES.get(kind) is not dtype:
             raise ValueError(f"the weights at byte {offset} are not {dtype.__name__}")
         return np.frombuffer(self._weights[start : start + size], dtype)
@@ -258,7 +258,7 @@ class EvaluatorSession(Session):
 
 
 class _Name(str):
-    """The name of a value, to be told from a literal string."""
+    """The name of a value, as opposed to a literal string."""
 
 
 def _names(operation: Operation) -> list[str]:
@@ -273,7 +273,7 @@ def _only(parameter: str, value: object, supported: object) -> None:
         raise ValueError(f"{parameter} is {value!r}, only {supported!r} is covered")
 
 
-# The operations. A parameter that is no argument here is one that the variants do not use.
+# The operations, with the parameters that the variants use.
 
 
 def _cast(x: Tensor, dtype: str) -> Tensor:

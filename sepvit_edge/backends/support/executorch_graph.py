@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
     from torch.fx import Node
 
-# Calls in a lowered program that run no kernel of their own.
+# Calls in a lowered program that run no kernel.
 _NO_WORK = frozenset({"alloc", "executorch_call_delegate", "getitem", "view"})
 
 

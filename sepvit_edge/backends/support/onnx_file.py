@@ -1,4 +1,4 @@
-"""ONNX files: what the backends whose runtimes or compilers read them have in common."""
+"""Write ONNX files, for every backend whose runtime or compiler reads them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def export_onnx(job: LoweringJob, opset: int) -> ir.Model:
     Parameters
     ----------
     job : LoweringJob
-        What to lower.
+        Job to lower.
     opset : int
-        Of ONNX; 20 is the first with ``Gelu``, 23 with ``Attention``.
+        ONNX opset; 20 is the first with ``Gelu``, 23 with ``Attention``.
 
     Returns
     -------
@@ -65,7 +65,7 @@ def keep_weights_normal(model: ir.Model) -> None:
 
 
 def write_onnx(model: ir.Model, job: LoweringJob, path: Path) -> None:
-    """State the facts in a model, check it and write it; the same job gives the same bytes."""
+    """Add the facts to a model, check it and write it; the same job gives the same bytes."""
     _state_facts(model, job)
     proto = ir.to_proto(model)
     onnx.checker.check_model(proto, full_check=True)
@@ -74,7 +74,7 @@ def write_onnx(model: ir.Model, job: LoweringJob, path: Path) -> None:
 
 @contextmanager
 def _no_notices() -> Iterator[None]:
-    """Keep the exporter from telling that torchvision, which it does not need, is missing."""
+    """Silence the exporter's notice that torchvision, which it does not need, is missing."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     disabled, logger.disabled = logger.disabled, True
     try:
@@ -86,7 +86,7 @@ def _no_notices() -> Iterator[None]:
 def _name_nodes(model: ir.Model) -> None:
     """Give nodes the names that `sepvit_edge.model.graph` gave the traced program.
 
-    The exporter traces again and numbers the nodes anew, but notes each one's module and operation.
+    The exporter traces again and renumbers the nodes, but notes each one's module and operation.
     """
     names: dict[str, str] = {}
     used: Counter[str] = Counter()
@@ -107,7 +107,7 @@ def _name_nodes(model: ir.Model) -> None:
 
 
 def _state_facts(model: ir.Model, job: LoweringJob) -> None:
-    """Name inputs, outputs and nodes, state what the manifest says, drop the exporter's notes.
+    """Name inputs, outputs and nodes, add the manifest's facts, drop the exporter's notes.
 
     The notes are stack traces, with the paths of the machine that exported.
     """

@@ -1,4 +1,4 @@
-"""Compiles for Qualcomm's HTP and emulates it, in a process of its own: `Worker`.
+"""Compile for Qualcomm's HTP and emulate it, in a separate process: `Worker`.
 
 QNN's compiler and emulation are native code that takes seconds to minutes. In a process of its own
 it can be interrupted at once, what it writes stays out of the terminal, and if it crashes that is
@@ -22,7 +22,7 @@ TRACE = "qnn_op_trace.json"  # the provider's name for it
 
 
 class WorkerError(Exception):
-    """What the process said when it failed; `log` is all that it wrote."""
+    """The error of a failed process; `log` is its whole output."""
 
     def __init__(self, reason: str, log: str) -> None:
         super().__init__(reason)
@@ -30,7 +30,7 @@ class WorkerError(Exception):
 
 
 class Worker:
-    """The process, which answers one call after the other and ends with this object."""
+    """The process; it answers one call after the other, and ends with this object."""
 
     def __init__(self) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (as long as this object)

@@ -19,10 +19,10 @@ import numpy as np
 
 
 class Refused(Exception):
-    """The tool chain did not do what it was asked for."""
+    """A failure of the toolchain."""
 
 
-# The tool chain writes to standard output what it likes, from C++ too: only this way leads out.
+# The toolchain writes to standard output, from C++ too; answers take a separate descriptor.
 _caller = os.fdopen(os.dup(1), "w")
 
 
@@ -40,7 +40,7 @@ def write_to(path: Path) -> None:
 
 
 def build(folder: Path, job: dict, platform: str) -> Any:
-    """Build for one platform; returns the tool chain's object, which can be simulated."""
+    """Build for one platform; return the toolchain's object, which can be simulated."""
     write_to(folder / f"build-{platform}.log")
     from rknn.api import RKNN
 
@@ -73,7 +73,7 @@ def main() -> None:
         answer(done=True)
     except Refused as refused:
         answer(refused=str(refused))
-    except Exception as error:  # whatever the tool chain raises
+    except Exception as error:  # the toolchain raises errors of any kind
         traceback.print_exc()
         answer(refused=f"{type(error).__name__}: {error}")
 

@@ -1,7 +1,7 @@
-"""A tool chain that cannot share an environment with torch 2.13: it gets a virtual one of its own.
+"""The virtual environment of a toolchain that cannot be installed beside torch 2.13.
 
-The environment is made once, on the first export for its target, and used again. It is reached
-through a small script that runs in it; nothing of the tool chain is imported here.
+It is created once, by the first export for its target, and used again. A small script runs in it;
+nothing of the toolchain is imported here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from ...errors import SepViTError
 from ...files import cache_folder
 
-# Where environments are, in place of the user's cache folder; `export --toolkit-env` sets it.
+# Overrides the user's cache folder as the place of environments; `export --toolkit-env` sets it.
 VARIABLE = "SEPVIT_EDGE_TOOLKIT_ENV"
 _COMPLETE = "complete"  # the last file to be written, with what was installed
 _INSTALL_S = 3600
@@ -25,16 +25,16 @@ _INSTALL_S = 3600
 
 @dataclass(frozen=True)
 class Toolkit:
-    """A tool chain of the package index, and what its environment needs.
+    """A toolchain of the package index, and its environment.
 
     Attributes
     ----------
     distribution, version : str
-        Exactly that version.
+        The one supported version.
     beside : tuple of str
-        Requirements that it does not state itself.
+        Requirements that its metadata lacks.
     size_gb : float
-        Of the environment, in 10^9 bytes.
+        Size of the environment, in 10^9 bytes.
     """
 
     distribution: str
@@ -44,12 +44,12 @@ class Toolkit:
 
     @property
     def requirements(self) -> list[str]:
-        """What pip installs."""
+        """Requirements for pip."""
         return [f"{self.distribution}=={self.version}", *self.beside]
 
     @property
     def folder(self) -> Path:
-        """Where the environment is, or would be."""
+        """Folder of the environment, existing or not."""
         given = os.environ.get(VARIABLE)
         if given:
             return Path(given).expanduser().absolute()
@@ -63,7 +63,7 @@ class Toolkit:
 
     @property
     def ready(self) -> bool:
-        """Whether the environment is there, complete and of this version."""
+        """Whether the environment exists, complete and of this version."""
         try:
             return (self.folder / _COMPLETE).read_text().split("\n") == self.requirements
         except OSError:
@@ -75,29 +75,31 @@ class Toolkit:
         Raises
         ------
         SepViTError
-            If the environment is not there.
+            If the environment does not exist.
         """
         if not self.ready:
             raise SepViTError(
-                f"{self.distribution} {self.version} has no environment in {self.folder}; an "
-                f"export for its target makes one there ({self.size_gb:g} GB), or where "
-                "--toolkit-env says"
+                f"{self.distribution} {self.version} is not installed in {self.folder}; the next "
+                f"export for its target installs it there ({self.size_gb:g} GB), or in the folder "
+                "that --toolkit-env names"
             )
         return self.version
 
     def make(self, step: Callable[[str], None]) -> None:
-        """Make the environment, unless it is there; an interrupted one is removed.
+        """Create the environment if it does not exist; an interrupted one is removed.
 
         Raises
         ------
         SepViTError
-            If the disk is too small, or pip cannot install the tool chain; the sentence says why.
+            If the disk is too small, or pip cannot install the toolchain; the sentence says why.
         """
         if self.ready:
             return
         folder = self.folder
         if folder.exists() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").is_file():
-            raise SepViTError(f"{folder} is no virtual environment; give another --toolkit-env")
+            raise SepViTError(
+                f"{folder} is not a virtual environment; name another folder with --toolkit-env"
+            )
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder.parent).free / 1e9
@@ -122,9 +124,9 @@ def _run(command: list[str], what: str) -> None:
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_INSTALL_S
         )
     except subprocess.TimeoutExpired:
-        raise SepViTError(f"the tool chain could not {what} within {_INSTALL_S} s") from None
+        raise SepViTError(f"the toolchain could not {what} within {_INSTALL_S} s") from None
     if done.returncode != 0:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("ERROR:")] or lines or ["no reason"]
         reason = errors[-1].removeprefix("ERROR: ")
-        raise SepViTError(f"the tool chain could not {what}: {reason}")
+        raise SepViTError(f"the toolchain could not {what}: {reason}")
