@@ -1,7 +1,7 @@
 """Post-training quantisation: scales of the activations, measured on images.
 
-How a scale is chosen was decided by measurement (README, "Quantisation"): the clipping that loses
-the least squared error, on histograms of every tensor, against a percentile and the plain maximum.
+The choice of a scale was decided by measurement (README, "Quantisation"): the clipping with the
+least squared error, on histograms of every tensor, against a percentile and the plain maximum.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The second scheme: every operation in integers, for units that compute nothing else.
 
-The first scheme (`scheme.py`) quantises linears and convolutions; what lies between stays float.
-An NPU without floating point (Ethos-U) needs the rest too:
+The first scheme (`scheme.py`) quantises linears and convolutions, and leaves everything between
+them in float. An NPU without floating point (Ethos-U) needs the rest too:
 
 - Weights and biases: as in the first scheme, so that the weights of a quantisation-aware checkpoint
   keep their integers.
@@ -115,9 +115,9 @@ def calibrate_full(
     form : Form
         The edge form to be quantised.
     images : int
-        How many of them, evenly over the set.
+        Number of them to use, evenly over the set.
     advance : callable
-        Told the number of images done.
+        Called with the number of images done.
 
     Raises
     ------

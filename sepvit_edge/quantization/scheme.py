@@ -1,4 +1,4 @@
-"""The quantisation scheme: one for every runtime, stated here and nowhere else.
+"""The quantisation scheme of every runtime, defined here and nowhere else.
 
 Every linear and convolution of the edge form computes in int8, except `FLOAT_LAYERS`:
 
@@ -13,8 +13,8 @@ Every linear and convolution of the edge form computes in int8, except `FLOAT_LA
 Everything between stays float: addition, softmax, both products of attention, LayerNorm, GELU,
 the mean over positions. Quantising additions and concatenations as well costs 17 dB.
 
-The classifier has int8 weights between float activations: it has next to no MACs, what is rounded
-before it goes straight into the logits, and on 256 levels the best two logits tie too often.
+The classifier has int8 weights between float activations: it has next to no MACs, rounding its
+input would show in the logits directly, and on 256 levels the best two logits tie too often.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ACTIVATION_RANGE = (-128, 127)
 WEIGHT_BITS = 8
 BIAS_RANGE = (-(2**31) + 1, 2**31 - 1)
 CLASSIFIER = "head.classifier"
-# The whole residual stream passes through these, so what is rounded in them is in all that follows:
+# The whole residual stream passes through these, so their rounding reaches everything after them:
 # of 25 dB on glyphs they cost 4, with 4 % of SepViT-T's MACs and 0.6 % of its weights. (The other
 # two patch embeddings would cost 10 % of the weights for less than 1 dB.)
 FLOAT_LAYERS = ("stages.[01].patch_embedding.proj", "stages.*.cpe.proj")
@@ -89,9 +89,9 @@ def choose_float(layers: Iterable[str], patterns: Iterable[str]) -> dict[str, st
     Parameters
     ----------
     layers : iterable of str
-        All of them.
+        Names of all layers.
     patterns : iterable of str
-        As for file names: ``stages.0.*`` or ``*.psa.*``; a part's name stands for all in it.
+        As for file names: ``stages.0.*`` or ``*.psa.*``; a part's name stands for its layers.
 
     Returns
     -------
@@ -166,8 +166,8 @@ class LayerFunction:
 class Int8Layer(nn.Module):
     """A linear or convolution of the edge form with quantise and dequantise around it.
 
-    In a traced graph this is what torchao's `convert_pt2e` makes (a test compares them), and what
-    every runtime's compiler recognises as one int8 operation. With float64 it computes what exact
+    In a traced graph this equals the result of torchao's `convert_pt2e` (a test compares them), and
+    every runtime's compiler recognises it as one int8 operation. In float64 it computes exactly as
     integers would: in float32 some values near a half are rounded the other way.
     """
 

@@ -1,4 +1,4 @@
-"""Which block loses what when it alone is quantised."""
+"""Measure what each block costs when it alone is quantised."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .scheme import LayerQuantization
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What quantising one part alone costs.
+    """Cost of quantising one part alone.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class Sensitivity:
     layers : int
         Linears and convolutions in it.
     sqnr_db : float
-        Of the logits against the float model.
+        SQNR of the logits against the float model.
     """
 
     part: str
@@ -53,7 +53,7 @@ def scan(
     pixels : numpy.ndarray
         uint8 (N, image_size, image_size, 3), none of the calibration images.
     advance : callable
-        Told when a part is done.
+        Called with 1 when a part is done.
 
     Returns
     -------

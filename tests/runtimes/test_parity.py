@@ -75,7 +75,7 @@ def test_mcnemars_test_is_exact() -> None:
 def test_an_export_that_computes_something_else_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a tool chain's own error would: here the first convolution loses a sign on the way."""
+    """As a toolchain's own error would: here the first convolution loses a sign on the way."""
     pytest.importorskip("openvino")
     from sepvit_edge.backends import openvino
 

@@ -42,7 +42,7 @@ class RKNN:
         self.platform = target_platform
         return 0
     def load_onnx(self, model):
-        print("W load_onnx: words of the tool chain on standard output")
+        print("W load_onnx: words of the toolchain on standard output")
         self.model = model
         return 0
     def build(self, do_quantization, dataset=None):
@@ -168,7 +168,7 @@ def test_platforms_are_checked() -> None:
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toolkit:
-    """A tool chain of one module, from a folder in place of the package index."""
+    """A toolchain of one module, from a folder in place of the package index."""
     folder = tmp_path / "index"
     folder.mkdir()
     facts = "Metadata-Version: 2.1\nName: tiny-tool\nVersion: 1.0\n"
