@@ -152,7 +152,7 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    """Final LayerNorm, mean over positions as a product, classifier.
+    """Final LayerNorm, mean over positions as a product (principle 8), classifier.
 
     The Arm backend has no integer mean over positions.
     """
@@ -173,7 +173,7 @@ class Head(nn.Module):
 
 
 def _product(q: Tensor, k: Tensor) -> Tensor:
-    """(n, T, d), (n, T, d) -> (n, T, T).
+    """(n, T, d), (n, T, d) -> (n, T, T) (principle 6).
 
     k is transposed by a permutation of rank 4, which Vela sees to be what its products want.
     """

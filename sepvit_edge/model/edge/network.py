@@ -90,6 +90,7 @@ class EdgeModel(nn.Module):
         super().__init__()
         weights = fold(model)
         sides = [stage.sides for stage in weights.stages]
+        # Principle 2: the sides and the batch are integers from here on.
         self.config, self.batch, self.form, self.taps = model.config, batch, form, taps
         self.input = form.pixels(weights.mean)
         self.stages = nn.ModuleList(
