@@ -103,7 +103,7 @@ class PSA(nn.Module):
         values = [v.reshape(B, n, M * HEAD_DIM) for v in _pieces(x, h, 2)]
         mixed = [torch.bmm(a, v) for a, v in zip(weights, values, strict=True)]
         y = _stacked([y.reshape(B * n, M, HEAD_DIM) for y in mixed], 2)
-        return y.reshape(B * n * M, C)
+        return y.reshape(B * n * M, -1)
 
 
 class Block(nn.Module):
