@@ -35,6 +35,9 @@ _REFUSALS = (
     errors.NotImplemented,
     errors.RuntimeException,
 )
+# Suffixes of nodes that the runtime rewrites: for its own layout, for a quantisation that it moves
+# across a transpose, for one of several readers of a tensor.
+_REWRITTEN = re.compile(r"(_nchwc|_pre_q|_token_\d+)+$")
 # Elements of the smallest weight stored as float16; smaller ones, as the input's mean, are not.
 _SMALLEST_HALF = 1024
 
@@ -208,7 +211,7 @@ def _placement(folder: Path, job: LoweringJob) -> Placement:
     places = {name: builder.place(name, accelerated=True) for name in providers}
     for operation in operations:
         provider, precision = operation.kernel.split()
-        source = operation.name.split("/")[0].removesuffix("_nchwc")
+        source = _REWRITTEN.sub("", operation.name.split("/")[0])
         places[provider].add(precision, operation.kind, [source])
     for operation in operations:
         if operation.kind == "Attention":  # the two products of its part that have no name left

@@ -343,7 +343,7 @@ def test_int8_packages_are_small_and_say_what_they_are(
         get_backend(target).lower(lowering_job(digits_model, edge, recipe), folder)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         # Three bytes of four of a weight are saved, of Core ML's float16 one of two; scales and
-        # grids take some of it again: measured 5 % in OpenVINO's text, 2 to 4 % elsewhere.
+        # zero points take some of it again: measured 5 % in OpenVINO's text, 2 to 4 % elsewhere.
         saved = (size - package.size) / (1 if target == "coreml" else 3)
         assert saved >= 0.94 * weights, target
 
@@ -356,7 +356,9 @@ def test_executorch_keeps_one_delegate(packages) -> None:
 
 def test_onnxruntime_runs_its_int8_kernels(packages, digits_model) -> None:
     kinds = {}
-    for group in packages["onnxruntime"].manifest.placement.placed:
+    placement = packages["onnxruntime"].manifest.placement
+    assert placement.macs_unattributed == 0
+    for group in placement.placed:
         kinds |= group.kinds
     layers = quantizable_layers(EdgeModel(digits_model))
     # The classifier's result stays float.
