@@ -1,4 +1,4 @@
-"""Recipes: what to build for a target, as TOML that users copy and edit (folder export/)."""
+"""Recipes: how to export for a target, as TOML that users copy and edit (folder export/)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class EdgeOptions(Strict):
 
 
 class PlacementBudget(Strict):
-    """What the export must reach, or fail.
+    """Limits on an export's placement; it fails outside them.
 
     Attributes
     ----------
@@ -57,7 +57,8 @@ class QuantizationOptions(Strict):
     keep_float : tuple of str
         Patterns of layers to leave in float, as ``stages.0.*``.
     calibration_images : int
-        At most so many; for checkpoints that are not quantisation-aware, and for ``"full"``.
+        Largest number of calibration images, for checkpoints that are not quantisation-aware and
+        for ``"full"``.
     classifier : str
         How the classifier's int8 weights are stored: ``"int8"``; or ``"float"``, with the same
         values, for runtimes without an int8 product that has a float result.
@@ -70,7 +71,7 @@ class QuantizationOptions(Strict):
 
 
 class Recipe(Strict):
-    """One way to build a package.
+    """How a package is exported.
 
     Attributes
     ----------
@@ -79,17 +80,17 @@ class Recipe(Strict):
     precision : str
         ``"fp32"``, ``"fp16"`` or ``"int8"``.
     description : str
-        One line for people.
+        One line for the list of recipes.
     edge : EdgeOptions
-        Which edge form the runtime gets.
+        The edge form.
     options : dict
-        The backend's own options; it checks them.
+        Options of the backend, which checks them (`options_as`).
     quantization : QuantizationOptions
-        For int8.
+        How int8 is done.
     placement : PlacementBudget
-        What the export must reach.
+        Limits on where operations run.
     parity_images : int or None
-        So many images are compared unless the user says how many; for slow emulations.
+        Number of images for parity, for slow emulations. Default: depends on the data set.
     """
 
     target: str

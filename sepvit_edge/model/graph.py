@@ -47,13 +47,13 @@ def trace(model: EdgeModel) -> ExportedProgram:
         warnings.simplefilter("ignore", FutureWarning)
         program = torch.export.export(model, (model.example_input(),))
         program = program.run_decompositions(table)
-    _share_grids(program)
+    _share_quantized(program)
     name_nodes(program)
     return program
 
 
-def _share_grids(program: ExportedProgram) -> None:
-    """Quantise a tensor once for all who read it on the same grid, as q, k and v do; in place."""
+def _share_quantized(program: ExportedProgram) -> None:
+    """Quantise a tensor once for all its readers with one scale, as q, k and v; in place."""
     first: dict[tuple[object, ...], Node] = {}
     for node in list(program.graph.nodes):
         if node.op == "call_function" and str(node.target).startswith("quantized_decomposed."):
@@ -64,7 +64,7 @@ def _share_grids(program: ExportedProgram) -> None:
 
 
 def name_nodes(program: ExportedProgram) -> None:
-    """Rename every operation's node to ``module_path__operation``, in place."""
+    """Rename the node of every operation to ``module_path__operation``, in place."""
     outputs = {spec.arg.name: spec.arg for spec in program.graph_signature.output_specs}
     for node in program.graph.nodes:
         if node.op != "call_function":
@@ -80,14 +80,21 @@ def name_nodes(program: ExportedProgram) -> None:
 
 
 def part_of(name: str) -> str | None:
-    """Tell where an operation belongs, from its name.
+    """Return the part of the network that an operation belongs to, from its name.
+
+    Examples
+    --------
+    >>> part_of("stages_2_blocks_4_psa_q__linear")
+    'stages.2.blocks.4.psa'
+    >>> part_of("stages_1_blocks_0__add")
+    'stages.1.blocks.0'
 
     Returns
     -------
     str or None
         ``"input"``, ``"stages.0.patch_embedding"``, ``"stages.2.blocks.4.psa"``,
         ``"stages.2.blocks.4"`` (window order and residual), ``"stages.0.cpe"``, ``"head"``; None
-        if the name says nothing.
+        if the name does not come from a traced graph.
     """
     match = _PART.match(name)
     if match is None:
@@ -101,11 +108,10 @@ def part_of(name: str) -> str | None:
 
 
 def macs_by_operation(program: ExportedProgram) -> Counter[str]:
-    """Multiply-accumulates of every node that has any, by its name.
+    """Count the multiply-accumulates of every node, by its name; nodes without any are left out.
 
-    Counted as torch's FLOP counter does: linear, convolution and matrix product. The linears that
-    stand for a mean (edge form, principle 8) and the folded scales are not the paper's work, and
-    the linears with one output are left out.
+    As in torch's FLOP counter these are linears, convolutions and matrix products. Linears with one
+    output stand for a mean (edge form, principle 8), which is not counted.
     """
     macs: Counter[str] = Counter()
     for node in program.graph.nodes:

@@ -168,7 +168,7 @@ class SepViT(nn.Module):
     Parameters
     ----------
     config : ModelConfig
-        Variant, number of classes, image size, and what travels with the weights.
+        Variant, number of classes, image size, preprocessing and labels.
     drop_path : float
         Rate of the last block; it rises linearly from 0 at the first.
     """
@@ -177,7 +177,7 @@ class SepViT(nn.Module):
         super().__init__()
         self.config = config
         self.source: Source | None = None
-        self.quantization: Quantization | None = None  # where the weights lie on its grid
+        self.quantization: Quantization | None = None  # if the weights are rounded to it
         variant = find_variant(config.variant)
         dims, depths = variant.dims, variant.depths
         self.sides = [config.image_size // stride for stride in STRIDES]
@@ -307,7 +307,7 @@ def set_image_size(model: SepViT, image_size: int) -> None:
     Raises
     ------
     SepViTError
-        If the size is no multiple of 32.
+        If the size is not a multiple of 32.
     """
     sides = windows(find_variant(model.config.variant).depths, image_size)
     model.config = replace(model.config, image_size=image_size)
@@ -323,7 +323,7 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def count_macs(model: SepViT) -> int:
-    """Multiply-accumulates of one image: half of what torch's FLOP counter sees."""
+    """Count the multiply-accumulates of one image: half of torch's count of FLOPs."""
     from torch.utils.flop_counter import FlopCounterMode
 
     size = model.config.image_size

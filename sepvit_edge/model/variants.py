@@ -1,4 +1,4 @@
-"""What a SepViT model is: the four published configurations, and what travels with weights.
+"""The four published configurations, and the configuration stored with a model's weights.
 
 Source of the table: arXiv 2203.15380, Table 1 (architectures) and Table 2 (ImageNet-1K top-1).
 """
@@ -45,12 +45,12 @@ class Variant:
 
     @property
     def dims(self) -> tuple[int, ...]:
-        """Channels per stage."""
+        """Number of channels of each stage."""
         return tuple(self.width * 2**stage for stage in range(4))
 
     @property
     def heads(self) -> tuple[int, ...]:
-        """Attention heads per stage: every head is 32 wide."""
+        """Number of attention heads of each stage; every head is 32 wide."""
         return tuple(dim // HEAD_DIM for dim in self.dims)
 
 
@@ -66,7 +66,7 @@ VARIANTS = {
 
 
 def find_variant(key: str) -> Variant:
-    """Look a variant up by its command-line name.
+    """Look up a variant by its name on the command line.
 
     Four numbers behind the name are other depths: ``"lite-1-1-1-1"`` is Lite with one block a
     stage. No figures are published for those.
@@ -74,7 +74,7 @@ def find_variant(key: str) -> Variant:
     Raises
     ------
     SepViTError
-        If there is none of that name.
+        If the name is unknown; the known ones are named.
     """
     name, *depths = key.lower().split("-")
     if name not in VARIANTS or len(depths) not in (0, 4):
@@ -103,7 +103,7 @@ def check_image_size(image_size: int) -> int:
     Raises
     ------
     SepViTError
-        If it is no positive multiple of 32; the nearest two that work are named.
+        If it is not a positive multiple of 32; the nearest two that work are named.
     """
     if image_size < 32 or image_size % 32:
         low = max(32, image_size // 32 * 32)
@@ -115,7 +115,7 @@ def check_image_size(image_size: int) -> int:
 
 
 def windows(depths: tuple[int, ...], image_size: int) -> list[list[int]]:
-    """Window side of every block of every stage, in pixels of the stage's map.
+    """Return the window side of every block of every stage, in pixels of the stage's map.
 
     Odd blocks of stages 2 and 3 are grouped self-attention: 2 x 2 windows joined (section 3.3).
 
@@ -134,14 +134,14 @@ def windows(depths: tuple[int, ...], image_size: int) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image of any size becomes the model's input.
+    """The preprocessing of an image of any size.
 
     Attributes
     ----------
     crop : float
         Share of the resized image's shorter side that the centre crop keeps.
     mean, std : tuple of float
-        Per RGB channel, for pixels scaled to 0..1.
+        Three values, one for each RGB channel, for pixels scaled to 0..1.
     """
 
     crop: float = 0.875
@@ -158,26 +158,26 @@ class Preprocessing:
             raise SepViTError(f"std must be positive, not {self.std}")
 
     def resize_side(self, image_size: int) -> int:
-        """Length of the shorter side after resizing and before the crop."""
+        """Return the length of the shorter side after resizing and before the crop."""
         return max(image_size, math.floor(image_size / self.crop + 1e-9))
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The configuration that travels with a model's weights.
+    """The configuration stored with a model's weights.
 
     Attributes
     ----------
     variant : str
-        What `find_variant` takes.
+        Name of the variant; see `find_variant`.
     num_classes : int
         Size of the classifier's output.
     image_size : int
         Side of the square input in pixels, a multiple of 32.
     preprocessing : Preprocessing
-        From an image to the input.
+        Preprocessing that the weights were trained with.
     labels : tuple of str
-        Class names, ``"0" ... "n-1"`` unless given.
+        Class names. Default: ``"0" ... "n-1"``.
     """
 
     variant: str
@@ -202,18 +202,18 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model's weights came from.
+    """Origin of a model's weights.
 
     Attributes
     ----------
     weights_sha256 : str
-        Digest of the weights themselves, as float32, whatever file they stood in.
+        Digest of the weights themselves, as float32; it does not depend on the file.
     file_sha256 : str or None
-        Digest of the checkpoint file, if there was one.
+        Digest of the checkpoint file, if any.
     file_size : int or None
-        Its bytes.
+        Size of the file in bytes.
     trained_on : str or None
-        The built-in data set that the weights were trained on, where that is known.
+        Built-in data set that the weights were trained on, if known.
     """
 
     weights_sha256: str
