@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from ..checkpoints.choose import random_model
-from ..config.recipe import Precision, parse_recipe
+from ..config.recipe import Precision, find_recipe
 from ..model.edge import EdgeModel, find_form
 from ..model.graph import macs_by_operation, part_of, trace
 from ..package.manifest import Manifest
@@ -62,11 +62,12 @@ def program_of(manifest: Manifest) -> ExportedProgram:
     model = manifest.model
     labels = tuple(str(i) for i in range(model.num_classes))
     twin = random_model(model.variant, model.num_classes, model.image_size, labels)
-    recipe = parse_recipe(manifest.recipe)
-    edge = EdgeModel(twin, manifest.input.shape[0], find_form(recipe.edge.form))
+    edge = EdgeModel(twin, manifest.input.shape[0], find_form(model.form))
     if manifest.quantization is not None:
         floats = {layer.name: layer.reason for layer in manifest.quantization.float_layers}
-        apply_quantization(edge, uncalibrated(edge, floats), recipe.quantization.classifier)
+        # How the classifier is stored is a need of the runtime, the same in all its recipes.
+        classifier = find_recipe(manifest.target, "int8").quantization.classifier
+        apply_quantization(edge, uncalibrated(edge, floats), classifier)
     return trace(edge)
 
 
