@@ -23,6 +23,7 @@ from sepvit_edge.package.folder import Package, compare_packages, write_manifest
 from sepvit_edge.package.manifest import SCHEMA_VERSION, Manifest, ModelFacts
 from sepvit_edge.package.replacing import replacing
 from sepvit_edge.package.session import open_package
+from sepvit_edge.pipeline.verify import verify_package
 
 FILES = ("manifest.json", "model.xml", "model.bin", "labels.txt", "golden.safetensors")
 
@@ -141,12 +142,12 @@ def test_only_the_version_that_made_a_package_verifies_it(copy: Path) -> None:
     rewrite(copy, schema_version="2.9999")
     Package(copy)
     with pytest.raises(SepViTError, match="with the version that made it"):
-        sepvit_edge.verify_package(copy)
+        verify_package(copy)
     recipe = Package(copy).manifest.recipe | {"lowering": "tomorrow's"}
     rewrite(copy, schema_version=SCHEMA_VERSION, recipe=recipe)
     Package(copy)
     with pytest.raises(SepViTError, match="that made it: lowering is not a known key"):
-        sepvit_edge.verify_package(copy)
+        verify_package(copy)
 
 
 def test_old_runtimes_are_refused(copy: Path) -> None:
