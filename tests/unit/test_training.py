@@ -233,3 +233,18 @@ def test_wrong_usage_is_one_sentence(
     output = tmp_path / "x.safetensors"
     done = run_command("train", "--output", output, "--run", tmp_path / "run", *arguments)
     assert done.status == 2 and sentence in done.err and not output.exists()
+
+
+def test_a_missing_library_is_named_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sepvit_edge.charts import load_pyplot
+    from sepvit_edge.training import checkpoint
+
+    monkeypatch.setattr(checkpoint, "find_spec", lambda name: None)
+    with pytest.raises(SepViTError, match=r"pip install 'sepvit-edge\[train\]'"):
+        checkpoint.train_checkpoint(tmp_path / "x.safetensors", small(), tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SepViTError, match=r"pip install 'sepvit-edge\[charts\]'"):
+        load_pyplot()
