@@ -11,7 +11,7 @@ cd "$(dirname "$0")"
 apk=${1:-target/sepvit-edge.apk}
 
 pom() { sed -n "s:.*<$1>\(.*\)</$1>.*:\1:p" pom.xml; }
-# Where the artefacts are, as Maven has it.
+# Maven's folder of artefacts.
 repository=${MAVEN_REPOSITORY:-$HOME/.m2/repository}
 artefact() { echo "$repository/${1//.//}/$2/$3/$2-$3.jar"; }
 r8=$(artefact com.android.tools r8 "$(pom r8.version)")
@@ -36,13 +36,14 @@ mkdir "$work/dex"
 (mkdir "$work/ort" && cd "$work/ort" && unzip -q "$onnxruntime" 'ai/onnxruntime/*.class' && zip -qr "$work/ort.jar" ai)
 (cd app/target/classes && zip -qr "$work/stubs.jar" org)
 
-# R8 shrinks as the release build does, and fails where a class is missing.
+# R8 shrinks as in the release build, and fails if a class is missing. It runs once, for seconds:
+# compiling it to fast code takes longer than it saves.
 cat > "$work/keep.pro" <<'RULES'
 -keep class sepvit.edge.app.MainActivity, sepvit.edge.app.EdgeApp { *; }
 # Annotations that only compilers read.
 -dontwarn org.jetbrains.annotations.**,org.intellij.lang.annotations.**
 RULES
-java -cp "$r8" com.android.tools.r8.R8 --release --min-api 26 --map-diagnostics info none \
+java -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$r8" com.android.tools.r8.R8 --release --min-api 26 --map-diagnostics info none \
     --lib "$android" --lib "$java" --lib "$work/stubs.jar" \
     --pg-conf app/keep.pro --pg-conf "$work/keep.pro" --output "$work/dex" \
     "$work/app.jar" "$work/core.jar" "$work/ort.jar" "${libraries[@]}"
