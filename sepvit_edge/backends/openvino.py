@@ -10,6 +10,7 @@ import numpy as np
 import openvino as ov
 import torch
 from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+from torch.export import ExportedProgram
 from torch.fx import Node
 
 from ..config.toml import Strict
@@ -23,6 +24,7 @@ from .support.placement import PlacementBuilder
 MODEL = "model.xml"
 _ATEN = torch.ops.aten
 _LAYERS = (_ATEN.linear.default, _ATEN.convolution.default)
+_MOVES = (_ATEN.view.default, _ATEN.permute.default)
 _SCALED = "steps"
 # Nodes of the compiled graph that compute nothing.
 _NO_WORK = frozenset({"Const", "Input", "Output"})
@@ -181,11 +183,12 @@ def _unfold_weights(module: torch.fx.GraphModule) -> None:
 
 def _placement(compiled: ov.CompiledModel, job: LoweringJob) -> Placement:
     """Read the compiled graph back: every node runs in the CPU plugin, in its own precision."""
-    nodes = []
+    nodes, rounded = [], _layers_rounded_by(job.program)
     for node in compiled.get_runtime_model().get_ops():
         info = {key: str(value.astype(str)) for key, value in node.get_rt_info().items()}
         if info["layerType"] not in _NO_WORK:
-            nodes.append((info["runtimePrecision"], info["layerType"], _origins(info)))
+            origins = _origins(info, rounded)
+            nodes.append((info["runtimePrecision"], info["layerType"], origins))
     builder = PlacementBuilder(job.program)
     plugin = builder.place("CPU plugin", accelerated=True)
     for precision, kind, origins in nodes:
@@ -197,13 +200,30 @@ def _placement(compiled: ov.CompiledModel, job: LoweringJob) -> Placement:
     return builder.placement("CPU")
 
 
-def _origins(info: dict[str, str]) -> list[str]:
+def _layers_rounded_by(program: ExportedProgram) -> dict[str, str]:
+    """Return the layer whose result each quantisation rounds, directly or after a permutation."""
+    layers = {}
+    for node in program.graph.nodes:
+        if node.target is torch.ops.quantized_decomposed.quantize_per_tensor.default:
+            source = node.args[0]
+            while source.target in _MOVES:
+                source = source.args[0]
+            if source.target in _LAYERS:
+                layers[node.name] = source.name
+    return layers
+
+
+def _origins(info: dict[str, str], rounded: dict[str, str]) -> list[str]:
     """Return the names of the graph's nodes that a compiled node came from.
 
-    The scales of an int8 layer are multiplied into one operation, which keeps one of their names.
+    The plugin multiplies the scales behind a layer into it, and keeps one of their names: that of
+    an int8 layer's own scale, or of the quantisation that rounds the layer's result.
     """
-    names = (name.split("/")[0] for name in info["originalLayersNames"].split(","))
-    return [name.removesuffix(f"_{_SCALED}") for name in names]
+    names = []
+    for name in (name.split("/")[0] for name in info["originalLayersNames"].split(",")):
+        scaled = name.removesuffix(f"_{_SCALED}")
+        names.append(rounded.get(scaled, scaled) if scaled != name else name)
+    return names
 
 
 def _settings(options: Options, threads: int | None) -> dict[str, object]:

@@ -356,13 +356,19 @@ def test_executorch_keeps_one_delegate(packages) -> None:
 
 def test_onnxruntime_runs_its_int8_kernels(packages, digits_model) -> None:
     kinds = {}
-    placement = packages["onnxruntime"].manifest.placement
-    assert placement.macs_unattributed == 0
-    for group in placement.placed:
+    for group in packages["onnxruntime"].manifest.placement.placed:
         kinds |= group.kinds
     layers = quantizable_layers(EdgeModel(digits_model))
     # The classifier's result stays float.
     assert kinds["QGemm"] + kinds["QLinearConv"] == len(layers) - len(scheme_float(layers)) - 1
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+def test_every_layer_is_found_in_its_place(packages, target: str) -> None:
+    """Also those that the runtime renames, since it moves a rounding into them."""
+    placement = packages[target].manifest.placement
+    assert placement.macs_unattributed == 0
+    assert sum(group.macs_share for group in placement.placed) == pytest.approx(1, abs=1e-3)
 
 
 def test_openvino_runs_its_int8_kernels(packages, digits_model, calibrated) -> None:
