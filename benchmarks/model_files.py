@@ -21,6 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
+NO_MODEL = ("manifest.json", "labels.txt", "golden.safetensors")
 ROOT = Path(__file__).resolve().parents[1]
 LARGE = (
     *("openvino-fp32", "openvino-int8", "executorch-fp32", "executorch-int8", "coreml-fp16"),
@@ -55,7 +56,7 @@ def main() -> int:
 
 
 def digests(weights: str, recipe: str) -> dict[str, str]:
-    """Export one package and return the SHA-256 of its files; the manifest is not a model file."""
+    """Export one package and return the SHA-256 of its model files."""
     with tempfile.TemporaryDirectory() as scratch:
         package = Path(scratch, "package")
         command = [sys.executable, "-m", "sepvit_edge.export", "--weights", weights, "--json"]
@@ -70,7 +71,7 @@ def digests(weights: str, recipe: str) -> dict[str, str]:
         return {
             path.relative_to(package).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in files
-            if path.name != "manifest.json" or path.parent != package
+            if path.parent != package or path.name not in NO_MODEL
         }
 
 

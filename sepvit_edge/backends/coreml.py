@@ -333,7 +333,7 @@ def _describe(description: Any, job: LoweringJob, options: Options) -> None:
     )
     metadata.versionString = versions_used(["sepvit-edge"])["sepvit-edge"]
     metadata.license = "Apache-2.0 (the program; the weights have the licence of their checkpoint)"
-    for fact, value in model.model_dump().items():
+    for fact, value in model.model_dump(exclude={"form"}).items():
         metadata.userDefined[fact] = str(value)
     metadata.userDefined["preprocessing"] = rule.model_dump_json()
     if options.image_input:
