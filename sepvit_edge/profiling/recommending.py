@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 
 from ..backends.registry import MissingRuntime, get_backend
-from ..errors import SepViTError
+from ..errors import SepViTError, unknown_name
 from ..package.folder import Package
 from ..package.manifest import Manifest
 from .candidates import Candidate
@@ -86,7 +86,7 @@ class Search:
 
         for target in self.targets:
             if target not in targets():
-                raise SepViTError(f"there is no target {target}; there are {', '.join(targets())}")
+                raise unknown_name("target", target, targets())
         known = [
             (recipe.target, recipe.precision)
             for name, path in recipes().items()

@@ -95,7 +95,7 @@ def test_an_interrupted_search_goes_on(
         (("--budget", "p95<3"), "is not understood"),
         (("--device", "emulated-cortex-a72"), "mean nothing"),
         (("--image-sizes", "big"), "takes numbers"),
-        (("--targets", "tensorrt"), "there is no target tensorrt"),
+        (("--targets", "tensorrt"), "unknown target 'tensorrt'"),
     ],
 )
 def test_bad_options_are_one_sentence(
