@@ -236,7 +236,7 @@ _sessions: weakref.WeakSet[ExecuTorchSession] = weakref.WeakSet()
 
 
 @cache
-def _default() -> int:
+def _default_threads() -> int:
     from executorch.extension.pybindings import portable_lib
 
     return int(portable_lib._threadpool_get_thread_count())
@@ -245,7 +245,7 @@ def _default() -> int:
 def _set_threads(threads: int | None) -> None:
     from executorch.extension.pybindings import portable_lib
 
-    default, current = _default(), portable_lib._threadpool_get_thread_count()
+    default, current = _default_threads(), portable_lib._threadpool_get_thread_count()
     wanted = threads or default
     if wanted == current or (threads is None and _sessions):
         return

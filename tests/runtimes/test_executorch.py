@@ -193,7 +193,7 @@ def test_threads(lite: Path) -> None:
     for threads in (1, 3, None):
         logits.append(open_package(lite, threads).run_pixels(pixels)[0])
         counts.append(portable_lib._threadpool_get_thread_count())
-    assert counts == [1, 3, backend_module._own_choice()]
+    assert counts == [1, 3, backend_module._default_threads()]
     assert np.allclose(logits[0], logits[1], atol=1e-5)
     session = open_package(lite, 2)
     # Another pool would pull the threads from under the open session.
