@@ -1,9 +1,10 @@
 """The edge form: what reference.py computes, from the same state dict, for static-graph compilers.
 
 Compilers differ in what they compute well, so there are several forms of the same function. A
-`Form` (forms.py) names one class for each part of the network; every `forward` is a straight line
-for the units that it was written for. Three layouts of what flows between the layers have a file
-each: rows.py, heads.py (rows, each attention head on its own) and maps.py.
+`Form` (form.py) names one class for each part of the network; forms.py has the forms by name. Every
+`forward` is a straight line for the units that it was written for. Three layouts of what flows
+between the layers have a file each: rows.py, heads.py (rows, each attention head on its own) and
+maps.py.
 
 Each principle below has a number, and the number stands where it is applied. What each is worth is
 measured by `python benchmarks/edge_form.py --principles`; README has the table. How a new unit gets
@@ -41,7 +42,8 @@ behind the other; with principle 11 it is (B, C, H, W).
     block, and every linear is written as that convolution.
 """
 
-from .forms import FORMS, Form, find_form
+from .form import Form
+from .forms import FORMS, find_form
 from .network import EdgeModel
 
 __all__ = ["FORMS", "EdgeModel", "Form", "find_form"]

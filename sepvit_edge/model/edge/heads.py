@@ -23,8 +23,8 @@ from .weights import (
 )
 
 if TYPE_CHECKING:
-    from .forms import Form
-    from .network import Taps
+    from .form import Form
+    from .taps import Taps
 
 
 class ThinnedStem(nn.Module):

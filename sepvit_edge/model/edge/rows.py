@@ -22,8 +22,8 @@ from .weights import (
 )
 
 if TYPE_CHECKING:
-    from .forms import Form
-    from .network import Taps
+    from .form import Form
+    from .taps import Taps
 
 
 class Stem(nn.Module):
