@@ -2,12 +2,51 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from helpers import Outcome, jittered, mini_digits
+from filelock import FileLock
+from helpers import Exporter, Outcome, jittered, mini_digits
+
+from sepvit_edge.checkpoints.source import source_of
+from sepvit_edge.config.recipe import Recipe, find_recipe
+from sepvit_edge.model.reference import SepViT
+from sepvit_edge.package.folder import Package
+from sepvit_edge.pipeline.export import export_package
+
+# The files that take longest, in this order before all others, so that no worker ends with one.
+LONGEST = (
+    "test_qualcomm",
+    "test_ethos_u",
+    "test_quantize",
+    "test_parity",
+    "test_coreml",
+    "test_profile_arm64",
+    "test_training",
+    "test_executorch",
+    "test_openvino",
+    "test_onnxruntime",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give a whole file to a worker, as files share what they make; keep their order."""
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -21,13 +60,45 @@ def digits_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exporter:
+    """Export each package once for all files and all workers: `exported(model, "onnxruntime")`.
+
+    Packages are found by their content: weights, recipe, batch, number of images. They are shared,
+    so a test that changes one copies it first; opening one checks its digests.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    root = root / "packages"
+    root.mkdir(exist_ok=True)
+
+    def export(
+        model: SepViT,
+        target: str = "openvino",
+        precision: str = "fp32",
+        *,
+        recipe: Recipe | None = None,
+        batch: int = 1,
+        images: int = 8,
+    ) -> Package:
+        recipe = recipe or find_recipe(target, precision)
+        source = source_of(model)
+        facts = (model.config, source, recipe.model_dump_json(), batch, images)
+        folder = root / hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                export_package(model, recipe=recipe, output=folder, batch=batch, images=images)
+        return Package(folder)
+
+    return export
+
+
+@pytest.fixture(scope="session")
 def package_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small OpenVINO package, made once; tests that damage it copy it first."""
     pytest.importorskip("openvino")
-    import sepvit_edge
-
     output = tmp_path_factory.mktemp("packages") / "lite"
-    sepvit_edge.export_package(jittered("lite"), "openvino", output=output, images=8)
+    export_package(jittered("lite"), "openvino", output=output, images=8)
     return output
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import REPOSITORY, TESTS
+from helpers import HANGS, REPOSITORY, TESTS
 from PIL import Image
 
 WEB = REPOSITORY / "apps" / "web"
@@ -41,7 +41,7 @@ def _node(*command: object, **variables: object) -> str:
         env=os.environ | {name: str(value) for name, value in variables.items()},
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=HANGS,
     )
     output = done.stdout + done.stderr
     assert done.returncode == 0, output[-6000:]

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from etdumps import write_dump
-from helpers import MINI, MINIMAL, Runner, jittered
+from helpers import HANGS, MINI, MINIMAL, Runner, jittered
 
 import sepvit_edge
 from sepvit_edge.errors import SepViTError
@@ -174,7 +174,7 @@ class FakeServer(socketserver.ThreadingTCPServer):
         )
 
     def connection(self, **changes: object) -> ADBConnection:
-        facts = {"kind": "adb", "server_port": self.port, "run_timeout_s": 8} | changes
+        facts = {"kind": "adb", "server_port": self.port, "run_timeout_s": 120} | changes
         return ADBConnection.model_validate(facts)
 
 
@@ -402,12 +402,12 @@ def test_what_a_program_cannot_do_is_one_sentence(
 @pytest.mark.skipif(shutil.which("adb") is None, reason="there is no adb; run: apt-get install adb")
 def test_the_fake_speaks_to_the_real_client(server: FakeServer) -> None:
     command = ["adb", "-P", str(server.port)]
-    listed = subprocess.run([*command, "devices"], capture_output=True, text=True, timeout=60)
+    listed = subprocess.run([*command, "devices"], capture_output=True, text=True, timeout=HANGS)
     assert f"{SERIAL}\tdevice" in listed.stdout
     source = server.root / "sent"
     source.write_text("text")
     push = [*command, "-s", SERIAL, "push", str(source), "/sdcard/sent"]
-    subprocess.run(push, check=True, capture_output=True, timeout=60)
+    subprocess.run(push, check=True, capture_output=True, timeout=HANGS)
     assert (server.root / "sdcard" / "sent").read_text() == "text"
 
 
@@ -418,9 +418,10 @@ def test_the_real_server_without_a_device(package_path: Path) -> None:
         port = probe.getsockname()[1]
     connection = ADBConnection(kind="adb", server_port=port)
     command = ["adb", "-P", str(port)]
-    subprocess.run([*command, "start-server"], check=True, capture_output=True, timeout=60)
+    subprocess.run([*command, "start-server"], check=True, capture_output=True, timeout=HANGS)
     try:
         with pytest.raises(SepViTError, match="one attached device is needed, there are 0"):
             measured(connection, package_path)
     finally:
-        subprocess.run([*command, "kill-server"], check=True, timeout=60, stderr=subprocess.DEVNULL)
+        kill = [*command, "kill-server"]
+        subprocess.run(kill, check=True, timeout=HANGS, stderr=subprocess.DEVNULL)

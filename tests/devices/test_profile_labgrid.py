@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import HANGS
 from test_profile_ssh import QUICK, SSHD, Board, board, free_port  # noqa: F401  (a fixture)
 
 from sepvit_edge.errors import SepViTError
@@ -45,7 +46,7 @@ class Laboratory:
         for name in ("board", "dark"):
             self.client("-p", name, "create")
             self.client("-p", name, "add-match", f"lab-{name}/{name}/*")
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 300
             while f"lab-{name}/" not in self.client("resources") and time.monotonic() < deadline:
                 time.sleep(0.3)
 
@@ -55,7 +56,7 @@ class Laboratory:
 
     def client(self, *arguments: str) -> str:
         command = [PROGRAMS / "labgrid-client", "-x", self.coordinator, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=HANGS).stdout
 
     def connection(self, place: str = "board") -> LabgridConnection:
         ssh = self.board.connection
@@ -66,7 +67,7 @@ class Laboratory:
             key=ssh.key,
             python=ssh.python,
             folder=ssh.folder,
-            timeout_s=10,
+            timeout_s=30,
         )
 
 
@@ -79,7 +80,7 @@ def laboratory(
     yield laboratory
     for process in reversed(laboratory.processes):
         process.terminate()
-        process.wait(10)
+        process.wait(HANGS)
 
 
 def profile(connection: LabgridConnection, package: Path, *arguments: str) -> Profile:

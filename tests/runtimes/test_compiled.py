@@ -100,6 +100,7 @@ def test_the_npus_model_is_static_and_of_rank_4(packages: dict[str, Package]) ->
         assert not group.accelerated and "no compiler" in package.manifest.placement.device
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["executorch-coreml-fp16", "executorch-vulkan-fp16"])
 def test_the_same_bytes_again(
     packages: dict[str, Package], digits_checkpoint: Path, name: str

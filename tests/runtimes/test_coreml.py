@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import TESTS, jittered
+from helpers import HANGS, TESTS, jittered
 from PIL import Image
 
 if importlib.util.find_spec("coremltools") is None:
@@ -482,7 +482,7 @@ from test_coreml import small_model
 export_package(small_model(), "coreml", "fp16", {str(tmp_path / "package")!r}, images=8)
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=HANGS
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     first, again = packages["fp16"].folder, tmp_path / "package"

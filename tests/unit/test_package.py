@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import MINI, TESTS, jittered, random_pixels, run_process
+from helpers import HANGS, MINI, TESTS, jittered, random_pixels, run_process
 from pydantic import ValidationError
 
 import sepvit_edge
@@ -242,7 +242,7 @@ def test_a_killed_export_leaves_no_half_package(tmp_path: Path, sign: signal.Sig
             break
     time.sleep(0.2)
     process.send_signal(sign)
-    process.wait(30)
+    process.wait(HANGS)
     assert not output.exists()
     leftovers = list(tmp_path.iterdir())
     assert len(leftovers) == (1 if sign == signal.SIGKILL else 0)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import MINIMAL, Runner
+from helpers import HANGS, MINIMAL, Runner
 from safetensors.numpy import load_file, save_file
 
 from sepvit_edge import machine
@@ -55,7 +55,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_runner(runner: Path, *arguments: object, **options: Any) -> subprocess.CompletedProcess:
     command = [sys.executable, str(runner), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=HANGS, **options)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import MINI, Runner, jittered
+from helpers import HANGS, MINI, Runner, jittered
 
 from sepvit_edge.checkpoints.files import load_checkpoint
 from sepvit_edge.data.digits import Digits
@@ -177,7 +177,7 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
         env={**os.environ, "ACCELERATE_USE_CPU": "true"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANGS,
     )
     assert done.returncode == 0, done.stderr
     assert (done.stdout + done.stderr).count("held-out images") == 1
