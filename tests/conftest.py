@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
-from helpers import Exporter, Outcome, jittered, mini_digits
+from helpers import MINI, Exporter, Outcome, jittered, mini_digits
 
 from sepvit_edge.checkpoints.source import source_of
 from sepvit_edge.config.recipe import Recipe, find_recipe
@@ -94,12 +94,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exporter:
 
 
 @pytest.fixture(scope="session")
-def package_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small OpenVINO package, made once; tests that damage it copy it first."""
+def package_path(exported: Exporter) -> Path:
+    """A small OpenVINO package; tests that damage it copy it first."""
     pytest.importorskip("openvino")
-    output = tmp_path_factory.mktemp("packages") / "lite"
-    export_package(jittered("lite"), "openvino", output=output, images=8)
-    return output
+    return exported(jittered(MINI)).path
 
 
 @pytest.fixture

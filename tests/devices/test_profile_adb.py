@@ -24,9 +24,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from etdumps import write_dump
-from helpers import HANGS, MINI, MINIMAL, Runner, jittered
+from helpers import HANGS, MINI, MINIMAL, Exporter, Runner, jittered
 
-import sepvit_edge
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.package.folder import Package
 from sepvit_edge.profiling.attribution import program_of
@@ -212,7 +211,7 @@ def test_the_app_measures_and_its_document_comes_back(
     asked = (server.root / "asked").read_text()
     for said in (
         f"-n {APP}/.MainActivity -a sepvit.edge.action.BENCHMARK",
-        "--es package lite",
+        f"--es package {package_path.name}",
         "--ei threads 4",
         "--ei runs 50",
         "--ei sustained 1",
@@ -220,7 +219,7 @@ def test_the_app_measures_and_its_document_comes_back(
         assert said in asked
     names = {file.name for file in package_path.iterdir()}
     assert set(server.pushed) == names
-    there = server.files / "packages" / "lite"
+    there = server.files / "packages" / package_path.name
     assert all((there / name).read_bytes() == (package_path / name).read_bytes() for name in names)
     server.pushed.clear()
     (there / "labels.txt").write_text("changed")
@@ -287,12 +286,10 @@ FLAGS = {"model_path", "inputs", "output_file", "num_executions", "cpu_threads",
 
 
 @pytest.fixture(scope="module")
-def executorch_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def executorch_package(exported: Exporter) -> Path:
     pytest.importorskip("executorch")
     pytest.importorskip("pandas", reason="ExecuTorch's Inspector needs pandas")
-    output = tmp_path_factory.mktemp("executorch") / "mini"
-    sepvit_edge.export_package(jittered(MINI), "executorch", output=output, images=2)
-    return output
+    return exported(jittered(MINI), "executorch").path
 
 
 @pytest.fixture
@@ -423,5 +420,6 @@ def test_the_real_server_without_a_device(package_path: Path) -> None:
         with pytest.raises(SepViTError, match="one attached device is needed, there are 0"):
             measured(connection, package_path)
     finally:
-        kill = [*command, "kill-server"]
-        subprocess.run(kill, check=True, timeout=HANGS, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            [*command, "kill-server"], check=True, timeout=HANGS, stderr=subprocess.DEVNULL
+        )

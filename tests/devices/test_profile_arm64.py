@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers import mini_digits
+from helpers import Exporter, mini_digits
 
-import sepvit_edge
 from sepvit_edge.profiling.devices import LocalConnection, load_device
 from sepvit_edge.profiling.measuring import Request, measure_packages
 
@@ -34,10 +33,11 @@ LEAST_DB = {"fp32": 100, "int8": 28}
 
 @pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_golden_vectors_hold_on_a_cortex_a72(precision: str, target: str, tmp_path: Path) -> None:
+def test_golden_vectors_hold_on_a_cortex_a72(
+    precision: str, target: str, exported: Exporter
+) -> None:
     pytest.importorskip(target)
-    model = mini_digits()
-    package = sepvit_edge.export_package(model, target, precision, tmp_path / target, images=8)
+    package = exported(mini_digits(), target, precision, images=100)
     (profile,) = measure_packages([package], NAME, load_device(NAME)[1], Request())
     assert profile.complete and profile.emulated
     assert profile.device.architecture == "aarch64"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import Runner
+from helpers import Runner, mini_digits
 
 from sepvit_edge.backends.registry import host_targets
 from sepvit_edge.checkpoints.builtin import builtin_checkpoints, default_checkpoint
@@ -23,9 +24,8 @@ from sepvit_edge.quantization.scheme import LayerQuantization
 
 def test_one_table_over_everything() -> None:
     pytest.importorskip("openvino")
-    model = load_checkpoint("lite-digits", image_size=64)
     result = compare_everything(
-        [("lite-digits", model)], Digits("test"), images=48, only=["openvino"]
+        [("mini", mini_digits())], Digits("test"), images=48, only=["openvino"]
     )
     rows = {(row.runtime, row.precision): row for row in result.rows}
     assert list(rows) == [
@@ -36,10 +36,12 @@ def test_one_table_over_everything() -> None:
     assert first.difference is None and first.agreement == 1.0
     assert floats.difference == 0 and floats.sqnr_db is not None and floats.sqnr_db > 100
     integers = rows["openvino", "int8"]
-    assert integers.sqnr_quantized_db is not None and integers.sqnr_quantized_db >= 28
+    assert (
+        integers.sqnr_quantized_db is not None and integers.sqnr_quantized_db >= 28
+    )  # as in test_quantize.py
     assert integers.megabytes is not None and floats.megabytes is not None
     assert integers.megabytes < 0.33 * floats.megabytes
-    assert result.least_agreement == {} or set(result.least_agreement) <= {"lite-digits int8"}
+    assert result.least_agreement == {} or set(result.least_agreement) <= {"mini int8"}
 
 
 def test_the_default_is_the_quantisation_aware_t() -> None:
@@ -96,11 +98,11 @@ def test_one_int8_checkpoint_gives_the_same_classes_everywhere() -> None:
     assert result.least_agreement["lite int8"] >= 0.99
 
 
-def test_the_command_prints_the_table(run_command: Runner) -> None:
+def test_the_command_prints_the_table(run_command: Runner, digits_checkpoint: Path) -> None:
     pytest.importorskip("openvino")
-    arguments = ("--all", "--weights", "lite-glyphs-qat", "--target", "openvino", "--images", 31)
+    arguments = ("--all", "--weights", digits_checkpoint, "--target", "openvino", "--images", 31)
     done = run_command("evaluate", *arguments)
     assert done.status == 0, done.err
-    assert "31 images of glyphs/test" in done.out and "int8" in done.out
+    assert "31 images of digits/test" in done.out and "int8" in done.out
     nothing = run_command("evaluate")
     assert nothing.status == 2 and "name a package, or give --all" in nothing.err

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import HANGS, TESTS, jittered
+from helpers import FEW, HANGS, TESTS, jittered
 from PIL import Image
 
 if importlib.util.find_spec("coremltools") is None:
@@ -43,7 +44,7 @@ SIZE = 64
 
 
 def small_model():
-    model = jittered("lite", len(LABELS), SIZE)
+    model = jittered(FEW, len(LABELS), SIZE)
     model.config = replace(model.config, labels=LABELS)
     return model
 
@@ -323,7 +324,7 @@ def test_weights_are_read_as_coremltools_reads_them(packages):
                 found = constants[operation.outputs[0].name].numpy().ravel()
                 np.testing.assert_array_equal(found, stored.astype(np.float32))
                 compared += 1
-        assert compared > 200
+        assert compared > 80
 
 
 # Packages
@@ -441,7 +442,7 @@ def test_xcode_is_told_what_the_manifest_says_and_no_date(packages):
     assert metadata.versionString
     facts = dict(metadata.userDefined)
     assert facts["com.apple.coreml.model.preview.type"] == "imageClassifier"
-    assert facts["variant"] == "lite" and facts["image_size"] == str(SIZE)
+    assert facts["variant"] == FEW and facts["image_size"] == str(SIZE)
     rule = json.loads(facts["preprocessing"])
     assert rule["resize_rule"] == "pillow-bilinear-antialias" and rule["crop_size"] == SIZE
     assert not [key for key in facts if "date" in key or "source" in key]
@@ -462,7 +463,7 @@ def test_names_tell_block_and_part(packages, precision):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_placement_counts_operations_and_claims_no_device(packages, precision):
+def test_placement_counts_operations_and_claims_no_device(packages, model, precision):
     placement = packages[precision].placement
     assert placement.device == "not decided on this system"
     assert placement.macs_unattributed == 0
@@ -470,7 +471,12 @@ def test_placement_counts_operations_and_claims_no_device(packages, precision):
     shares = {group.precision: group.macs_share for group in placement.placed}
     assert shares[precision] == 1
     kinds = {g.precision: g.kinds for g in placement.placed}[precision]
-    assert kinds["linear"] == 79 and kinds["layer_norm"] == 33 and kinds["matmul"] == 34
+    layers = Counter(type(module) for module in packages[precision].edge.modules())
+    assert kinds["linear"] == layers[torch.nn.Linear]
+    assert kinds["layer_norm"] == sum(isinstance(m, torch.nn.LayerNorm) for m in model.modules())
+    # Two products an attention; PSA's are those of the blocks with window tokens.
+    blocks = [block for stage in model.blocks for block in stage]
+    assert kinds["matmul"] == 2 * (len(blocks) + sum(block.separable for block in blocks))
 
 
 def test_an_export_in_another_process_has_the_same_bytes_and_says_nothing(packages, tmp_path):

@@ -23,7 +23,7 @@ import onnx
 from sepvit_edge.backends.interface import LoweringJob
 from sepvit_edge.backends.onnxruntime import MODEL, ONNXRuntimeSession
 from sepvit_edge.backends.registry import get_backend
-from sepvit_edge.config.recipe import find_recipe, load_recipe
+from sepvit_edge.config.recipe import load_recipe
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.edge import EdgeModel
@@ -32,8 +32,6 @@ from sepvit_edge.model.logits import reference_logits
 from sepvit_edge.model.reference import SepViT
 from sepvit_edge.package.manifest import Placement
 from sepvit_edge.pipeline.lowering import lowering_job
-from sepvit_edge.pipeline.taps import by_block
-from sepvit_edge.pipeline.twins import run_twin
 
 RECIPES = ("onnxruntime-fp32", "onnxruntime-opset20-fp32", "onnxruntime-fp16")
 # float32 on both sides; measured 122 dB.
@@ -93,16 +91,6 @@ def test_two_images_a_call(variant: str, tmp_path: Path) -> None:
     reference = reference_logits(built.model, pixels)
     assert np.abs(built.session().run(pixels)[0] - reference).max() < 1e-5 * np.ptp(reference)
     assert built.placement.macs_unattributed == 0
-
-
-def test_by_block() -> None:
-    model, pixels = jittered(MINI), random_pixels(1, 64)
-    outputs = run_twin(model, find_recipe("onnxruntime"), pixels)
-    taps = by_block(outputs, model, pixels, "fp32")
-    names = EdgeModel(model, taps=True).tap_names
-    assert [tap.name for tap in taps] == [*names, "logits"]
-    for tap in taps:
-        assert tap.sqnr_db > FP32_DB, tap
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

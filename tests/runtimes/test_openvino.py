@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import jittered, random_pixels
+from helpers import FEW, MINI, Exporter, jittered, random_pixels
 from torch.export import ExportedProgram
 
 pytest.importorskip("openvino")
@@ -48,7 +49,7 @@ def test_every_variant_at_224(variant: str, tmp_path: Path) -> None:
     assert parity.sqnr_db > FP32_DB
 
 
-# bfloat16 has 8 bits; the naive export measures 43.8 dB for Lite.
+# bfloat16 has 8 bits; measured 43 dB. A wrong attention head leaves 20.
 BF16_DB = 32
 
 
@@ -58,7 +59,7 @@ BF16_DB = 32
 )
 def test_by_block(name: str, least: float) -> None:
     # Lite has one head in stage 1, where OpenVINO 2026.4.1 miscompiles fused attention.
-    model = jittered("lite", image_size=224)
+    model = jittered(FEW, image_size=224)
     pixels = random_pixels(1, 224)
     recipe = load_recipe(name)
     outputs = run_twin(model, recipe, pixels)
@@ -67,21 +68,26 @@ def test_by_block(name: str, least: float) -> None:
         assert not tap.leaves
 
 
-def test_fp16_halves_the_file(package_path: Path, tmp_path: Path) -> None:
-    half = sepvit_edge.export_package(
-        jittered("lite"), "openvino", "fp16", tmp_path / "half", images=8
-    )
+def test_fp16_halves_the_file(package_path: Path, exported: Exporter) -> None:
+    half = exported(jittered(MINI), "openvino", "fp16")
     assert half.manifest.parity is not None and half.manifest.parity.sqnr_db > FP16_DB
     full = (package_path / "model.bin").stat().st_size
     assert (half.path / "model.bin").stat().st_size < 0.55 * full
 
 
+# Kinds of nodes that only move values between two parts.
+MOVES = {"Const", "Constant", "Input", "Output", "Parameter", "Reorder", "Reshape", "Result"}
+MOVES |= {"Split", "Transpose"}
+
+
 def test_op_timings_are_attributable(package_path: Path) -> None:
     session = open_package(package_path)
     timings = session.profile(session.package.golden()["pixels"][:1], 5)
-    total = sum(t.microseconds for t in timings)
-    known = sum(t.microseconds for t in timings if part_of(t.name))
-    assert total > 0 and known > 0.95 * total
+    assert all(t.microseconds >= 0 for t in timings)
+    kinds = Counter(t.kind for t in timings)
+    linears = [m for m in EdgeModel(jittered(MINI)).modules() if isinstance(m, torch.nn.Linear)]
+    assert kinds["FullyConnected"] + kinds["MatMul"] >= len(linears), kinds
+    assert {t.kind for t in timings if part_of(t.name) is None} <= MOVES
 
 
 # Every kind of parameter, by the key of one that exists: nothing of the paper was dropped.
@@ -98,7 +104,7 @@ COMPONENTS = [
     "blocks.2.1.attn.DSA_qkv.weight",  # grouped, one window
     "blocks.2.0.attn.win_tokens_norm.weight",
     "blocks.2.0.attn.PSA_qk.weight",
-    "blocks.3.1.attn.proj.weight",  # both shortcuts pass through it
+    "blocks.3.0.attn.proj.weight",  # both shortcuts pass through it
     "blocks.2.1.norm2.weight",
     "blocks.1.0.mlp.fc1.weight",
     "norm.weight",
@@ -111,7 +117,7 @@ def test_every_component_matters_in_the_exported_graph(monkeypatch: pytest.Monke
     # Each kind of block, in as few blocks as have them; traced once, with the weights exchanged.
     pixels = random_pixels(1, 64)
     recipe = find_recipe("openvino")
-    model = jittered("lite-1-2-2-2")
+    model = jittered(FEW)
     program = trace(EdgeModel(model))
 
     def exchanged(edge: EdgeModel) -> ExportedProgram:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import MINI, Runner, jittered, random_pixels
+from helpers import MINI, Exporter, Runner, jittered, random_pixels
 from PIL import Image
 
 from sepvit_edge.backends.interface import LoweringJob
 from sepvit_edge.checkpoints.files import load_checkpoint
-from sepvit_edge.config.recipe import find_recipe, parse_recipe
+from sepvit_edge.config.recipe import find_recipe
 from sepvit_edge.data.digits import Digits
 from sepvit_edge.errors import CheckFailed
 from sepvit_edge.metrics import mcnemar_p, sqnr_db
@@ -40,6 +41,10 @@ TARGETS = [
     )
     for target, library in LIBRARIES.items()
 ]
+
+
+# float32 on both sides; measured 120 dB and more.
+FP32_DB = 100
 
 
 def test_sqnr() -> None:
@@ -120,10 +125,24 @@ class ReturnsValues(torch.nn.Module):
         return self.right.v(x) + x
 
 
+@cache
+def tapped(target: str) -> dict[str, np.ndarray]:
+    """Outputs of the twin of a mini package in float32, lowered once for all tests here."""
+    return run_twin(jittered(MINI), find_recipe(target), random_pixels(1, 64))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_part_is_the_references(target: str) -> None:
+    model, pixels = jittered(MINI), random_pixels(1, 64)
+    taps = by_block(tapped(target), model, pixels, "fp32")
+    assert [tap.name for tap in taps] == [*EdgeModel(model, taps=True).tap_names, "logits"]
+    for tap in taps:
+        assert tap.sqnr_db > FP32_DB and not tap.leaves, tap
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_planted_error_is_named(target: str) -> None:
-    model = jittered(MINI)
-    pixels = random_pixels(1, 64)
+    model, pixels = jittered(MINI), random_pixels(1, 64)
     recipe = find_recipe(target)
     form = find_form(recipe.edge.form)
 
@@ -131,37 +150,33 @@ def test_the_planted_error_is_named(target: str) -> None:
         taps = by_block(run_twin(model, recipe, pixels, edge), model, pixels, recipe.precision)
         return next((tap.name for tap in taps if tap.leaves), None)
 
-    assert first_that_leaves(EdgeModel(model, 1, form, taps=True)) is None
-
     wrong_scale = EdgeModel(model, 1, form, taps=True)
     wrong_scale.stages[2].blocks[0].psa.q.weight.mul_(1.25)
     assert first_that_leaves(wrong_scale) == "stages.2.blocks.0.psa"
-
-    values = EdgeModel(model, 1, form, taps=True)
-    values.stages[0].blocks[0].dsa = ReturnsValues(values.stages[0].blocks[0].dsa)
-    assert first_that_leaves(values) == "stages.0.blocks.0.dsa"
+    if target == "openvino":  # which once had this error
+        values = EdgeModel(model, 1, form, taps=True)
+        values.stages[0].blocks[0].dsa = ReturnsValues(values.stages[0].blocks[0].dsa)
+        assert first_that_leaves(values) == "stages.0.blocks.0.dsa"
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_the_tapped_twin_is_the_package(target: str, tmp_path: Path) -> None:
-    model = jittered(MINI)
-    pixels = random_pixels(1, 64)
-    package = export_package(model, target, output=tmp_path / "package", images=1)
-    own = open_package(package.path).run_pixels(pixels)[0]
-    recipe = parse_recipe(package.manifest.recipe)
-    twin = run_twin(model, recipe, pixels)["logits"].reshape(own.shape)
+def test_the_tapped_twin_is_the_package(target: str, exported: Exporter) -> None:
+    package = exported(jittered(MINI), target)
+    own = open_package(package.path).run_pixels(random_pixels(1, 64))[0]
+    twin = tapped(target)["logits"].reshape(own.shape)
     # Taps keep some fusions from happening: the same function, not the same order of additions.
-    assert sqnr_db(own, twin) > 100
+    assert sqnr_db(own, twin) > FP32_DB
 
 
-def test_training_images_are_refused(run_command: Runner, tmp_path: Path) -> None:
+def test_training_images_are_refused(
+    run_command: Runner, digits_checkpoint: Path, exported: Exporter, tmp_path: Path
+) -> None:
     pytest.importorskip("openvino")
     training = Digits("train")
     (tmp_path / "seen").mkdir()
     training[5].image.convert("RGB").save(tmp_path / "seen" / "renamed.png")
     Image.fromarray(random_pixels(1, 20)[0]).save(tmp_path / "seen" / "new.png")
-    model = load_checkpoint("lite-digits", image_size=32)
-    package = export_package(model, output=tmp_path / "package", images=10)
+    package = exported(load_checkpoint(digits_checkpoint))
     assert package.manifest.source.trained_on == "digits/train"
     done = run_command("evaluate", package.path, "--data", tmp_path / "seen")
     assert done.status == 1 and "1 images of seen are also in the training data" in done.err

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import REPOSITORY, TESTS, Runner, jittered, random_pixels, run_process
+from helpers import MINI, REPOSITORY, TESTS, Runner, jittered, random_pixels, run_process
 from PIL import Image
 
 from sepvit_edge import save_checkpoint
@@ -23,7 +23,7 @@ ROOT_MODULES = {path.stem for path in (REPOSITORY / "sepvit_edge").glob("*.py")}
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     path = tmp_path / "lite.safetensors"
-    save_checkpoint(jittered("lite", image_size=32), path)
+    save_checkpoint(jittered(MINI, image_size=32), path)
     return path
 
 
@@ -93,14 +93,14 @@ def test_export_predict_evaluate_verify(
     assert evaluated.status == 0
     assert json.loads(evaluated.out) == document["manifest"]["parity"]
     blocks = run_command("evaluate", package, "--by-block", "--weights", checkpoint)
-    assert blocks.status == 0 and "stages.3.blocks.1.mlp" in blocks.out
+    assert blocks.status == 0 and "stages.3.blocks.0.mlp" in blocks.out
 
     verified = run_command("export", "--verify", package, "--weights", checkpoint)
     assert verified.status == 0 and "identical" in verified.out
     missing = run_command("export", "--verify", package)
     assert missing.status == 2 and "--weights" in missing.err
     other = tmp_path / "other.safetensors"
-    save_checkpoint(jittered("lite", image_size=32, seed=1), other)
+    save_checkpoint(jittered(MINI, image_size=32, seed=1), other)
     wrong = run_command("export", "--verify", package, "--weights", other)
     assert wrong.status == 2 and "was not made from the weights" in wrong.err
 

@@ -14,16 +14,14 @@ from sepvit_edge.data.digits import Digits
 from sepvit_edge.data.preprocess import preprocess
 from sepvit_edge.data.sample import Dataset
 from sepvit_edge.errors import SepViTError
-from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.edge import EdgeModel
 from sepvit_edge.model.logits import normalize
 from sepvit_edge.model.reference import SepViT
 from sepvit_edge.quantization.exact import _Exact, run_exactly
-from sepvit_edge.quantization.qparams import QParams
 from sepvit_edge.quantization.scheme import quantizable_layers, quantize_weight, weight_scales
 from sepvit_edge.training import full_int8 as full_int8_training
 from sepvit_edge.training.checkpoint import train_checkpoint
-from sepvit_edge.training.full_int8 import FullQuantizedTrainee
+from sepvit_edge.training.full_int8 import FullQuantizedTrainee, _FakeQuantized
 from sepvit_edge.training.recipe import TrainingRecipe
 
 
@@ -43,47 +41,53 @@ def full_trainee(digits_model: SepViT) -> FullQuantizedTrainee:
     return FullQuantizedTrainee.calibrated(digits_model, recipe, Digits("calibration"))
 
 
+def least_share_of_equal_integers(
+    trainee: FullQuantizedTrainee, model: SepViT, pixels: torch.Tensor, patch: pytest.MonkeyPatch
+) -> tuple[float, str]:
+    """Run each operation in training on the integers that its program has there.
+
+    So an activation that is rounded the other way moves none behind it, on any CPU.
+    """
+    quantization = trainee._quantization
+    wanted: dict[str, torch.Tensor] = {}
+    equal: dict[str, float] = {}
+    run_exact, run_trained = _Exact.run_node, _FakeQuantized.run_node
+
+    def record(self: _Exact, node: Node) -> object:
+        value = wanted[node.name] = run_exact(self, node)
+        return value
+
+    def compare(self: _FakeQuantized, node: Node) -> object:
+        value = run_trained(self, node)
+        expected = wanted.get(f"{node.name}_dequantize")
+        if node.name not in quantization.qparams or expected is None:
+            return value
+        difference = (value - expected).abs() / quantization.qparams[node.name].scale
+        assert difference.max() < 1.5, node.name
+        equal[node.name] = float((difference < 0.5).double().mean())
+        return expected
+
+    with patch.context() as patched:
+        patched.setattr(_Exact, "run_node", record)
+        patched.setattr(_FakeQuantized, "run_node", compare)
+        edge = EdgeModel(model, len(pixels), quantization.form)
+        run_exactly(quantization.program(edge), pixels)
+        with torch.no_grad():
+            trainee(normalize(model, pixels).double())
+    assert len(equal) > 0.9 * len(quantization.qparams)
+    return min((share, name) for name, share in equal.items())
+
+
 def test_full_int8_is_trained_with_the_rounding_of_its_program(
     full_trainee, digits_model, monkeypatch
 ) -> None:
-    values: dict[str, torch.Tensor] = {}
-    run_node = _Exact.run_node
-
-    def record(self: _Exact, node: Node) -> object:
-        value = run_node(self, node)
-        values[node.name] = value
-        return value
-
     pixels = pixels_of(Digits("test"), digits_model, 8)
-    quantization = full_trainee._quantization
-    with monkeypatch.context() as patch:
-        patch.setattr(_Exact, "run_node", record)
-        (exact,) = run_exactly(
-            quantization.program(EdgeModel(digits_model, 8, quantization.options)), pixels
-        )
-    kept = dict(values)
-    straight_through = full_int8_training._straight_through
-    found: list[torch.Tensor] = []
-
-    def collect(x: torch.Tensor, qparams: QParams) -> torch.Tensor:
-        found.append(straight_through(x, qparams))
-        return found[-1]
-
-    monkeypatch.setattr(full_int8_training, "_straight_through", collect)
-    with torch.no_grad():
-        trained = full_trainee(normalize(digits_model, pixels).double())
-    # In float64, since in float32 it depends on the CPU which activation is rounded the other way
-    # and moves all behind it. Measured 40.8 dB; 36.9 with halves rounded to even.
-    assert sqnr_db(exact.numpy(), trained.numpy()) > 39
-    # In the first norm nothing has been moved yet: another scale, row or epsilon shows here.
-    name = "stages_0_patch_embedding_norm__mul_1"
-    wanted, step = kept[f"{name}_dequantize"], quantization.qparams[name].scale
-    same = [
-        float(((x - wanted).abs() < step / 2).double().mean())
-        for x in found
-        if x.shape == wanted.shape
-    ]
-    assert max(same) > 0.99
+    share, name = least_share_of_equal_integers(full_trainee, digits_model, pixels, monkeypatch)
+    assert share > 0.99, name
+    # The test would notice: halves to even are another integer in half of the pixels.
+    monkeypatch.setattr(full_int8_training, "round_half_up", torch.round)
+    share, name = least_share_of_equal_integers(full_trainee, digits_model, pixels, monkeypatch)
+    assert share < 0.8, name
 
 
 def test_gradients_pass_through_the_rounding(full_trainee, digits_model) -> None:

@@ -35,7 +35,7 @@ def copy(package_path: Path, tmp_path: Path) -> Path:
 
 def test_the_manifest_says_what_it_is(package_path: Path) -> None:
     manifest = Package(package_path).manifest
-    assert (manifest.model.variant, manifest.model.name) == ("lite", "SepViT-Lite")
+    assert (manifest.model.variant, manifest.model.name) == (MINI, "SepViT-Lite (1, 1, 1, 1)")
     assert manifest.input.shape == [1, 64, 64, 3] and manifest.input.dtype == "uint8"
     assert manifest.input.resize_shorter_side == 73  # floor(64 / 0.875)
     assert {f.path for f in manifest.files} == set(FILES) - {"manifest.json"}
@@ -215,13 +215,13 @@ def test_leftovers_of_killed_processes_are_cleared(tmp_path: Path) -> None:
 _SLOW_EXPORT = """
 import sys, time
 sys.path.insert(0, {tests!r})
-from helpers import jittered
+from helpers import MINI, jittered
 import sepvit_edge
 def step(text):
     print(text, flush=True)
     if text.startswith("running the golden"):
         time.sleep(60)
-sepvit_edge.export_package(jittered("lite"), "openvino", output={output!r}, images=8, step=step)
+sepvit_edge.export_package(jittered(MINI), "openvino", output={output!r}, images=8, step=step)
 """
 
 

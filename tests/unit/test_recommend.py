@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers import Runner, jittered
+from helpers import MINI, Runner, jittered
 
 from sepvit_edge import save_checkpoint
 from sepvit_edge.errors import SepViTError
@@ -56,7 +56,7 @@ def test_an_interrupted_search_goes_on(
     run_command: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openvino")
-    save_checkpoint(jittered("lite", image_size=32), tmp_path / "tiny.safetensors")
+    save_checkpoint(jittered(MINI, image_size=32), tmp_path / "tiny.safetensors")
     device = tmp_path / "quick.toml"
     device.write_text(
         'description = ""\n[connection]\nkind = "local"\n[measuring]\nthreads = [1, 2]\n'

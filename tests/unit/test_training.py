@@ -90,12 +90,27 @@ needs_training = pytest.mark.skipif(
 )
 
 
-def small(**changes: object) -> TrainingRecipe:
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 96 digits to train on, and one of 16 that are held out."""
+    root = tmp_path_factory.mktemp("pictures")
+    for split, count in (("train", 96), ("test", 16)):
+        digits = Digits(split)
+        for i in range(count):
+            sample = digits[i]
+            folder = root / split / str(sample.label)
+            folder.mkdir(parents=True, exist_ok=True)
+            sample.image.save(folder / f"{i}.png")
+    return root
+
+
+def small(pictures: Path, **changes: object) -> TrainingRecipe:
     values = {
         "variant": MINI,
-        "data": "digits",
+        "data": str(pictures / "train"),
+        "validation": str(pictures / "test"),
         "epochs": 2,
-        "batch": 128,
+        "batch": 16,
         "accumulate": 2,
         "resolution_schedule": ((32, 1.0),),
         "ema": 0.9,
@@ -107,7 +122,7 @@ def small(**changes: object) -> TrainingRecipe:
 
 @needs_training
 def test_a_killed_run_goes_on_with_the_same_curve(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sepvit_edge.training import loop
     from sepvit_edge.training.checkpoint import train_checkpoint
@@ -125,18 +140,18 @@ def test_a_killed_run_goes_on_with_the_same_curve(
 
         run = tmp_path / f"run-{name}"
         output = tmp_path / f"{name}.safetensors"
-        train_checkpoint(output, small(), run, resume=resume, report=report)
+        train_checkpoint(output, small(pictures), run, resume=resume, report=report)
 
     train("straight")
     monkeypatch.setattr(loop, "_SAVE_SECONDS", 0.0)  # every update is saved
     with pytest.raises(Killed):
-        train("killed", kill_at=5)
+        train("killed", kill_at=4)
     with pytest.raises(SepViTError, match="--resume to continue"):
         train("killed")
     with pytest.raises(Killed):
-        train("killed", kill_at=12, resume=True)
+        train("killed", kill_at=9, resume=True)
     train("killed", resume=True)
-    assert losses["killed"] == losses["straight"] and len(losses["straight"]) == 18
+    assert losses["killed"] == losses["straight"] and len(losses["straight"]) == 12
     histories = [
         json.loads((tmp_path / f"run-{name}" / "history.json").read_text())
         for name in ("straight", "killed")
@@ -151,22 +166,23 @@ def test_a_killed_run_goes_on_with_the_same_curve(
 
 
 @needs_training
-def test_a_run_goes_on_as_it_began(tmp_path: Path) -> None:
+def test_a_run_goes_on_as_it_began(tmp_path: Path, pictures: Path) -> None:
     from sepvit_edge.training.checkpoint import train_checkpoint
 
     run, output = tmp_path / "run", tmp_path / "x.safetensors"
-    train_checkpoint(output, small(epochs=1), run)
+    train_checkpoint(output, small(pictures, epochs=1), run)
     with pytest.raises(SepViTError, match="epochs = 1, not 2"):
-        train_checkpoint(output, small(), run, resume=True)
+        train_checkpoint(output, small(pictures), run, resume=True)
     with pytest.raises(SepViTError, match="no saved state"):
-        train_checkpoint(output, small(), tmp_path / "other", resume=True)
+        train_checkpoint(output, small(pictures), tmp_path / "other", resume=True)
 
 
 @needs_training
-def test_two_processes_train_one_model(tmp_path: Path) -> None:
+def test_two_processes_train_one_model(tmp_path: Path, pictures: Path) -> None:
     """As `accelerate launch` starts them: each takes its half of a step, and one of them writes."""
     (tmp_path / "r.toml").write_text(
-        'data = "digits"\nepochs = 1\nbatch = 32\nresolution_schedule = [[32, 1]]\n'
+        f'variant = "{MINI}"\ndata = "{pictures / "train"}"\nvalidation = "{pictures / "test"}"\n'
+        "epochs = 1\nbatch = 16\nresolution_schedule = [[32, 1]]\n"
     )
     (tmp_path / "train.py").write_text("from sepvit_edge.train import main\nmain()\n")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
@@ -182,7 +198,7 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (done.stdout + done.stderr).count("held-out images") == 1
     card = json.loads((tmp_path / "t.json").read_text())
-    assert card["steps"] == len(Digits("train")) // (2 * 32)
+    assert card["steps"] == 96 // (2 * 16)
     load_checkpoint(tmp_path / "t.safetensors")
 
 
@@ -203,8 +219,9 @@ def test_the_command_trains_and_quantises(tmp_path: Path, run_command: Runner) -
     assert card["held_out_images"] == len(Digits("test")) and card["steps"] == 4 * 37
     assert card["held_out_top1"] > 0.5  # ten classes; a few steps are enough to be far above chance
     done = run_command(
-        "train", "--qat", "--data", "digits", "--epochs", 1, "--resolution-schedule", 32,
-        "--weights", floats, "--output", integers, "--run", tmp_path / "b", "--workers", 0,
+        "train", "--qat", "--data", "digits", "--epochs", 1, "--steps", 8,
+        "--resolution-schedule", 32, "--weights", floats, "--output", integers,
+        "--run", tmp_path / "b", "--workers", 0,
     )  # fmt: skip
     assert done.status == 0, done.err
     quantised = json.loads(integers.with_suffix(".json").read_text())
