@@ -77,7 +77,7 @@ def test_fp16_halves_the_file(package_path: Path, exported: Exporter) -> None:
 
 # Kinds of nodes that only move values between two parts.
 MOVES = {"Const", "Constant", "Input", "Output", "Parameter", "Reorder", "Reshape", "Result"}
-MOVES |= {"Split", "Transpose"}
+MOVES |= {"Split", "Transpose", "VariadicSplit"}
 
 
 def test_op_timings_are_attributable(package_path: Path) -> None:

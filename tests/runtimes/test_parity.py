@@ -169,14 +169,14 @@ def test_the_tapped_twin_is_the_package(target: str, exported: Exporter) -> None
 
 
 def test_training_images_are_refused(
-    run_command: Runner, digits_checkpoint: Path, exported: Exporter, tmp_path: Path
+    run_command: Runner, exported: Exporter, tmp_path: Path
 ) -> None:
     pytest.importorskip("openvino")
     training = Digits("train")
     (tmp_path / "seen").mkdir()
     training[5].image.convert("RGB").save(tmp_path / "seen" / "renamed.png")
     Image.fromarray(random_pixels(1, 20)[0]).save(tmp_path / "seen" / "new.png")
-    package = exported(load_checkpoint(digits_checkpoint))
+    package = exported(load_checkpoint("lite-digits", image_size=32))
     assert package.manifest.source.trained_on == "digits/train"
     done = run_command("evaluate", package.path, "--data", tmp_path / "seen")
     assert done.status == 1 and "1 images of seen are also in the training data" in done.err

@@ -131,7 +131,7 @@ def test_a_labelled_folder_gives_accuracy(
         (["--variant", "b"], "no weights ship for SepViT-B"),
         (["--precision", "fp32", "--keep-float", "head"], "--keep-float is for int8"),
         (["--keep-float", "stages.7"], "stages.7 matches no layer"),
-        (["--calibration", "digits"], "needs no --calibration: it is not int8"),
+        (["--calibration", "digits"], "needs no --calibration: the weights are quantisation-aware"),
         (["--precision", "int3"], "unknown precision 'int3'"),
         (["--recipe", "openvino-fp32", "--precision", "fp16"], "contradicts"),
         (["--image-size", "100"], "96 and 128"),

@@ -253,14 +253,14 @@ def test_wrong_usage_is_one_sentence(
 
 
 def test_a_missing_library_is_named_before_the_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: Path
 ) -> None:
     from sepvit_edge.charts import load_pyplot
     from sepvit_edge.training import checkpoint
 
     monkeypatch.setattr(checkpoint, "find_spec", lambda name: None)
     with pytest.raises(SepViTError, match=r"pip install 'sepvit-edge\[train\]'"):
-        checkpoint.train_checkpoint(tmp_path / "x.safetensors", small(), tmp_path / "run")
+        checkpoint.train_checkpoint(tmp_path / "x.safetensors", small(pictures), tmp_path / "run")
     assert not list(tmp_path.iterdir())
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(SepViTError, match=r"pip install 'sepvit-edge\[charts\]'"):
