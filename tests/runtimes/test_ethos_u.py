@@ -140,7 +140,7 @@ def test_what_it_refuses(tmp_path: Path) -> None:
     floats = RECIPE.model_copy(
         update={"quantization": RECIPE.quantization.model_copy(update={"keep_float": ("head",)})}
     )
-    with pytest.raises(SepViTError, match="leaves no layer in float"):
+    with pytest.raises(SepViTError, match="full int8 has no float layers"):
         quantization_for(model, floats)
     with pytest.raises(SepViTError, match="needs \\[edge\\]"):
         calibrate_full(model, Digits("calibration"), FORMS["rows"])

@@ -302,7 +302,7 @@ def test_the_runner_runs_the_program_and_marks_it(
 
 def test_profile_is_refused_where_it_means_nothing(packages: dict[str, Package]) -> None:
     session = open_package(packages["fp16"].path)
-    with pytest.raises(SepViTError, match="the emulation of the HTP has no times"):
+    with pytest.raises(SepViTError, match="the emulation's times say nothing about the HTP"):
         session.profile(np.zeros((1, 64, 64, 3), np.uint8))
 
 

@@ -108,7 +108,7 @@ def test_two_products_fit_16_bits(calibrated) -> None:
     for layer in calibrated.layers.values():
         assert 2 * 255 * int(layer.weight.to(torch.int16).abs().max()) < 2**15
     layer = calibrated.layers["stages.0.blocks.0.mlp.fc1"]
-    with pytest.raises(SepViTError, match="weight of 65, and the scheme ends at 64"):
+    with pytest.raises(SepViTError, match="weight of 65; int8 weights are limited to ±64"):
         replace(layer, weight=torch.full_like(layer.weight, -65))
 
 
