@@ -566,7 +566,7 @@ def test_a_recipe_that_cannot_be_kept_is_refused(packages, tmp_path, changes, se
 @pytest.mark.parametrize(
     ("facts", "sentence"),
     [
-        ({"layout": "NHWC", "dtype": "uint8"}, "float32-nchw"),
+        ({"layout": "NHWC", "dtype": "uint8"}, "rows-float"),
         ({"shape": [2, 3, SIZE, SIZE]}, "one image a call, not 2; set image_input = false"),
     ],
 )
