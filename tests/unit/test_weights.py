@@ -149,7 +149,7 @@ def test_labels(tmp_path: Path) -> None:
     path.write_text("tench\n goldfish \n\n", encoding="utf-8")
     assert read_labels(path) == ("tench", "goldfish")
     path.write_text("\n")
-    with pytest.raises(SepViTError, match="no labels"):
+    with pytest.raises(SepViTError, match="is empty; write one label per line"):
         read_labels(path)
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(SepViTError, match="not UTF-8"):
