@@ -36,9 +36,8 @@ def test_one_table_over_everything() -> None:
     assert first.difference is None and first.agreement == 1.0
     assert floats.difference == 0 and floats.sqnr_db is not None and floats.sqnr_db > 100
     integers = rows["openvino", "int8"]
-    assert (
-        integers.sqnr_quantized_db is not None and integers.sqnr_quantized_db >= 28
-    )  # as in test_quantize.py
+    # As in test_quantize.py.
+    assert integers.sqnr_quantized_db is not None and integers.sqnr_quantized_db >= 35
     assert integers.megabytes is not None and floats.megabytes is not None
     assert integers.megabytes < 0.33 * floats.megabytes
     assert result.least_agreement == {} or set(result.least_agreement) <= {"mini int8"}
@@ -90,10 +89,10 @@ def test_one_int8_checkpoint_gives_the_same_classes_everywhere() -> None:
     assert runtimes == ["torch", *host_targets()]
     for row in result.rows[2:]:
         # One activation rounded the other way moves those behind it, so that two runtimes end as
-        # far apart as quantisation is from float, and with independent errors 3 dB more; as much
-        # again is room.
+        # far apart as quantisation is from float, and with independent errors 3 dB more at most.
+        # (Digits, which quantise well, are held to 35 dB in test_quantize.py.)
         assert row.sqnr_quantized_db is not None
-        assert row.sqnr_quantized_db >= own - 6, row.runtime
+        assert row.sqnr_quantized_db >= own - 3, row.runtime
     assert len(list(combinations(runtimes, 2))) == 10
     assert result.least_agreement["lite int8"] >= 0.99
 

@@ -49,8 +49,8 @@ def test_every_variant_at_224(variant: str, tmp_path: Path) -> None:
     assert parity.sqnr_db > FP32_DB
 
 
-# bfloat16 has 8 bits; measured 43 dB. A wrong attention head leaves 20.
-BF16_DB = 32
+# bfloat16 has 8 bits; the naive export measures 43.8 dB for Lite.
+BF16_DB = 38
 
 
 @pytest.mark.parametrize(

@@ -249,7 +249,7 @@ def test_the_simulator_holds_int8(tmp_path: Path) -> None:
     package = simulated(tmp_path / "q", "rockchip-int8")
     parity = package.manifest.parity
     # Flips of last bits against torch's int8, as on every runtime; measured 39 dB.
-    assert parity is not None and (parity.sqnr_quantized_db or 0) >= 28
+    assert parity is not None and (parity.sqnr_quantized_db or 0) >= 35
     assert parity.top1_agreement == 1
     shares = {
         group.precision: group.macs_share

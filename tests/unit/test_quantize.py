@@ -51,8 +51,10 @@ from sepvit_edge.training.recipe import TrainingRecipe
 
 TARGETS = ("openvino", "executorch", "onnxruntime", "coreml")
 IMAGES = 100
-# Which activation is rounded the other way, and moves all behind it, depends on the CPU's kernels.
-INT8_DB = 28
+# Which activation is rounded the other way, and moves all behind it, depends on the CPU's kernels:
+# measured 42 dB (Core ML) to 55. One layer with twice its weights' scale leaves 13 to 40 dB at the
+# logits, so most of them are seen here; test_parity.py looks at each part by itself.
+INT8_DB = 35
 
 
 @pytest.fixture(scope="module")
@@ -309,7 +311,6 @@ def packages(digits_model, exported: Exporter) -> dict[str, Package]:
 
 
 def test_every_runtime_computes_what_torch_does(packages, digits_model) -> None:
-    """Flips of the last bit leave 36 dB and more; a wrong scale, sum or kernel less than 20."""
     pixels = digit_pixels(digits_model, IMAGES)
     quantization = quantization_for(digits_model, find_recipe("openvino", "int8"))
     torch_logits = quantization.reference(digits_model)(pixels)
