@@ -159,7 +159,7 @@ def test_what_is_no_dump_of_the_package_is_refused(
     with pytest.raises(SepViTError, match="no operators of XNNPACK"):
         read_etdump(write_dump(tmp_path / "none", []))
     (tmp_path / "text").write_text("no dump")
-    with pytest.raises(SepViTError, match="is no ETDump"):
+    with pytest.raises(SepViTError, match="is not an ETDump"):
         read_etdump(tmp_path / "text")
     with pytest.raises(SepViTError, match="there is no ETDump"):
         read_etdump(tmp_path / "missing")

@@ -136,7 +136,7 @@ def test_an_unknown_form_is_refused_with_the_known_names() -> None:
     with pytest.raises(SepViTError, match=r"unknown edge form 'xnpack'; did you mean 'xnnpack'\?"):
         find_form("xnpack")
     recipe = find_recipe("openvino").model_copy(update={"edge": EdgeOptions(form="columns")})
-    with pytest.raises(SepViTError, match=r"'columns'.*there are: rows, .*maps"):
+    with pytest.raises(SepViTError, match=r"'columns'.*known: rows, .*maps"):
         sepvit_edge.export_package(jittered("lite"), recipe=recipe)
 
 
