@@ -117,8 +117,10 @@ def test_a_font_without_letters_is_refused(name):
 @pytest.mark.parametrize("face", FACES, ids=lambda face: face.stem)
 def test_fonts_draw_what_matplotlibs_draw(face):
     matplotlib = pytest.importorskip("matplotlib")
-    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    ours, theirs = opened(face), opened(folder / face.name)
+    original = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / face.name
+    if not original.is_file():
+        pytest.skip(f"matplotlib {matplotlib.__version__} does not have {face.name}")
+    ours, theirs = opened(face), opened(original)
     for character in LABELS:
         for stroke in (0, 3):
             drawn, expected = (f.getmask(character, stroke_width=stroke) for f in (ours, theirs))
