@@ -22,6 +22,8 @@ import time
 from pathlib import Path
 
 NO_MODEL = ("manifest.json", "labels.txt", "golden.safetensors")
+# QNN and Rockchip's toolkit write other bytes on every run; the ONNX file they read is compared.
+NEVER_THE_SAME = ("_qnn.bin", ".rknn")
 ROOT = Path(__file__).resolve().parents[1]
 LARGE = (
     *("openvino-fp32", "openvino-int8", "executorch-fp32", "executorch-int8", "coreml-fp16"),
@@ -71,7 +73,8 @@ def digests(weights: str, recipe: str) -> dict[str, str]:
         return {
             path.relative_to(package).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in files
-            if path.parent != package or path.name not in NO_MODEL
+            if (path.parent != package or path.name not in NO_MODEL)
+            and not path.name.endswith(NEVER_THE_SAME)
         }
 
 
