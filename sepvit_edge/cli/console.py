@@ -6,23 +6,28 @@ import errno
 import functools
 import json
 import os
+import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from ..errors import Interrupted, SepViTError
+from .layout import column_widths
 
 console = Console(highlight=False)
 # Progress and errors leave standard output to the result.
 stderr = Console(stderr=True, highlight=False)
+_COUNTING_S = 30.0  # between two lines of a step that counts, without a terminal
 
 
 def command(function: Callable[..., Any]) -> Callable[[], None]:
@@ -130,17 +135,27 @@ def print_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
 
 
 def print_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table with a header; long cells are wrapped, not cut.
+    """Print a table with a header; no word is cut or broken.
 
-    Names in the first column stay on one line if they are short enough to leave the others room.
+    Where the terminal is too narrow for the borders, they are left out; where it is too narrow
+    for the words of a row side by side, they are printed one below the other, a line a cell.
     """
-    first, *others = header
     table = Table()
-    table.add_column(first, no_wrap=all(len(row[0]) <= 24 for row in rows))
-    for name in others:
-        table.add_column(name)
+    widths = column_widths(header, rows, console.width, border=4, gap=3)
+    if widths is None:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        widths = column_widths(header, rows, console.width)
+    if widths is None:
+        names = max(cell_len(name) for name in header[1:])
+        for title, *cells in rows:
+            console.print(Text(title, style="bold"), soft_wrap=True)
+            for name, cell in zip(header[1:], cells, strict=True):
+                console.print(Text(f"  {name:{names}}  {cell}".rstrip()), soft_wrap=True)
+        return
+    for name, width in zip(header, widths, strict=True):
+        table.add_column(name, width=width)
     for row in rows:
-        table.add_row(*(Text(cell, overflow="fold") for cell in row))
+        table.add_row(*(Text(cell) for cell in row))
     console.print(table)
 
 
@@ -148,13 +163,28 @@ def print_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def steps() -> Iterator[Callable[[str], None]]:
     """Show the current step on standard error while the block runs.
 
+    Where standard error is not a terminal, each step is a line; one that only counts further
+    (``5 of 60 s``) is written again twice a minute.
+
     Yields
     ------
     callable
         Takes the name of the next step.
     """
-    with stderr.status("starting") as status:
-        yield lambda text: status.update(Text(f"{text} ..."))
+    if stderr.is_terminal:
+        with stderr.status("starting") as status:
+            yield lambda text: status.update(Text(f"{text} ..."))
+        return
+    said, when = "", 0.0
+
+    def tell(text: str) -> None:
+        nonlocal said, when
+        kind, now = re.sub(r"\d+", "0", text), time.monotonic()
+        if kind != said or now - when >= _COUNTING_S:
+            said, when = kind, now
+            stderr.print(Text(f"{text} ..."), soft_wrap=True)
+
+    yield tell
 
 
 @contextmanager
