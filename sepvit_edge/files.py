@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from .errors import SepViTError
 
 
 def file_sha256(path: Path) -> str:
@@ -23,3 +28,62 @@ def cache_folder() -> Path:
     """
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "sepvit-edge"
+
+
+def check_output_file(path: Path, option: str) -> None:
+    """Refuse a file that cannot be written; call it before the work whose result the file takes.
+
+    Parameters
+    ----------
+    path : Path
+        The file. One that exists is replaced later, and is left alone here.
+    option : str
+        Name of the option that gives the path, for the sentence.
+
+    Raises
+    ------
+    SepViTError
+        If the path is a folder or a device, or its folder is missing or cannot be written.
+    """
+    folder = path.absolute().parent
+    try:
+        if path.is_dir():
+            raise SepViTError(f"{option} {path} is a folder; name a file in it")
+        if path.exists() and not path.is_file():
+            raise SepViTError(f"{option} {path} is not a regular file; name another one")
+        if not folder.is_dir():
+            raise SepViTError(f"{option} {path}: the folder {folder} does not exist; create it")
+        with _partial_file(path):
+            pass
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SepViTError(
+            f"{option} {path} cannot be written: {reason}; name another file"
+        ) from None
+
+
+@contextmanager
+def replacing_file(path: Path) -> Iterator[Path]:
+    """Write a file beside `path`, and move it there when the block succeeds.
+
+    An interrupted block leaves what was at `path` as it was.
+
+    Yields
+    ------
+    Path
+        An empty file to write, with the suffix of `path`.
+    """
+    target = path.resolve()  # the file that a link points to is replaced, not the link
+    with _partial_file(target) as partial:
+        yield partial
+        partial.chmod(0o644)
+        os.replace(partial, target)
+
+
+@contextmanager
+def _partial_file(path: Path) -> Iterator[Path]:
+    """Yield an empty file in a scratch folder beside `path`, both of which go with the block."""
+    with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".partial-") as scratch:
+        partial = Path(scratch) / path.name
+        partial.touch()
+        yield partial
