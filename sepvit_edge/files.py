@@ -21,6 +21,31 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Write a file beside its place, and move it there when the block succeeds.
+
+    An error, a full disk or a killed process leaves the old file as it was; a power cut leaves the
+    old one or the new one.
+
+    Parameters
+    ----------
+    path : Path
+        Where the file goes; its folder exists.
+
+    Yields
+    ------
+    Path
+        The file to write.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".sepvit-edge-") as folder:
+        partial = Path(folder) / path.name
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+
+
 def cache_folder() -> Path:
     """Return the user's cache folder: ``$XDG_CACHE_HOME/sepvit-edge``, or ``~/.cache/sepvit-edge``.
 

@@ -59,7 +59,7 @@ def main(
     seed: Annotated[
         int | None, typer.Option(help="Seed of weights, order and augmentation.", min=0)
     ] = None,
-    workers: Annotated[int, typer.Option(help="Number of processes that load images.")] = 1,
+    workers: Annotated[int, typer.Option(help="Number of processes that load images.", min=0)] = 1,
     run: Annotated[
         Path | None, typer.Option(help="Folder for state, log and curves; default runs/NAME.")
     ] = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ..data.choose import open_dataset
 from ..data.glyphs import LABELS, SIDE, Glyphs
 from ..data.preprocess import preprocess, preprocess_batch, to_rgb
 from ..data.sample import Dataset as Images
+from ..errors import SepViTError
 from ..model.variants import Preprocessing
 from .recipe import Augmentation, TrainingRecipe
 from .steps import StepPlan
@@ -161,9 +163,9 @@ def _randaugment(policy: str, size: int, mean: tuple[float, ...]) -> Any:
     return rand_augment_transform(policy, parameters)
 
 
-def training_loader(
+def training_batches(
     images: TrainingImages, plan: StepPlan, first: int, rank: int, workers: int
-) -> DataLoader[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Load the batches of the steps from `first` on.
 
     The order is drawn anew for each epoch; each device takes its share of every batch.
@@ -181,10 +183,15 @@ def training_loader(
     workers : int
         Number of processes that load images.
 
-    Returns
-    -------
-    torch.utils.data.DataLoader
-        Yields uint8 (B, 3, size, size) and labels (B,).
+    Yields
+    ------
+    tuple of Tensor
+        Pixels, uint8 (B, 3, size, size), and labels (B,).
+
+    Raises
+    ------
+    SepViTError
+        If an image cannot be used.
     """
 
     class BatchKeys:
@@ -201,13 +208,55 @@ def training_loader(
         def __len__(self) -> int:
             return plan.steps - first
 
-    return DataLoader(
-        cast(Any, images),
-        batch_sampler=cast(Any, BatchKeys()),
+    loader = DataLoader(
+        cast(Any, _Batches(images)),
+        batch_size=None,
+        sampler=cast(Any, BatchKeys()),
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
+    for batch in loader:
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch
+
+
+class _Batches(Dataset[Any]):
+    """Whole batches of images, by lists of keys.
+
+    An error is returned, not raised: torch would replace its sentence by the trace of the loading
+    process.
+    """
+
+    def __init__(self, images: TrainingImages) -> None:
+        self._images = images
+
+    def __getitem__(self, keys: list[Key]) -> Any:
+        try:
+            return default_collate([self._images[key] for key in keys])
+        except (SepViTError, OSError) as error:
+            return error
+
+
+@contextmanager
+def lost_workers_named() -> Iterator[None]:
+    """Turn the error for a loading process that was killed, raised anywhere, into a sentence.
+
+    Raises
+    ------
+    SepViTError
+        If a loading process was killed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise SepViTError(
+            "a process that loads images was killed; memory may be short: give fewer --workers, or "
+            "0, and repeat the command with --resume"
+        ) from None
 
 
 @lru_cache(2)

@@ -59,6 +59,8 @@ class FullQuantizedTrainee(EdgeTrainee):
         Images per step.
     """
 
+    rounding = "--qat --scheme full"
+
     def __init__(
         self, model: SepViT, quantization: FullQuantization, data: Dataset, batch: int
     ) -> None:

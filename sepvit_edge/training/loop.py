@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints.source import weights_digest
 from ..data.sample import Dataset as Images
 from ..errors import SepViTError
 from ..model.reference import SepViT, set_image_size
@@ -24,14 +25,15 @@ from .data import (
     BatchPreparation,
     TrainingImages,
     evaluation_batches,
+    lost_workers_named,
     rule_of,
     seed_everything,
-    training_loader,
+    training_batches,
 )
 from .log import RunLog
 from .loss import Loss
 from .recipe import TrainingRecipe
-from .state import Epoch, Progress, restore_state, save_state
+from .state import Epoch, Progress, Setting, restore_state, save_state
 from .steps import StepPlan
 
 _SAVE_SECONDS = 120.0
@@ -39,7 +41,15 @@ _SCALES_RATE = 5.0
 
 
 class Trainee(Protocol):
-    """A model under training: normalised images (B, 3, size, size) in, logits (B, classes) out."""
+    """A model under training: normalised images (B, 3, size, size) in, logits (B, classes) out.
+
+    Attributes
+    ----------
+    rounding : str
+        Rounding that it trains with, as the options that ask for it; ``"none"`` in float.
+    """
+
+    rounding: str
 
     def set_image_size(self, image_size: int) -> None:
         """Prepare for images of another side."""
@@ -48,6 +58,8 @@ class Trainee(Protocol):
 
 class FloatTrainee(nn.Module):
     """The reference model under training."""
+
+    rounding = "none"
 
     def __init__(self, model: SepViT) -> None:
         super().__init__()
@@ -64,6 +76,7 @@ class FloatTrainee(nn.Module):
         return logits
 
 
+@lost_workers_named()
 def run_training(
     trainee: nn.Module,
     recipe: TrainingRecipe,
@@ -130,13 +143,13 @@ def run_training(
             f"{recipe.data} has {len(images)} images, fewer than the batch of "
             f"{recipe.batch * plan.world}; give a smaller --batch"
         )
-    trainer = _Trainer.start(accelerator, trainee, plan, teacher, len(labels), run, resume)
+    trainer = _Trainer.start(accelerator, trainee, plan, teacher, labels, run, resume)
     progress = trainer.progress
     log = RunLog(run, progress.step, plan.steps) if main else None
-    loader = training_loader(images, plan, progress.step, rank, workers)
+    batches = training_batches(images, plan, progress.step, rank, workers)
     before, start = progress.seconds, time.monotonic()
     saved = start
-    for step, (pixels, classes) in enumerate(loader, progress.step):
+    for step, (pixels, classes) in enumerate(batches, progress.step):
         loss = trainer.step(step, pixels, classes)
         if log is not None:
             report(step + 1, plan.steps, loss)
@@ -175,6 +188,8 @@ class _Trainer:
         Normalisation and augmentation of batches.
     loss : Loss
         Loss of a batch.
+    setting : Setting
+        What the run's curve depends on besides the recipe.
     progress : Progress
         How far the run is; `loss_sum` is brought up to date by `save`.
     loss_sum : Tensor
@@ -190,6 +205,7 @@ class _Trainer:
     average: Any
     batches: BatchPreparation
     loss: Loss
+    setting: Setting
     progress: Progress
     loss_sum: Tensor
 
@@ -200,7 +216,7 @@ class _Trainer:
         trainee: nn.Module,
         plan: StepPlan,
         teacher: SepViT | None,
-        classes: int,
+        labels: tuple[str, ...],
         run: Path,
         resume: bool,
     ) -> _Trainer:
@@ -213,11 +229,14 @@ class _Trainer:
         trainee.to(device)
         average = ModelEmaV3(trainee, decay=recipe.ema, use_warmup=True) if recipe.ema else None
         progress = Progress()
+        rounding = cast(Trainee, trainee).rounding
+        digest = weights_digest(teacher) if teacher is not None else ""
+        setting = Setting(labels, plan.images, plan.world, rounding, digest)
         if resume:
             kept = average.module if average is not None else None
-            progress = restore_state(run, recipe, trainee, kept, optimizer)
+            progress = restore_state(run, recipe, setting, trainee, kept, optimizer)
         model, optimizer = accelerator.prepare(trainee, optimizer)
-        batches = BatchPreparation.of(recipe, classes, device)
+        batches = BatchPreparation.of(recipe, len(labels), device)
         if teacher is not None:
             teacher = teacher.to(device).eval()
         smoothing = 0.0 if batches.mix is not None else recipe.label_smoothing
@@ -234,6 +253,7 @@ class _Trainer:
             average,
             batches,
             loss,
+            setting,
             progress,
             loss_sum,
         )
@@ -326,7 +346,7 @@ class _Trainer:
         self.progress.loss_sum = float(self.loss_sum)
         average = self.average.module if self.average is not None else None
         recipe = self.plan.recipe
-        save_state(run, recipe, self.progress, self.trainee, average, self.optimizer)
+        save_state(run, recipe, self.setting, self.progress, self.trainee, average, self.optimizer)
 
 
 def _optimizer(trainee: nn.Module, recipe: TrainingRecipe) -> torch.optim.AdamW:

@@ -218,6 +218,7 @@ class QuantizedTrainee(EdgeTrainee):
             for attention in filter(None, (block.dsa, block.psa)):
                 _share_input(attention)
         super().__init__(model, edge)
+        self.rounding = "--qat" if bits == WEIGHT_BITS else f"--qat --weight-bits {bits}"
         self._quantization = quantization
         self._others: dict[int, EdgeModel] = {}  # by batch; not parts of what is trained
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-from dataclasses import dataclass, field
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from pydantic import ValidationError
+from torch import Tensor, nn
 
+from ..config.toml import first_fault
 from ..errors import SepViTError
+from ..files import written_whole
 from .recipe import TrainingRecipe
 
 STATE, HISTORY = "state.pt", "history.json"
+# What torch and pickle raise for a file that is cut, overwritten, or something else.
+_UNREADABLE = (RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError)
 
 
 @dataclass(frozen=True)
@@ -63,9 +70,35 @@ class Progress:
     history: list[Epoch] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What a run's curve depends on besides its recipe.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        Class names.
+    images : int
+        Number of training images.
+    devices : int
+        Number of devices that share a step.
+    rounding : str
+        Rounding that is trained with; see `sepvit_edge.training.loop.Trainee`.
+    teacher_sha256 : str
+        Digest of the teacher's weights; empty without a teacher.
+    """
+
+    classes: tuple[str, ...]
+    images: int
+    devices: int
+    rounding: str
+    teacher_sha256: str
+
+
 def save_state(
     run: Path,
     recipe: TrainingRecipe,
+    setting: Setting,
     progress: Progress,
     model: nn.Module,
     average: nn.Module | None,
@@ -79,6 +112,8 @@ def save_state(
         Folder of the run.
     recipe : TrainingRecipe
         Recipe of the run, to compare with on resuming.
+    setting : Setting
+        What to compare besides.
     progress : Progress
         How far it is.
     model : torch.nn.Module
@@ -90,6 +125,7 @@ def save_state(
     """
     state = {
         "recipe": recipe.model_dump_json(),
+        "setting": asdict(setting),
         "step": progress.step,
         "model": model.state_dict(),
         "ema": None if average is None else average.state_dict(),
@@ -98,17 +134,16 @@ def save_state(
         "total": progress.loss_sum,
         "seconds": progress.seconds,
     }
-    temporary = run / f".{STATE}"
-    torch.save(state, temporary)
-    os.replace(temporary, run / STATE)
-    temporary = run / f".{HISTORY}"
-    temporary.write_text(json.dumps(state["history"], indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, run / HISTORY)
+    with written_whole(run / STATE) as partial:
+        torch.save(state, partial)
+    with written_whole(run / HISTORY) as partial:
+        partial.write_text(json.dumps(state["history"], indent=1) + "\n", encoding="utf-8")
 
 
 def restore_state(
     run: Path,
     recipe: TrainingRecipe,
+    setting: Setting,
     model: nn.Module,
     average: nn.Module | None,
     optimizer: Any,
@@ -123,23 +158,69 @@ def restore_state(
     Raises
     ------
     SepViTError
-        If there is no state, or it belongs to another recipe.
+        If there is no state, it is damaged, or it belongs to another recipe, setting or model.
     """
     state = read_state(run)
-    then = TrainingRecipe.model_validate_json(state["recipe"])
+    try:
+        _same_recipe(run, state["recipe"], recipe)
+        # States of earlier versions hold no setting.
+        _same_setting(run, state.get("setting", {}), setting)
+        _same_model(run, state["model"], model)
+        model.load_state_dict(state["model"])
+        if average is not None:
+            average.load_state_dict(state["ema"])
+        optimizer.load_state_dict(state["optimizer"])
+        history = [Epoch(**line) for line in state["history"]]
+        step = int(state["step"])
+        if step < 0:
+            raise ValueError(f"step {step}")
+        return Progress(step, float(state["total"]), float(state["seconds"]), history)
+    except (*_UNREADABLE, AttributeError) as error:
+        raise _damaged(run, error) from None
+
+
+def _same_recipe(run: Path, stored: str, recipe: TrainingRecipe) -> None:
+    """Refuse to go on by another recipe than the run was started with."""
+    try:
+        then = TrainingRecipe.model_validate_json(stored)
+    except ValidationError as error:
+        raise SepViTError(
+            f"the run in {run} was started by another version of sepvit-edge: its recipe has "
+            f"{first_fault(error)}; finish it with that version, or start another with --run"
+        ) from None
     for key in TrainingRecipe.model_fields:
         if getattr(then, key) != getattr(recipe, key):
-            raise SepViTError(
-                f"the run in {run} was started with {key} = {getattr(then, key)}, "
-                f"not {getattr(recipe, key)}; resume it with the same options, or start another "
-                "with --run"
-            )
-    model.load_state_dict(state["model"])
-    if average is not None:
-        average.load_state_dict(state["ema"])
-    optimizer.load_state_dict(state["optimizer"])
-    history = [Epoch(**line) for line in state["history"]]
-    return Progress(state["step"], state["total"], state["seconds"], history)
+            raise _other(run, f"{key} = {getattr(then, key)}", str(getattr(recipe, key)))
+
+
+def _same_setting(run: Path, stored: Mapping[str, Any], now: Setting) -> None:
+    """Refuse to go on with other data, devices, rounding or teacher."""
+    for key, value in asdict(now).items():
+        then = stored.get(key, value)
+        if key == "classes" and len(then) == len(value):
+            pairs = zip(then, value, strict=True)
+            then, value = next((pair for pair in pairs if pair[0] != pair[1]), ("", ""))
+        elif key == "classes":
+            then, value = len(then), len(value)
+        if then != value:
+            raise _other(run, f"{key} = {then or 'none'}", value or "none")
+
+
+def _same_model(run: Path, stored: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Refuse to load the weights of another model."""
+    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in stored.items()}
+    key = next((k for k in (*wanted, *found) if wanted.get(k) != found.get(k)), None)
+    if key is not None:
+        then, value = (shapes.get(key, "no such tensor") for shapes in (found, wanted))
+        raise _other(run, f"another model ({key}: {then})", value)
+
+
+def _other(run: Path, then: str, now: object) -> SepViTError:
+    return SepViTError(
+        f"the run in {run} was started with {then}, not {now}; resume it with the same options and "
+        "data, or start another with --run"
+    )
 
 
 def read_state(run: Path) -> dict[str, Any]:
@@ -148,10 +229,31 @@ def read_state(run: Path) -> dict[str, Any]:
     Raises
     ------
     SepViTError
-        If there is none.
+        If there is none, or it is damaged.
     """
     path = run / STATE
-    if not path.exists():
-        raise SepViTError(f"there is no saved state in {run}; leave --resume out")
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()  # torch ignores the checksums
+        if broken:
+            raise ValueError(f"the checksum of {broken} is wrong")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise SepViTError(f"there is no saved state in {run}; leave --resume out") from None
+    except IsADirectoryError:
+        raise SepViTError(f"{path} is a folder, not the saved state of a run") from None
+    except PermissionError:
+        raise
+    except Exception as error:  # the reader of pickles raises IndexError, struct.error, ...
+        raise _damaged(run, error) from None
+    if not isinstance(state, dict) or not {"recipe", "step", "model", "optimizer"} <= state.keys():
+        raise SepViTError(f"{path} is not the saved state of a run; start another with --run")
     return state
+
+
+def _damaged(run: Path, error: Exception) -> SepViTError:
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    return SepViTError(
+        f"{run / STATE} is damaged ({reason}); start another run with --run, or put a copy of the "
+        "file in its place"
+    )
