@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .cli.console import command, console, emit_json, print_columns, print_table, progress, steps
+from .cli.options import Classes
 from .errors import CheckFailed, SepViTError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def main(
     data: Annotated[
         str, typer.Option(help="Images: one folder per class, or a built-in set.")
     ] = "",
+    classes: Classes = "",
     weights: Annotated[
         list[str] | None,
         typer.Option(
@@ -54,9 +56,9 @@ def main(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Measure a package's top-1 accuracy and its distance to the fp32 reference."""
+    from .cli.choices import choose_data
     from .cli.tables import parity_rows
     from .config.recipe import parse_recipe
-    from .data.choose import open_dataset
     from .model.logits import torch_threads
     from .package.session import open_package
     from .pipeline.defaults import default_data
@@ -65,17 +67,15 @@ def main(
     from .pipeline.verify import reference_of
 
     if everything:
-        _evaluate_all(weights or [], data, images, target or [], json)
+        _evaluate_all(weights or [], data, classes, images, target or [], json)
         return
     if package is None:
         raise SepViTError("name a package, or give --all for every runtime of the built-in weights")
     session = open_package(package, threads)
     model = reference_of(session.package, weights[0] if weights else None)
-    dataset, limit = (
-        (open_dataset(data, session.package.labels), images)
-        if data
-        else default_data(model, images)
-    )
+    dataset, limit = choose_data(data, classes, session.package.labels), images
+    if dataset is None:
+        dataset, limit = default_data(model, images)
     if by_block:
         _evaluate_by_block(session.package, model, dataset, calibration, json)
         return
@@ -95,11 +95,16 @@ def main(
 
 
 def _evaluate_all(
-    weights: Sequence[str], data: str, images: int | None, only: Sequence[str], json: bool
+    weights: Sequence[str],
+    data: str,
+    classes: str,
+    images: int | None,
+    only: Sequence[str],
+    json: bool,
 ) -> None:
     from .checkpoints.builtin import builtin_checkpoints, default_checkpoint
     from .checkpoints.files import load_checkpoint
-    from .data.choose import open_dataset
+    from .cli.choices import choose_data
     from .pipeline.comparison import compare_everything
     from .pipeline.defaults import default_data
 
@@ -107,7 +112,7 @@ def _evaluate_all(
     builtin = builtin_checkpoints()
     checkpoints = [(Path(n).stem, load_checkpoint(builtin.get(n, Path(n)))) for n in names]
     model = checkpoints[0][1]
-    dataset = open_dataset(data, model.config.labels) if data else default_data(model)[0]
+    dataset = choose_data(data, classes, model.config.labels) or default_data(model)[0]
     with steps() as step:
         result = compare_everything(checkpoints, dataset, images=images, only=only, step=step)
     if json:
@@ -147,7 +152,7 @@ def _evaluate_by_block(
     pixels = preprocess_batch([dataset[0].image], package.preprocessing, size)
     with steps() as step:
         step("building and running the tapped twin")
-        images = open_dataset(calibration, package.labels, "calibration") if calibration else None
+        images = open_dataset(calibration, None, "calibration") if calibration else None
         outputs = run_twin(model, parse_recipe(manifest.recipe), pixels, calibration=images)
         taps = by_block(outputs, model, pixels, manifest.precision)
     if json:

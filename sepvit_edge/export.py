@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .cli.console import command, emit_json, print_columns, print_table, steps
+from .cli.options import Classes
 from .errors import Interrupted, SepViTError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def main(
     data: Annotated[
         str, typer.Option(help="Images to measure parity on: a folder or a built-in set.")
     ] = "",
+    classes: Classes = "",
     images: Annotated[
         int | None, typer.Option(help="Maximum number of images for parity.", min=1)
     ] = None,
@@ -84,9 +86,9 @@ def main(
     if toolkit_env:
         os.environ[toolkit.VARIABLE] = toolkit_env
     if verify is not None:
-        _verify(verify, weights, data, calibration, json)
+        _verify(verify, weights, data, classes, calibration, json)
         return
-    options = ExportOptions(batch, data, images, calibration, force)
+    options = ExportOptions(batch, data, classes, images, calibration, force)
     kept = keep_float or []
     if target == "all":
         if recipe:
@@ -117,6 +119,7 @@ class ExportOptions:
 
     batch: int
     data: str
+    classes: str
     images: int | None
     calibration: str
     force: bool
@@ -130,8 +133,7 @@ def _export_one(
     step: Callable[[str], None],
 ) -> tuple[Package, FirstLook | None]:
     """Export a model by a recipe, and time it if it runs on this machine."""
-    from .cli.choices import choose_calibration
-    from .data.choose import open_dataset
+    from .cli.choices import choose_calibration, choose_data
     from .package.replacing import check_destination
     from .pipeline.export import export_package
     from .profiling.first_look import first_look
@@ -142,7 +144,7 @@ def _export_one(
         output=folder,
         recipe=recipe,
         batch=options.batch,
-        data=open_dataset(options.data, model.config.labels) if options.data else None,
+        data=choose_data(options.data, options.classes, model.config.labels),
         images=options.images,
         calibration=choose_calibration(options.calibration, model, recipe),
         force=options.force,
@@ -218,11 +220,13 @@ def _identity(package: Path) -> tuple[int, int] | None:
     return facts.st_ino, facts.st_mtime_ns
 
 
-def _verify(package: Path, weights: str, data: str, calibration: str, json: bool) -> None:
+def _verify(
+    package: Path, weights: str, data: str, classes: str, calibration: str, json: bool
+) -> None:
     from .pipeline.verify import verify_package
 
     with steps() as step:
-        verify_package(package, weights or None, data or None, calibration or None, step)
+        verify_package(package, weights or None, data or None, calibration or None, step, classes)
     if json:
         emit_json({"package": str(package), "identical": True})
     else:

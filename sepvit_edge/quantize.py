@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .cli.console import command, console, emit_json, print_columns, progress, steps
+from .cli.options import Classes
 
 if TYPE_CHECKING:
     from .pipeline.scales import ScaleChoice
@@ -33,6 +34,7 @@ def main(
     data: Annotated[
         str, typer.Option(help="Images to measure on: a folder or a built-in set.")
     ] = "",
+    classes: Classes = "",
     images: Annotated[int, typer.Option(help="Maximum number of images.", min=1)] = 64,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Quantise each part alone, in turn.")
@@ -46,6 +48,7 @@ def main(
     from .charts import load_pyplot
     from .checkpoints.builtin import default_checkpoint
     from .checkpoints.files import load_checkpoint
+    from .cli.choices import choose_data
     from .data.choose import open_dataset
     from .data.preprocess import preprocess_batch
     from .pipeline.defaults import default_calibration, default_data
@@ -57,10 +60,10 @@ def main(
         load_pyplot()  # a missing matplotlib fails before the scan, not after it
     model = load_checkpoint(weights or default_checkpoint())
     config = model.config
-    held_out = open_dataset(data, config.labels) if data else default_data(model)[0]
+    held_out = choose_data(data, classes, config.labels) or default_data(model)[0]
     typical = default_calibration(model)
     if calibration:
-        typical = open_dataset(calibration, config.labels, "calibration")
+        typical = open_dataset(calibration, None, "calibration")
     samples = [held_out[i] for i in range(min(images, len(held_out)))]
     pixels = preprocess_batch([s.image for s in samples], config.preprocessing, config.image_size)
     if not sensitivity:

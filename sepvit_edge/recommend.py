@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .cli.console import command, emit_json, steps, warn
+from .cli.options import Classes
 
 
 @command
@@ -25,6 +26,7 @@ def main(
         str,
         typer.Option(help="Images to measure accuracy on: a folder per class or a built-in set."),
     ] = "",
+    classes: Classes = "",
     images: Annotated[
         int | None, typer.Option(help="Maximum number of images for accuracy.", min=1)
     ] = None,
@@ -56,12 +58,14 @@ def main(
 
     from .cli.numbers import whole_numbers, words
     from .cli.profile_tables import print_candidates
-    from .errors import CheckFailed
+    from .errors import CheckFailed, SepViTError
     from .profiling.budgets import parse_budget, tightest
     from .profiling.candidates import pareto_front, pick
     from .profiling.devices import load_device
     from .profiling.recommending import Search
 
+    if classes and not data:
+        raise SepViTError("--classes gives the folders of --data their labels; give --data too")
     name, facts = load_device(device)
     budgets = tightest(facts.budgets, parse_budget(budget))
     search = Search(
@@ -74,6 +78,7 @@ def main(
         precisions=words(precisions),
         threads=whole_numbers(threads, "--threads", "1,2,4") or facts.measuring.threads or [None],
         data=data,
+        classes=classes,
         images=images,
         bootstrap=bootstrap,
     )

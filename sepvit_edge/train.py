@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from .cli.console import command, console, step_progress
+from .cli.options import Classes
 
 if TYPE_CHECKING:
     from .training.state import Epoch
@@ -27,6 +28,7 @@ def main(
     validation: Annotated[
         str, typer.Option(help="Images for the validation curve: a folder per class.")
     ] = "",
+    classes: Classes = "",
     epochs: Annotated[int | None, typer.Option(help="Passes through the data.", min=1)] = None,
     steps: Annotated[int | None, typer.Option(help="Steps, instead of epochs.", min=1)] = None,
     batch: Annotated[
@@ -82,6 +84,7 @@ def main(
         "variant": variant,
         "data": data,
         "validation": validation,
+        "classes": classes,
         "epochs": epochs,
         "steps": steps,
         "batch": batch,

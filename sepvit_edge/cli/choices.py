@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..config.recipe import Recipe, find_recipe, load_recipe
 from ..data.choose import open_dataset
-from ..data.sample import Dataset, Unlabelled
+from ..data.sample import Dataset
 from ..errors import SepViTError
 from ..model.reference import SepViT
 from ..pipeline.defaults import default_precision
@@ -62,6 +62,31 @@ def keep_in_float(recipe: Recipe, patterns: Sequence[str]) -> Recipe:
     return recipe.model_copy(update={"quantization": options})
 
 
+def choose_data(data: str, classes: str, labels: Sequence[str]) -> Dataset | None:
+    """Open the images to measure on that the options name.
+
+    Parameters
+    ----------
+    data : str
+        A folder or a built-in set; empty if the option was not given.
+    classes : str
+        File that gives each folder its label, or empty.
+    labels : sequence of str
+        The model's class names.
+
+    Raises
+    ------
+    SepViTError
+        If there are no such images, their folders are not the model's classes, or a file of
+        classes is given without a folder.
+    """
+    if data:
+        return open_dataset(data, labels, classes=classes)
+    if classes:
+        raise SepViTError("--classes gives the folders of --data their labels; give --data too")
+    return None
+
+
 def choose_calibration(calibration: str, model: SepViT, recipe: Recipe) -> Dataset | None:
     """Open the calibration images that the option names.
 
@@ -83,7 +108,7 @@ def choose_calibration(calibration: str, model: SepViT, recipe: Recipe) -> Datas
         if not calibrated:
             why = "the weights are quantisation-aware" if model.quantization else "it is not int8"
             raise SepViTError(f"this package needs no --calibration: {why}")
-        return Unlabelled(open_dataset(calibration, model.config.labels, "calibration"))
+        return open_dataset(calibration, None, "calibration")
     if calibrated and (model.source is None or model.source.trained_on is None):
         warn("calibrated on built-in digits; give typical images with --calibration FOLDER")
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import json
+import logging
 import os
 import re
 import signal
@@ -17,16 +18,25 @@ from typing import Any
 import typer
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
 from ..errors import Interrupted, SepViTError
 from .layout import column_widths
 
-console = Console(highlight=False)
+_PACKAGE = __name__.partition(".")[0]
+# Paths and names of users are printed as they are: nothing in a text is markup or an emoji's name.
+console = Console(highlight=False, markup=False, emoji=False)
 # Progress and errors leave standard output to the result.
-stderr = Console(stderr=True, highlight=False)
+stderr = Console(stderr=True, highlight=False, markup=False, emoji=False)
 _COUNTING_S = 30.0  # between two lines of a step that counts, without a terminal
 
 
@@ -37,7 +47,7 @@ def command(function: Callable[..., Any]) -> Callable[[], None]:
     def guarded(*args: Any, **kwargs: Any) -> None:
         status = 0
         try:
-            with _noting_interrupts():
+            with _showing_warnings(), _noting_interrupts():
                 function(*args, **kwargs)
         except SepViTError as error:
             _fail(str(error))
@@ -60,6 +70,33 @@ def command(function: Callable[..., Any]) -> Callable[[], None]:
         app()
 
     return run
+
+
+class _Warnings(logging.Handler):
+    """Shows what the library logs as warnings, each sentence once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sentence = record.getMessage()
+        if sentence not in self._said:
+            self._said.add(sentence)
+            warn(sentence)
+
+
+@contextmanager
+def _showing_warnings() -> Iterator[None]:
+    """Show the library's warnings on standard error while the block runs."""
+    ours, shown = logging.getLogger(_PACKAGE), _Warnings()
+    ours.addHandler(shown)
+    ours.propagate = False  # a handler that some toolchain installs would say it again
+    try:
+        yield
+    finally:
+        ours.propagate = True
+        ours.removeHandler(shown)
 
 
 @contextmanager
@@ -187,6 +224,11 @@ def steps() -> Iterator[Callable[[str], None]]:
     yield tell
 
 
+def _columns() -> tuple[ProgressColumn, ...]:
+    title = TextColumn("{task.description}", markup=False)
+    return title, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+
+
 @contextmanager
 def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on standard error while the block runs.
@@ -196,8 +238,7 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     callable
         Takes the number of steps done since the last call.
     """
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=stderr, transient=True) as bar:
+    with Progress(*_columns(), console=stderr, transient=True) as bar:
         task = bar.add_task(title, total=total)
         yield lambda steps: bar.advance(task, steps)
 
@@ -211,8 +252,7 @@ def step_progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
     callable
         Takes the step, the number of steps and the text.
     """
-    text = TextColumn("{task.fields[text]}")
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), text)
-    with Progress(*columns, console=stderr, transient=True) as bar:
+    text = TextColumn("{task.fields[text]}", markup=False)
+    with Progress(*_columns(), text, console=stderr, transient=True) as bar:
         task = bar.add_task(title, total=None, text="")
         yield lambda step, steps, text: bar.update(task, completed=step, total=steps, text=text)

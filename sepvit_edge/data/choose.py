@@ -7,24 +7,32 @@ from pathlib import Path
 
 from ..errors import SepViTError, unknown_name
 from . import glyphs
+from .classes import read_pairs
 from .digits import Digits
 from .folders import ImageFolder, class_folders
-from .sample import Dataset
+from .sample import Dataset, Unlabelled
 
 BUILT_IN = ("digits", "glyphs")
 
 
-def open_dataset(spec: str | Path, labels: Sequence[str], split: str = "test") -> Dataset:
+def open_dataset(
+    spec: str | Path,
+    labels: Sequence[str] | None,
+    split: str = "test",
+    classes: str | Path = "",
+) -> Dataset:
     """Open a built-in data set by name, or a folder.
 
     Parameters
     ----------
     spec : str or Path
         ``"digits"``, ``"glyphs"``, or the path of a folder.
-    labels : sequence of str
-        The model's class names.
+    labels : sequence of str or None
+        The model's class names; None for images without labels.
     split : str
         Split of a built-in set; a folder is taken whole.
+    classes : str or Path
+        File that gives each folder its label (`sepvit_edge.data.classes.read_pairs`).
 
     Raises
     ------
@@ -37,17 +45,23 @@ def open_dataset(spec: str | Path, labels: Sequence[str], split: str = "test") -
     >>> len(digits), digits[0].image.size, digits[0].label
     (400, (8, 8), 5)
     """
+    if spec in BUILT_IN and classes:
+        raise SepViTError(f"--classes is for folders; leave it out with {spec}")
     if spec == "digits":
+        if labels is None:
+            return Unlabelled(Digits(split))
         if tuple(labels) != Digits.labels:
             raise SepViTError("the model's classes are not the digits 0-9; give --data FOLDER")
         return Digits(split)
     if spec == "glyphs":
+        if labels is None:
+            return Unlabelled(glyphs.Glyphs(split))
         if tuple(labels) != glyphs.LABELS:
             raise SepViTError("the model's classes are not 0-9, A-Z, a-z; give --data FOLDER")
         return glyphs.Glyphs(split)
     if not Path(spec).exists() and Path(spec).parent == Path("."):
         raise unknown_name("data set or folder", str(spec), BUILT_IN)
-    return ImageFolder(Path(spec), labels)
+    return ImageFolder(Path(spec), labels, read_pairs(classes) if classes else None)
 
 
 def class_names(spec: str | Path) -> tuple[str, ...]:

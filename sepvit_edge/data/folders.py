@@ -2,63 +2,113 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import SepViTError
-from .preprocess import IMAGE_SUFFIXES, load_image
+from .classes import match_folders, named_after, shortened, shown
+from .find import (
+    find_images,
+    has_images,
+    image_suffixes,
+    service_folders,
+    subfolders,
+)
+from .preprocess import load_image
 from .sample import Sample
+
+# Each says it once, and commands show it as a warning.
+_log = logging.getLogger(__name__)
+
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
 
 
 class ImageFolder:
     """A folder of images, or of one folder per class (ImageNet's layout); streamed.
 
-    Folders are matched to classes by name if every folder is a label of the model, otherwise by
-    their sorted order if there is one folder per class.
-
     Parameters
     ----------
     root : Path
-        The folder.
-    labels : sequence of str
-        The model's class names, in the order of its outputs.
+        The folder. Links are followed; folders without images, and those that systems and tools
+        make, are not classes.
+    labels : sequence of str, optional
+        The model's class names, in the order of its outputs (`sepvit_edge.data.classes`). Default:
+        the images have no labels.
+    pairs : mapping, optional
+        Label of each folder (`sepvit_edge.data.classes.read_pairs`).
+
+    Attributes
+    ----------
+    name : str
+        Name of the folder.
+    class_rule : str or None
+        How folders were matched to classes; None of images without labels.
+    left_out : dict
+        Reason -> number of the files that are not read.
 
     Raises
     ------
     SepViTError
-        If the folder is missing, holds no image, or its classes are not the model's.
+        If the folder is missing, holds no image, or its folders are not the model's classes.
     """
 
-    def __init__(self, root: Path, labels: Sequence[str]) -> None:
-        if not root.is_dir():
-            raise SepViTError(f"there is no folder {root}")
-        self.name = root.name
-        folders = _folders(root)
+    def __init__(
+        self,
+        root: Path,
+        labels: Sequence[str] | None = None,
+        pairs: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = _name_of(root)
+        self.class_rule: str | None = None
         self._files: list[tuple[Path, int | None]] = []
-        if folders:
-            classes = self._classes([f.name for f in folders], labels)
-            for folder, label in zip(folders, classes, strict=True):
-                self._files += [(path, label) for path in _images(folder.rglob("*"))]
+        left_out: Counter[str] = Counter()
+        found = {folder: find_images(folder) for folder in _class_folders(root, labels or ())}
+        empty = [folder.name for folder, inside in found.items() if not inside.images]
+        classes = self._classes(root, [f for f in found if found[f].images], labels, pairs)
+        for folder, index in classes.items():
+            self._files += [(path, index) for path in found[folder].images]
+        for inside in found.values():
+            left_out += inside.left_out
+        beside = find_images(root, below=False)
+        left_out += beside.left_out
+        if self._files:
+            left_out["images beside the class folders"] += len(beside.images)
         else:
-            self._files = [(path, None) for path in _images(root.iterdir())]
+            self._files = [(path, None) for path in beside.images]
+        self.left_out = {reason: n for reason, n in sorted(left_out.items()) if n}
         if not self._files:
-            raise SepViTError(
-                f"there is no image in {root} (looked for {', '.join(sorted(IMAGE_SUFFIXES))})"
-            )
+            raise _no_image(root, self.left_out)
+        _tell_left_out(self.name, self.left_out, empty, service_folders(root))
 
-    @staticmethod
-    def _classes(names: list[str], labels: Sequence[str]) -> list[int]:
-        index = {label: i for i, label in enumerate(labels)}
-        if all(name in index for name in names):
-            return [index[name] for name in names]
-        if len(names) == len(labels):
-            return list(range(len(names)))
-        stray = next(name for name in names if name not in index)
-        raise SepViTError(
-            f"the model has {len(labels)} classes, the data {len(names)} folders, and folder "
-            f"{stray!r} is none of the model's labels; name each folder as its label, or give one "
-            "folder per class in the order of the labels"
-        )
+    def _classes(
+        self,
+        root: Path,
+        folders: list[Path],
+        labels: Sequence[str] | None,
+        pairs: Mapping[str, str] | None,
+    ) -> dict[Path, int | None]:
+        if labels is not None and pairs is None:
+            _refuse_other_level(root, folders, labels)
+        if labels is None or not folders:
+            return dict.fromkeys(folders)
+        names = [folder.name for folder in folders]
+        matching = match_folders(names, labels, pairs, self.name)
+        self.class_rule = matching.rule
+        if matching.note:
+            _log.warning(matching.note)
+        return dict(zip(folders, matching.classes, strict=True))
 
     def __len__(self) -> int:
         return len(self._files)
@@ -69,23 +119,61 @@ class ImageFolder:
 
 
 def class_folders(root: Path) -> tuple[str, ...]:
-    """Return the sorted names of the folders in a folder: the classes of a new model.
+    """Return the sorted names of the class folders in a folder: the classes of a new model.
+
+    Folders without images are left out. Names are in one Unicode form (NFC), as a Mac writes
+    another one than other systems.
 
     Raises
     ------
     SepViTError
-        If the folder is missing, or holds no folder.
+        If the folder is missing, holds splits, or fewer than two class folders with images.
     """
-    if not root.is_dir():
-        raise SepViTError(f"there is no folder {root}")
-    names = tuple(folder.name for folder in _folders(root))
-    if not names:
-        raise SepViTError(f"{root} has no folders in it; training needs one folder per class")
-    return names
+    folders = [folder for folder in _class_folders(root) if has_images(folder)]
+    if not folders and has_images(root, below=False):
+        raise SepViTError(
+            f"{root} holds images and no folders; training needs a folder per class: give the "
+            "folder above it, or sort the images into folders"
+        )
+    if not folders:
+        raise SepViTError(f"{root} has no folders of images; training needs one folder per class")
+    if len(folders) == 1:
+        raise _one_class(folders[0], root)
+    _refuse_data_sets(root, folders)
+    return tuple(unicodedata.normalize("NFC", folder.name) for folder in folders)
 
 
-def _folders(root: Path) -> list[Path]:
-    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+def split_folders(root: Path) -> dict[str, Path]:
+    """Find the splits of a data set that is stored as a folder per split.
+
+    The folders are splits if all folders of the root have such names (train, val, test ...), or if
+    one with such a name holds folders of images and no images: a class may be named "test".
+
+    Returns
+    -------
+    dict
+        ``"train"``, ``"validation"``, ``"test"`` -> folder, of those that exist; empty for any
+        other tree.
+
+    Raises
+    ------
+    SepViTError
+        If the folder cannot be read, or two of its folders are the same split.
+    """
+    folders = [f for f in subfolders(root) if has_images(f)] if root.is_dir() else []
+    named = [folder for folder in folders if folder.name.lower() in _SPLITS]
+    if not named or not (len(named) == len(folders) or any(map(_holds_folders, named))):
+        return {}
+    found: dict[str, Path] = {}
+    for folder in named:
+        split = _SPLITS[folder.name.lower()]
+        if split in found:
+            raise SepViTError(
+                f"{root} has two folders for one split, {found[split].name} and {folder.name}; "
+                "remove one"
+            )
+        found[split] = folder
+    return {split: found[split] for split in dict.fromkeys(_SPLITS.values()) if split in found}
 
 
 def list_images(paths: Sequence[Path]) -> list[Path]:
@@ -98,12 +186,115 @@ def list_images(paths: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        inside = _images(path.rglob("*")) if path.is_dir() else [path]
-        if not inside:
-            raise SepViTError(f"there is no image in {path}")
-        found += inside
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = find_images(path)
+        if not inside.images:
+            raise _no_image(path, inside.left_out)
+        found += inside.images
+        _tell_left_out(_name_of(path), inside.left_out)
     return found
 
 
-def _images(paths: Iterator[Path]) -> list[Path]:
-    return sorted(p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+def _class_folders(root: Path, labels: Sequence[str] = ()) -> list[Path]:
+    """Return the folders of a folder that may be classes; splits are refused."""
+    if not root.is_dir():
+        raise SepViTError(f"there is no folder {root}")
+    kept = [f for f in service_folders(root) if f.name in labels]  # named on purpose
+    folders = sorted([*subfolders(root), *kept])
+    splits = split_folders(root)
+    full = [folder for folder in folders if has_images(folder)] if splits else []
+    if not all(f.name in labels and has_images(f, below=False) for f in full):
+        names = [folder.name for folder in splits.values()]
+        raise SepViTError(
+            f"the folders {shortened(names)} of {root} are splits of a data set and not classes; "
+            f"give one of them, for example {next(iter(splits.values()))} (a class of such a name "
+            "stands beside other classes, with its images directly in its folder)"
+        )
+    return folders
+
+
+def _holds_folders(folder: Path) -> bool:
+    """Tell whether the images of a folder lie in folders in it, and none beside them."""
+    return not has_images(folder, below=False) and has_images(folder)
+
+
+def _refuse_other_level(root: Path, folders: Sequence[Path], labels: Sequence[str]) -> None:
+    """Reject a root whose class folders lie one level deeper, or which is a class folder."""
+    if named_after([folder.name for folder in folders], labels):
+        return
+    for folder in folders:
+        inner = [f.name for f in subfolders(folder)]
+        if len(inner) > 1 and named_after(inner, labels) == inner:
+            raise SepViTError(
+                f"the class folders lie one level deeper than {root}: give {folder}, which has "
+                f"{shortened(map(shown, inner))}"
+            )
+    above = Path(os.path.abspath(root)).parent
+    if not folders and named_after([_name_of(root)], labels):
+        beside = [folder.name for folder in subfolders(above)]
+        if len(named_after(beside, labels)) > 1:
+            raise SepViTError(f"{root} is the folder of one class: give the folder above, {above}")
+
+
+def _refuse_data_sets(root: Path, folders: Sequence[Path]) -> None:
+    """Reject a root whose folders hold class folders: several data sets, or one level too high.
+
+    A class may be stored in pieces (links, or names with numbers in them).
+    """
+    for folder in folders:
+        inner = [f for f in subfolders(folder) if has_images(f)]
+        pieces = [f for f in inner if f.is_symlink() or any(c.isdigit() for c in f.name)]
+        if len(inner) < 2 or pieces or not _holds_folders(folder):
+            return
+    raise SepViTError(
+        f"no folder of {root} has images directly in it: its folders look like data sets with "
+        f"class folders; give one of them, for example {folders[0]}"
+    )
+
+
+def _one_class(folder: Path, root: Path) -> SepViTError:
+    if _holds_folders(folder):
+        return SepViTError(
+            f"{root} has one folder with images, and they lie in folders in it: give {folder}"
+        )
+    return SepViTError(
+        f"{root} has one folder with images, {folder.name}; training needs two classes at least"
+    )
+
+
+def _name_of(root: Path) -> str:
+    return os.path.basename(os.path.abspath(root)) or str(root)
+
+
+def _no_image(root: Path, left_out: Mapping[str, int]) -> SepViTError:
+    found = f"; {_counted(left_out)} left out" if left_out else ""
+    some = ", ".join(sorted(image_suffixes() & {".jpg", ".png", ".webp", ".bmp", ".tif", ".gif"}))
+    return SepViTError(
+        f"there is no image in {root} (looked for {some} and the other formats of Pillow{found})"
+    )
+
+
+def _counted(left_out: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+
+
+def _tell_left_out(
+    name: str,
+    left_out: Mapping[str, int],
+    empty: Sequence[str] = (),
+    service: Sequence[Path] = (),
+) -> None:
+    """Say which files and folders are not read, in one sentence."""
+    parts = []
+    if left_out:
+        total = sum(left_out.values())
+        parts.append(f"{total} file{'s' * (total > 1)} left out ({_counted(left_out)})")
+    if empty:
+        parts.append(f"folders without images left out ({shortened(map(shown, empty))})")
+    ignored = [folder.name for folder in service if has_images(folder)]
+    if ignored:
+        parts.append(f"folders of the system left out ({shortened(ignored)})")
+    if parts:
+        _log.warning("%s: %s", name, "; ".join(parts))

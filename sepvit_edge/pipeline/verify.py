@@ -63,6 +63,7 @@ def verify_package(
     data: str | Path | None = None,
     calibration: str | Path | None = None,
     step: Callable[[str], None] = lambda _: None,
+    classes: str | Path = "",
 ) -> None:
     """Rebuild a package from its recipe and weights, and compare all bytes.
 
@@ -78,6 +79,8 @@ def verify_package(
         The folder of calibration images, if those are not built in.
     step : callable
         Called with the name of each step, for a progress display.
+    classes : str or Path
+        File that gives each folder of `data` its label.
 
     Raises
     ------
@@ -97,7 +100,7 @@ def verify_package(
     step("loading the weights")
     model = reference_of(package, weights)
     images = manifest.parity.images if manifest.parity else None
-    dataset = open_dataset(data, package.labels) if data else None
+    dataset = open_dataset(data, package.labels, classes=classes) if data else None
     built_in = tuple(f"{name}/" for name in BUILT_IN)
     if dataset is None and manifest.parity and not manifest.parity.data.startswith(built_in):
         raise SepViTError(f"give the folder {manifest.parity.data} with --data to verify {path}")
@@ -110,7 +113,7 @@ def verify_package(
             batch=manifest.input.shape[0],
             data=dataset,
             images=images,
-            calibration=open_dataset(calibration, package.labels) if calibration else None,
+            calibration=open_dataset(calibration, None) if calibration else None,
             step=step,
         )
         step("comparing")

@@ -36,8 +36,9 @@ class Search:
         Runtimes and precisions; without precisions all that a target has.
     threads : list of int or None
         Numbers of threads, a measurement each.
-    data, images
-        Images to measure accuracy on, and their maximum number.
+    data, classes, images
+        Images to measure accuracy on, the file with the labels of their folders, if any, and their
+        maximum number.
     bootstrap : bool
         Whether to install runtimes on the device.
     skipped : list of str
@@ -53,6 +54,7 @@ class Search:
     precisions: list[str]
     threads: Sequence[int | None]
     data: str = ""
+    classes: str = ""
     images: int | None = None
     bootstrap: bool = False
     skipped: list[str] = field(default_factory=list)
@@ -119,18 +121,21 @@ class Search:
 
         stem = Path(weights).stem or "builtin"
         path = self.folder / "packages" / f"{stem}-{size or 'own'}-{target}-{precision}"
-        if path.exists():
+        if path.exists() and not self.classes:
             package = Package(path)
             if _as_wanted(package.manifest, self.data, self.images):
                 return package
         get_backend(target)
         step(f"building {path.name}")
         model = choose_model(weights, "", "", size)
+        data = None
+        if self.data:
+            data = open_dataset(self.data, model.config.labels, classes=self.classes)
         return export_package(
             model,
             output=path,
             recipe=find_recipe(target, precision),
-            data=open_dataset(self.data, model.config.labels) if self.data else None,
+            data=data,
             images=self.images,
             force=True,
             step=lambda text: step(f"{path.name}: {text}"),

@@ -228,7 +228,7 @@ def _evaluation_data(
         )
     if not recipe.validation:
         return None, None
-    data = open_dataset(recipe.validation, labels, "test")
+    data = open_dataset(recipe.validation, labels, "test", recipe.classes)
     return data, data
 
 

@@ -71,6 +71,8 @@ class TrainingRecipe(Strict):
         A folder with one folder per class, or a built-in set.
     validation : str
         The same, for the validation curve; a built-in set has its own split.
+    classes : str
+        File that gives each folder of `validation` its label.
     wide_fonts : bool
         For `glyphs`: train on the fonts of the extra ``glyphs-wide`` too.
     distinct_epochs : int
@@ -117,6 +119,7 @@ class TrainingRecipe(Strict):
     variant: str = "lite"
     data: str = ""
     validation: str = ""
+    classes: str = ""
     wide_fonts: bool = False
     distinct_epochs: int = Field(default=0, ge=0)
     epochs: int = Field(default=30, ge=1)

@@ -166,18 +166,6 @@ def make_tree(root: Path, classes: list[str], per_class: int = 2) -> Path:
     return root
 
 
-def test_folders_are_matched_by_name_then_by_order(tmp_path: Path) -> None:
-    root = make_tree(tmp_path / "data", ["cat", "dog"])
-    (root / ".cache").mkdir()
-    (root / "cat" / "notes.txt").write_text("not an image")
-    by_name = ImageFolder(root, ("dog", "bird", "cat"))
-    assert [by_name[i].label for i in range(len(by_name))] == [2, 2, 0, 0]
-    by_order = ImageFolder(root, ("a", "b"))
-    assert [by_order[i].label for i in range(len(by_order))] == [0, 0, 1, 1]
-    with pytest.raises(SepViTError, match="'cat' is none of the model's labels"):
-        ImageFolder(root, ("a", "b", "c"))
-
-
 def test_a_flat_folder_has_no_labels_and_an_empty_one_is_refused(tmp_path: Path) -> None:
     make_tree(tmp_path, ["flat"])
     assert ImageFolder(tmp_path / "flat", ("a",))[0].label is None
