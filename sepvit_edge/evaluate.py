@@ -46,7 +46,10 @@ def main(
     calibration: Annotated[
         str, typer.Option(help="With --by-block: calibration images of an int8 package.")
     ] = "",
-    images: Annotated[int | None, typer.Option(help="Maximum number of images.", min=1)] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(help="Maximum number of images, taken evenly over the classes.", min=1),
+    ] = None,
     by_block: Annotated[
         bool, typer.Option("--by-block", help="Compare the output of every part of the network.")
     ] = False,
@@ -67,10 +70,14 @@ def main(
     from .pipeline.verify import reference_of
 
     if everything:
+        if package is not None:
+            raise SepViTError(f"--all exports the --weights anew; leave {package} out")
         _evaluate_all(weights or [], data, classes, images, target or [], json)
         return
     if package is None:
         raise SepViTError("name a package, or give --all for every runtime of the built-in weights")
+    if weights and len(weights) > 1:
+        raise SepViTError("a package has one checkpoint: give --weights once, or --all for several")
     session = open_package(package, threads)
     model = reference_of(session.package, weights[0] if weights else None)
     dataset, limit = choose_data(data, classes, session.package.labels), images
@@ -122,14 +129,16 @@ def _evaluate_all(
 
 
 def _print_comparison(result: Comparison) -> None:
-    from .cli.tables import COMPARISON_HEADER, comparison_row
+    from .cli.tables import COMPARISON_HEADER, comparison_row, images_text
+    from .package.manifest import Selection
 
+    selection = Selection.model_validate(result.selection)
     rows = [comparison_row(row) for row in result.rows]
     rows += [["", target, sentence] for target, sentence in result.missing.items()]
     print_columns(COMPARISON_HEADER, rows)
     first = result.rows[0]
     console.print(
-        f"{result.images} images of {result.data}; differences and agreement to "
+        f"{images_text(result.images, result.data, selection)}; differences and agreement to "
         f"{first.checkpoint} in {first.runtime} {first.precision}",
         markup=False,
     )

@@ -16,6 +16,7 @@ from .cli.console import command, console, emit_json, print_columns, progress, s
 from .cli.options import Classes
 
 if TYPE_CHECKING:
+    from .pipeline.parity import selection_of
     from .pipeline.scales import ScaleChoice
     from .quantization.sensitivity import Sensitivity
 
@@ -35,7 +36,9 @@ def main(
         str, typer.Option(help="Images to measure on: a folder or a built-in set.")
     ] = "",
     classes: Classes = "",
-    images: Annotated[int, typer.Option(help="Maximum number of images.", min=1)] = 64,
+    images: Annotated[
+        int, typer.Option(help="Maximum number of images, taken evenly over the classes.", min=1)
+    ] = 64,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Quantise each part alone, in turn.")
     ] = False,
@@ -49,8 +52,10 @@ def main(
     from .checkpoints.builtin import default_checkpoint
     from .checkpoints.files import load_checkpoint
     from .cli.choices import choose_data
+    from .cli.tables import images_text
     from .data.choose import open_dataset
     from .data.preprocess import preprocess_batch
+    from .data.sample import take_evenly
     from .pipeline.defaults import default_calibration, default_data
     from .pipeline.scales import compare_scales
     from .quantization.calibration import calibrate
@@ -64,13 +69,16 @@ def main(
     typical = default_calibration(model)
     if calibration:
         typical = open_dataset(calibration, None, "calibration")
-    samples = [held_out[i] for i in range(min(images, len(held_out)))]
+    taken = take_evenly(held_out, images)
+    samples = [taken[i] for i in range(len(taken))]
     pixels = preprocess_batch([s.image for s in samples], config.preprocessing, config.image_size)
     if not sensitivity:
         with steps() as step:
             labels = [sample.label for sample in samples]
             choices = list(compare_scales(model, typical, pixels, labels, step))
         _print_choices(choices, json)
+        if not json:
+            console.print(images_text(len(taken), taken.name, selection_of(taken)))
         return
     quantization = model.quantization
     if quantization is None:
@@ -82,6 +90,8 @@ def main(
     if chart is not None:
         draw(parts, chart)
     _print_parts(parts, json)
+    if not json:
+        console.print(images_text(len(taken), taken.name, selection_of(taken)))
 
 
 def _print_choices(choices: Sequence[ScaleChoice], json: bool) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..data.classes import BY_NUMBER, BY_ORDER
 from ..package.verification import LEVELS
 
 if TYPE_CHECKING:
     from ..package.folder import Package
-    from ..package.manifest import Manifest, Parity
+    from ..package.manifest import Manifest, Parity, Selection
     from ..pipeline.comparison import Row
     from ..profiling.first_look import FirstLook
 
@@ -97,10 +98,20 @@ def file_size(size: int) -> str:
     return f"{size / 1e6:.2f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
+def images_text(images: int, data: str, selection: Selection | None) -> str:
+    """Return how many images of which data were used, and how they and their classes were found."""
+    if selection is None:
+        return f"{images} images of {data}"
+    sample = f"{images} of {selection.available} images of {data}, {selection.rule}"
+    text = f"{images} images of {data}" if selection.rule == "all" else sample
+    by_place = selection.class_rule in (BY_NUMBER, BY_ORDER)
+    return f"{text}; classes by {selection.class_rule}" if by_place else text
+
+
 def parity_rows(parity: Parity) -> list[tuple[str, str]]:
     """Return the rows that show a parity measurement."""
     rows = [
-        ("compared on", f"{parity.images} images of {parity.data}"),
+        ("compared on", images_text(parity.images, parity.data, parity.selection)),
         ("max abs error", f"{parity.max_abs_error:.2g} (logits span {parity.logits_range:.3g})"),
         ("SQNR", f"{parity.sqnr_db:.1f} dB against fp32"),
         ("top-1 agreement", f"{parity.top1_agreement:.2%}"),

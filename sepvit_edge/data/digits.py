@@ -51,6 +51,10 @@ class Digits:
         image = Image.fromarray(self._pixels[source])
         return Sample(image, int(self._labels[source]), f"{self.name}/{source}")
 
+    def label(self, index: int) -> int:
+        """Return the digit of an image."""
+        return int(self._labels[int(self._indices[index])])
+
 
 @cache
 def _read() -> tuple[np.ndarray, str]:

@@ -117,6 +117,10 @@ class ImageFolder:
         path, label = self._files[index]
         return Sample(load_image(path), label, str(path))
 
+    def label(self, index: int) -> int | None:
+        """Return the class of an image, which is not read for it."""
+        return self._files[index][1]
+
 
 def class_folders(root: Path) -> tuple[str, ...]:
     """Return the sorted names of the class folders in a folder: the classes of a new model.

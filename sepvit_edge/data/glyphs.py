@@ -167,6 +167,10 @@ class Glyphs:
         font = _open_font(family[rng.integers(len(family))])
         return Sample(_draw(rng, font, LABELS[label]), label, f"{self.name}/{index}")
 
+    def label(self, index: int) -> int:
+        """Return the class of an image, which is not drawn for it."""
+        return index % len(LABELS)
+
 
 @cache
 def font_files(split: str, wide: bool = False) -> tuple[tuple[str, ...], ...]:

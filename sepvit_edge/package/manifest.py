@@ -18,7 +18,7 @@ from ..model.variants import Source
 from .schema import published_schema, version_pattern
 from .verification import Verification
 
-SCHEMA_VERSION = "2.0"
+SCHEMA_VERSION = "2.1"
 MANIFEST, LABELS, GOLDEN = "manifest.json", "labels.txt", "golden.safetensors"
 
 Task = Literal["classification", "segmentation", "detection"]
@@ -293,6 +293,30 @@ class Placement(Strict):
     estimates: tuple[Estimate, ...] = ()
 
 
+class Selection(Strict):
+    """Which images of a data set were taken, and what their labels are.
+
+    Attributes
+    ----------
+    available : int
+        Number of images in the data set.
+    rule : str
+        ``"all"``; ``"evenly over classes"``; or, without labels, ``"evenly over the set"``.
+    seed : int or None
+        Seed of the sample, if not all images were taken.
+    class_rule : str or None
+        How folders were matched to classes (`sepvit_edge.data.classes`); None for other data.
+    left_out : dict
+        Reason -> number of the files in a folder that are not read as images.
+    """
+
+    available: int
+    rule: str
+    seed: int | None = None
+    class_rule: str | None = None
+    left_out: dict[str, int] = Field(default_factory=dict)
+
+
 class Parity(Strict):
     """Distance between a package and the fp32 reference; see `sepvit_edge.pipeline.parity`.
 
@@ -326,6 +350,8 @@ class Parity(Strict):
     sqnr_cpu_db : float or None
         The same ratio against a CPU, for NPU packages whose model file a CPU runs too: it shows
         the NPU's own arithmetic.
+    selection : Selection or None
+        Which images of the data set they are; None in packages of version 2.0.
     """
 
     data: str
@@ -342,6 +368,7 @@ class Parity(Strict):
     mcnemar_p: float | None = None
     sqnr_quantized_db: float | None = None
     sqnr_cpu_db: float | None = None
+    selection: Selection | None = None
 
 
 class PackageFile(Strict):

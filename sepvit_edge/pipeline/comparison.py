@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,14 +15,16 @@ from ..backends.registry import MissingRuntime, get_backend, host_targets
 from ..config.recipe import Recipe, find_recipe, recipes_of
 from ..data.overlap import refuse_seen
 from ..data.preprocess import preprocess_batch
-from ..data.sample import Dataset
+from ..data.sample import Dataset, take_evenly
+from ..errors import SepViTError
 from ..metrics import sqnr_db
 from ..model.logits import reference_logits, torch_threads
 from ..model.reference import SepViT
+from ..model.variants import ModelConfig
 from ..package.session import open_package
 from .export import export_package
 from .lowering import quantization_for
-from .parity import paired_difference
+from .parity import paired_difference, selection_of
 
 _BATCH = 32
 
@@ -79,6 +82,8 @@ class Comparison:
         Name of the images.
     images : int
         Number of images.
+    selection : dict
+        Which images of the data they are (`sepvit_edge.package.manifest.Selection`).
     rows : list of Row
         The others are compared with the first.
     least_agreement : dict
@@ -89,6 +94,7 @@ class Comparison:
 
     data: str
     images: int
+    selection: dict[str, Any]
     rows: list[Row]
     least_agreement: dict[str, float]
     missing: dict[str, str]
@@ -114,7 +120,7 @@ def compare_everything(
     data : Dataset
         Held-out images for every checkpoint.
     images : int, optional
-        Maximum number of images.
+        Maximum number of images, taken evenly over the classes.
     only : sequence of str
         Targets. Default: all that this machine runs.
     step : callable
@@ -122,10 +128,15 @@ def compare_everything(
 
     Raises
     ------
+    SepViTError
+        If the checkpoints differ in classes, image size or preprocessing; the first difference is
+        named.
     CheckFailed
         If a checkpoint was trained on some of the images.
     """
-    count = min(len(data), images or len(data))
+    _refuse_different(checkpoints)
+    data = take_evenly(data, images)
+    count = len(data)
     config = checkpoints[0][1].config
     for _, model in checkpoints:
         refuse_seen(data, model.source.trained_on if model.source else None)
@@ -137,7 +148,29 @@ def compare_everything(
     missing: dict[str, str] = {}
     for name, model in checkpoints:
         missing |= _add_checkpoint(table, name, model, data, pixels, only or host_targets(), step)
-    return Comparison(data.name, count, table.rows, table.least_agreement(), missing)
+    selection = selection_of(data).model_dump(mode="json")
+    return Comparison(data.name, count, selection, table.rows, table.least_agreement(), missing)
+
+
+def _refuse_different(checkpoints: Sequence[tuple[str, SepViT]]) -> None:
+    """Reject checkpoints that the same pixels and labels do not fit."""
+    (name, first), *others = checkpoints
+    ours = _input_facts(first.config)
+    for other, model in others:
+        theirs = _input_facts(model.config)
+        for what, value in ours.items():
+            if theirs[what] != value:
+                raise SepViTError(
+                    "the checkpoints must have the same classes, image size and preprocessing; "
+                    f"{what}: {value} of {name}, {theirs[what]} of {other}"
+                )
+
+
+def _input_facts(config: ModelConfig) -> dict[str, object]:
+    """Return what the images and labels of a comparison depend on, the plainest fact first."""
+    classes = {f"class {i}": repr(label) for i, label in enumerate(config.labels)}
+    rule = asdict(config.preprocessing)
+    return {"classes": config.num_classes, "image size": config.image_size, **rule, **classes}
 
 
 @dataclass

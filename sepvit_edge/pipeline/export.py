@@ -11,7 +11,7 @@ from ..backends.versions import check_runtime
 from ..checkpoints.source import source_of
 from ..config.recipe import Recipe, find_recipe
 from ..data.overlap import refuse_overlap
-from ..data.sample import Dataset
+from ..data.sample import Dataset, take_evenly
 from ..errors import CheckFailed, SepViTError
 from ..model.edge import EdgeModel, find_form
 from ..model.logits import torch_threads
@@ -61,7 +61,7 @@ def export_package(
     data : Dataset, optional
         Images to measure parity on. Default: built-in ones.
     images : int, optional
-        Maximum number of images to measure parity on.
+        Maximum number of images to measure parity on, taken evenly over the classes.
     calibration : Dataset, optional
         Images to calibrate int8 on, unless the model is quantisation-aware. Default: built-in ones.
     force : bool
@@ -104,6 +104,7 @@ def export_package(
     installed = check_runtime(runtime)
     images = images or recipe.parity_images
     data, images = (data, images) if data else default_data(model, images)
+    data = take_evenly(data, images)
     model = model.eval()
 
     quantization = None
@@ -126,7 +127,7 @@ def export_package(
         if manifest.verification == "compiled":
             write_golden(model, None, folder)
         else:
-            measured = _run(model, Package(folder), data, images, quantization, step)
+            measured = _run(model, Package(folder), data, quantization, step)
         seal(manifest.model_copy(update={"parity": measured}), folder)
     return Package(destination)
 
@@ -135,7 +136,6 @@ def _run(
     model: SepViT,
     package: Package,
     data: Dataset,
-    images: int | None,
     quantization: ProgramQuantization | None,
     step: Callable[[str], None],
 ) -> Parity:
@@ -145,7 +145,7 @@ def _run(
         session = PackageSession(package, threads=1)
         write_golden(model, session, package.path)
         step(f"measuring parity on {data.name}")
-        measured = measure_parity(session, model, data, images, quantization=quantization)
+        measured = measure_parity(session, model, data, quantization=quantization)
         del session  # ExecuTorch changes its number of threads only while none is loaded
     check_parity(measured, package.manifest.precision)
     return measured

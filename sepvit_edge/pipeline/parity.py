@@ -11,12 +11,12 @@ import numpy as np
 
 from ..data.overlap import refuse_seen
 from ..data.preprocess import preprocess_batch
-from ..data.sample import Dataset
+from ..data.sample import SAMPLE_SEED, Dataset, Taken, take_evenly
 from ..errors import CheckFailed
 from ..metrics import mcnemar_p, sqnr_db
 from ..model.logits import reference_logits
 from ..model.reference import SepViT
-from ..package.manifest import Parity
+from ..package.manifest import Parity, Selection
 from ..package.session import PackageSession
 from ..quantization.interface import ProgramQuantization
 
@@ -42,7 +42,7 @@ def measure_parity(
     data : Dataset
         Images that were neither trained nor calibrated on.
     limit : int, optional
-        Number of images to take, from the first. Default: all.
+        Number of images to take, evenly over the classes. Default: all.
     advance : callable
         Called with the number of images done, for a progress bar.
     quantization : ProgramQuantization, optional
@@ -58,14 +58,15 @@ def measure_parity(
     CheckFailed
         If the model was trained on some of the images.
     """
-    refuse_seen(data, session.package.manifest.source.trained_on)
-    count = min(len(data), limit or len(data))
+    taken = take_evenly(data, limit)
+    refuse_seen(taken, session.package.manifest.source.trained_on)
+    count = len(taken)
     config = model.config
     references, measured, quantized, on_cpu, labels = [], [], [], [], []
     rounds_to = None if quantization is None else quantization.reference(model)
     digest = hashlib.sha256()
     for start in range(0, count, _BATCH):
-        samples = [data[i] for i in range(start, min(start + _BATCH, count))]
+        samples = [taken[i] for i in range(start, min(start + _BATCH, count))]
         images = [sample.image for sample in samples]
         pixels = preprocess_batch(images, config.preprocessing, config.image_size)
         digest.update(pixels.data)
@@ -79,11 +80,24 @@ def measure_parity(
         advance(len(samples))
     logits = np.concatenate(measured)
     figures = parity_of(np.concatenate(references), logits, labels, data.name, digest.hexdigest())
-    further = {}
+    further: dict[str, Any] = {"selection": selection_of(taken)}
     for name, others in (("sqnr_quantized_db", quantized), ("sqnr_cpu_db", on_cpu)):
         if others:
             further[name] = round(sqnr_db(np.concatenate(others), logits), 1)
     return figures.model_copy(update=further)
+
+
+def selection_of(taken: Taken) -> Selection:
+    """Describe a sample for results and manifests."""
+    whole = len(taken) == taken.available
+    over = "classes" if taken.labelled else "the set"
+    return Selection(
+        available=taken.available,
+        rule="all" if whole else f"evenly over {over}",
+        seed=None if whole else SAMPLE_SEED,
+        class_rule=taken.class_rule,
+        left_out=taken.left_out,
+    )
 
 
 def parity_of(

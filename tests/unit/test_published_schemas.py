@@ -20,6 +20,7 @@ EXPORT = REPOSITORY / "export"
 FROZEN = {
     "manifest-1": "849f15336b5edeba60c9d262fa90f4dbe5cd446a260d80e909c8f5de3447e881",
     "manifest-2.0": "711fe06a71e9424b53107e89526198706894ec52c2b2f4b329841ba7aaaa6c65",
+    "manifest-2.1": "67dab5182527653409f6196af3bfb3e588857f3f28f11d921c26f64c30d8e136",
     "profile-1": "b7d5bcd0e2ce3543f2885c7f8403d9b45888e64fd872bd563072f638432d9185",
     "profile-2.0": "4264211783fd38ee892ee8feb80763d0cff1584e3f79bfa0233b52edb6a7b3a4",
 }
