@@ -425,6 +425,8 @@ def package_cases(folder: Path) -> list[dict[str, Any]]:
     case("logits in bytes", "invalid", change('"dtype": "float32"', '"dtype": "uint8"'), "float32")
     edits = change('"recipe": {\n    "target": "onnxruntime",', '"recipe": {\n    "target": 5,')
     case("recipe of another kind", None, edits)
+    edits = change('"num_classes": 4', '"num_classes": 5')
+    case("labels for other classes", "invalid", edits, "4 labels for 5 classes")
     edits = change('"recipe": {', '"recipe": {\n    "lowering": [1, {"form": null}],')
     case("recipe with unknown keys", None, edits)
     edits = change(

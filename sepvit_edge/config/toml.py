@@ -86,7 +86,7 @@ class TomlFiles(Generic[ModelT]):
         """
         path = self.find(name_or_file)
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
             document = tomllib.loads(text)
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise SepViTError(f"the {self.kind} {path} is not valid TOML: {error}") from None

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 from ..errors import SepViTError, unknown_name
+from .labels import check_labels
 
 HEAD_DIM = 32
 MLP_RATIO = 4
@@ -198,6 +199,7 @@ class ModelConfig:
                 f"{len(self.labels)} labels do not fit {self.num_classes} classes; "
                 "give one label a class, in the order of the classifier's outputs"
             )
+        check_labels(self.labels)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,15 @@ class Package:
     path : str or Path
         The folder.
 
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    manifest : Manifest
+        What the package says about itself.
+    labels : tuple of str
+        Class names in the order of the logits.
+
     Raises
     ------
     SepViTError
@@ -49,11 +58,7 @@ class Package:
         self.manifest = _read_manifest(self.path)
         for file in self.manifest.files:
             _check_file(self.path, file)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Class names in the order of the logits."""
-        return tuple((self.path / LABELS).read_text(encoding="utf-8").splitlines())
+        self.labels = _read_labels(self.path, self.manifest)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -154,6 +159,20 @@ def _check_file(folder: Path, file: PackageFile) -> None:
         raise SepViTError(f"{folder} is incomplete: {file.path} is missing; export again")
     if path.stat().st_size != file.size or file_sha256(path) != file.sha256:
         raise SepViTError(f"{path} was changed since it was exported; export again")
+
+
+def _read_labels(folder: Path, manifest: Manifest) -> tuple[str, ...]:
+    """Read the labels, which end at line feeds alone, and check that each class has one."""
+    if LABELS not in (file.path for file in manifest.files):
+        raise SepViTError(f"{folder} is incomplete: {LABELS} is missing; export again")
+    text = (folder / LABELS).read_bytes().decode(errors="replace")
+    labels = tuple(text.removesuffix("\n").split("\n"))
+    if len(labels) != manifest.model.num_classes:
+        raise SepViTError(
+            f"{folder / MANIFEST} is not valid: {len(labels)} labels for "
+            f"{manifest.model.num_classes} classes; export again"
+        )
+    return labels
 
 
 def list_files(folder: Path) -> list[PackageFile]:

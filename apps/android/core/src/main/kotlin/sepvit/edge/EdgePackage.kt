@@ -23,7 +23,14 @@ class EdgePackage(val folder: File) {
     }
 
     /** Class names in the order of the logits. */
-    val labels: List<String> = file(LABELS).takeIf { it.isFile }?.readLines().orEmpty()
+    val labels: List<String> = file(LABELS).takeIf { it.isFile }?.readText()?.removeSuffix("\n")?.split("\n").orEmpty()
+
+    init {
+        val classes = manifest.model.numClasses
+        if (labels.size != classes) throw Refusal(
+            Refusal.Kind.INVALID, "${folder.name} has ${labels.size} labels for $classes classes; export again",
+        )
+    }
 
     /** Size of the model files in bytes. */
     val modelSize: Long
