@@ -281,7 +281,8 @@ def _no_image(root: Path, left_out: Mapping[str, int]) -> SepViTError:
 
 
 def _counted(left_out: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+    most_first = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count} {reason}" for reason, count in most_first)
 
 
 def _tell_left_out(

@@ -38,7 +38,8 @@ def refuse_overlap(evaluated: Dataset, other: Dataset, role: str) -> None:
     Parameters
     ----------
     evaluated, other : Dataset
-        The images to measure on, and those that the model has seen.
+        The images to measure on, and those that the model has seen. All of both are decoded, so
+        give samples of large sets (`sepvit_edge.data.sample`).
     role : str
         Use of `other`, for the message: ``"training"`` or ``"calibration"``.
 

@@ -1,8 +1,9 @@
 """The one preprocessing rule: from an image file to the uint8 pixels that a package takes.
 
-1. The orientation that EXIF states is applied.
+1. The orientation that EXIF states is applied; an image whose EXIF cannot be read stays as it is.
 2. The image becomes 8-bit RGB: grey is repeated, a palette looked up, CMYK converted, transparency
-   ignored (what the authors' and torchvision's loaders do); 16-bit grey keeps its high byte.
+   ignored (what the authors' and torchvision's loaders do); 16-bit grey keeps its high byte. Grey
+   of 32 bits or in floating point is refused: its range is not known.
 3. The shorter side is resized to floor(image_size / crop), the longer one in proportion, rounded
    down, with Pillow's BILINEAR: antialiased, 8-bit fixed point, first along the rows and then along
    the columns. Apps repeat it byte for byte.
@@ -13,19 +14,34 @@ Scaling to 0..1 and normalising are inside the exported graph, so no caller can 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..errors import SepViTError
 from ..model.variants import Preprocessing
 
 # A 100-megapixel image decodes to 300 MB; a larger one is a mistake or an attack.
 MAX_PIXELS = 100_000_000
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-_SIXTEEN_BIT = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
+_SIXTEEN_BIT = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
+# Pillow's mode for 32 bits; it also reads 16 bits of these formats into it.
+_INTEGER, _SIXTEEN_BIT_FORMATS = "I", frozenset({"PNG", "PPM"})
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow logs about odd files is not for users; what it cannot read is an exception.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def load_image(path: str | Path) -> Image.Image:
@@ -42,14 +58,15 @@ def load_image(path: str | Path) -> Image.Image:
         If the file is missing, unreadable, truncated, too large or not an image.
     """
     try:
-        image = Image.open(path)
-        _check_size(image.size, str(path))
-        image.load()
+        with _without_warnings():
+            image = Image.open(path)
+            _check_size(image.size, str(path))
+            image.load()
     except SepViTError:
         raise
     except FileNotFoundError:
         raise SepViTError(f"there is no image {path}") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except Image.DecompressionBombError:
         raise SepViTError(
             f"{path} has more than {MAX_PIXELS // 10**6} megapixels; scale it down first"
         ) from None
@@ -80,15 +97,54 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises
     ------
     SepViTError
-        For floating-point images, whose range is not known.
+        For images of 32-bit integers or floating point, whose range is not known, and those that
+        Pillow cannot convert; the file is named.
     """
-    image = ImageOps.exif_transpose(image)
-    if image.mode in _SIXTEEN_BIT:
+    turn = _TURNS.get(_orientation(image))
+    sixteen = image.mode == _INTEGER and image.format in _SIXTEEN_BIT_FORMATS
+    if image.mode in _SIXTEEN_BIT or sixteen:
         values = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
-        image = Image.fromarray(values.astype(np.uint8))
-    elif image.mode == "F":
-        raise SepViTError("floating-point images have no stated range; save it with 8 or 16 bits")
-    return image if image.mode == "RGB" else image.convert("RGB")
+        rgb = Image.fromarray(values.astype(np.uint8)).convert("RGB")
+    elif image.mode in (_INTEGER, "F"):
+        kind = "floating-point" if image.mode == "F" else "32-bit integer"
+        raise SepViTError(
+            f"{_name(image)} is a {kind} image, which has no stated range; save it with 8 or 16 "
+            "bits"
+        )
+    elif image.mode == "RGB":
+        rgb = image
+    else:
+        try:
+            with _without_warnings():
+                rgb = image.convert("RGB")
+        except Exception as error:
+            raise SepViTError(f"{_name(image)} cannot be converted to RGB ({error})") from None
+    if turn is not None:
+        rgb = rgb.transpose(turn)
+        rgb.info = {}  # it states an orientation that was applied
+    return rgb
+
+
+def _orientation(image: Image.Image) -> object:
+    """Return the orientation that EXIF states; 1, upright, if it cannot be read."""
+    try:
+        with _without_warnings():
+            return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # Pillow raises struct.error, SyntaxError, AttributeError, ...
+        return 1
+
+
+def _name(image: Image.Image) -> str:
+    """Return the file that an image comes from, for messages."""
+    return str(getattr(image, "filename", "")) or "the image"
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep Pillow's warnings about odd metadata from standard error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def preprocess(
@@ -130,9 +186,9 @@ def preprocess(
             )
         _check_size((image.shape[1], image.shape[0]), "the image")
         image = Image.fromarray(image)
-    rgb = to_rgb(image)
-    _check_size(rgb.size, "the image")
-    width, height = resized_size(rgb.size, rule.resize_side(image_size))
+    rgb, name = to_rgb(image), _name(image)
+    _check_size(rgb.size, name)
+    width, height = resized_size(rgb.size, rule.resize_side(image_size), name)
     # One axis a call: given both, Pillow 13 takes the columns first for some tall images and rounds
     # the pixels between the two differently from Pillow 12 (its pull request 9549).
     for size in ((width, rgb.height), (width, height)):
@@ -164,8 +220,17 @@ def preprocess_batch(
     return np.stack([preprocess(image, rule, image_size) for image in images])
 
 
-def resized_size(size: tuple[int, int], shorter: int) -> tuple[int, int]:
+def resized_size(size: tuple[int, int], shorter: int, name: str = "an image") -> tuple[int, int]:
     """Compute width and height after the shorter side is resized to `shorter` (step 3 of the rule).
+
+    Parameters
+    ----------
+    size : tuple of int
+        Width and height.
+    shorter : int
+        Length of the shorter side afterwards.
+    name : str
+        Name of the image, for messages.
 
     Raises
     ------
@@ -184,6 +249,6 @@ def resized_size(size: tuple[int, int], shorter: int) -> tuple[int, int]:
         resized = (width * shorter // height, shorter)
     if resized[0] * resized[1] > MAX_PIXELS:
         raise SepViTError(
-            f"an image of {width} x {height} pixels is too narrow to classify; crop it first"
+            f"{name} of {width} x {height} pixels is too narrow to classify; crop it first"
         )
     return resized

@@ -117,6 +117,15 @@ class Taken:
         return self._data.label(self._indices[index])
 
 
+def take_spread(data: Dataset, images: int) -> Taken:
+    """Take images at equal distances over a data set, as calibration does.
+
+    A folder's images are in order of their classes, so these have the classes' shares.
+    """
+    count = min(images, len(data))
+    return Taken(data, [i * len(data) // count for i in range(count)])
+
+
 def take_evenly(data: Dataset, images: int | None = None) -> Taken:
     """Take a sample of a data set: as many images of each class, as far as it has them.
 

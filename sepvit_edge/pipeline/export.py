@@ -11,7 +11,7 @@ from ..backends.versions import check_runtime
 from ..checkpoints.source import source_of
 from ..config.recipe import Recipe, find_recipe
 from ..data.overlap import refuse_overlap
-from ..data.sample import Dataset, take_evenly
+from ..data.sample import Dataset, take_evenly, take_spread
 from ..errors import CheckFailed, SepViTError
 from ..model.edge import EdgeModel, find_form
 from ..model.logits import torch_threads
@@ -112,7 +112,9 @@ def export_package(
         step("quantising")
         quantization = quantization_for(model, recipe, calibration)
         if not quantization.trained:
-            _refuse_calibrated(data, calibration or default_calibration(model))
+            typical = calibration or default_calibration(model)
+            typical = take_spread(typical, recipe.quantization.calibration_images)
+            _refuse_calibrated(data, typical)
     step("computing the edge form")
     edge = EdgeModel(model, batch, form)
     job = replace(lowering_job(model, edge, recipe, quantization), step=step)

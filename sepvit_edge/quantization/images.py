@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data.preprocess import preprocess_batch
-from ..data.sample import Dataset
+from ..data.sample import Dataset, take_spread
 from ..errors import SepViTError
 from ..model.reference import SepViT
 
@@ -25,11 +25,9 @@ def calibration_pixels(model: SepViT, data: Dataset, images: int) -> tuple[np.nd
     """
     if len(data) == 0 or images < 1:
         raise SepViTError("calibration needs at least one image")
-    count = min(images, len(data))
     rule, size = model.config.preprocessing, model.config.image_size
-    # Evenly over the set: a folder's images are ordered by class.
-    chosen = [i * len(data) // count for i in range(count)]
-    pixels = preprocess_batch([data[i].image for i in chosen], rule, size)
+    chosen = take_spread(data, images)
+    pixels = preprocess_batch([chosen[i].image for i in range(len(chosen))], rule, size)
     return pixels, hashlib.sha256(pixels.data).hexdigest()
 
 
