@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,44 +80,30 @@ def main(
     """
     from .backends.support import toolkit
     from .checkpoints.choose import choose_model
-    from .cli.choices import choose_recipe, keep_in_float
-    from .cli.tables import export_rows
-    from .pipeline.defaults import default_output
 
     if toolkit_env:
         os.environ[toolkit.VARIABLE] = toolkit_env
     if verify is not None:
         _verify(verify, weights, data, classes, calibration, json)
         return
-    options = ExportOptions(batch, data, classes, images, calibration, force)
-    kept = keep_float or []
-    if target == "all":
-        if recipe:
-            raise SepViTError("--recipe names one target; leave it out with --target all")
-        with steps() as step:
-            step("loading the weights")
-            model = choose_model(weights, variant, labels, image_size)
-            done, missing = _export_all(model, precision, kept, output, options, step)
-        _print_all(done, missing, json)
-        return
-    choose_recipe(recipe, target, precision)  # a wrong name fails before the weights are loaded
-    with steps() as step:
-        step("loading the weights")
-        model = choose_model(weights, variant, labels, image_size)
-        chosen = keep_in_float(choose_recipe(recipe, target, precision, model), kept)
-        folder = output or default_output(model, chosen)
-        with _telling_what_is_written([folder]):
-            package, latency = _export_one(model, chosen, folder, options, step)
-    if json:
-        emit_json(_document(package, latency))
+    load = partial(choose_model, weights, variant, labels, image_size)
+    options = ExportOptions(
+        precision, keep_float or [], batch, data, classes, images, calibration, force
+    )
+    if target != "all":
+        _export_target(load, target, recipe, output, options, json)
+    elif recipe:
+        raise SepViTError("--recipe names one target; leave it out with --target all")
     else:
-        print_table(str(package.path), export_rows(package, latency))
+        _export_all(load, output, options, json)
 
 
 @dataclass(frozen=True)
 class ExportOptions:
     """The command's options that are the same for every target."""
 
+    precision: str
+    keep_float: Sequence[str]
     batch: int
     data: str
     classes: str
@@ -153,44 +140,84 @@ def _export_one(
     return package, first_look(model, package, step)
 
 
-def _export_all(
-    model: SepViT,
-    precision: str,
-    keep_float: Sequence[str],
+def _export_target(
+    load: Callable[[], SepViT],
+    target: str,
+    recipe: str,
     output: Path | None,
     options: ExportOptions,
-    step: Callable[[str], None],
-) -> tuple[list[tuple[Package, FirstLook | None]], dict[str, str]]:
-    """Export for every target of this machine; also return what the missing runtimes need."""
-    from .backends.registry import MissingRuntime, get_backend, host_targets
+    json: bool,
+) -> None:
+    """Export for one target, and print the result."""
+    from .cli.choices import choose_recipe, keep_in_float
+    from .cli.tables import export_rows
+    from .pipeline.defaults import default_output
+
+    precision = options.precision
+    choose_recipe(recipe, target, precision)  # a wrong name fails before the weights are loaded
+    with steps() as step:
+        step("loading the weights")
+        model = load()
+        chosen = keep_in_float(choose_recipe(recipe, target, precision, model), options.keep_float)
+        folder = output or default_output(model, chosen)
+        with _telling_what_is_written([folder]):
+            package, latency = _export_one(model, chosen, folder, options, step)
+    if json:
+        emit_json(_document(package, latency))
+    else:
+        print_table(str(package.path), export_rows(package, latency))
+
+
+def _export_all(
+    load: Callable[[], SepViT], output: Path | None, options: ExportOptions, json: bool
+) -> None:
+    """Export for every target of this machine, and print the results."""
+    from .backends.registry import host_targets
     from .cli.choices import choose_recipe, keep_in_float
     from .package.replacing import check_destination
     from .pipeline.defaults import default_output
 
-    recipes = [
-        keep_in_float(choose_recipe("", target, precision, model), keep_float)
-        for target in host_targets()
-    ]
-    folders = [default_output(model, recipe) for recipe in recipes]
-    if output is not None:
-        folders = [output / folder.name for folder in folders]
-    for folder in folders:  # before the first long export, not after it
-        check_destination(folder, options.force)
+    with steps() as step:
+        step("loading the weights")
+        model = load()
+        recipes = [
+            keep_in_float(choose_recipe("", target, options.precision, model), options.keep_float)
+            for target in host_targets()
+        ]
+        folders = [default_output(model, recipe) for recipe in recipes]
+        if output is not None:
+            folders = [output / folder.name for folder in folders]
+        for folder in folders:  # before the first long export, not after it
+            check_destination(folder, options.force)
+        with _telling_what_is_written(folders):
+            jobs = zip(recipes, folders, strict=True)
+            done, missing = _export_each(model, jobs, options, step)
+    _print_all(done, missing, json)
+
+
+def _export_each(
+    model: SepViT,
+    jobs: Iterable[tuple[Recipe, Path]],
+    options: ExportOptions,
+    step: Callable[[str], None],
+) -> tuple[list[tuple[Package, FirstLook | None]], dict[str, str]]:
+    """Export by each recipe into its folder; also return what the missing runtimes need."""
+    from .backends.registry import MissingRuntime, get_backend
+
     done: list[tuple[Package, FirstLook | None]] = []
     missing: dict[str, str] = {}
-    with _telling_what_is_written(folders):
-        for recipe, folder in zip(recipes, folders, strict=True):
-            target = recipe.target
-            try:
-                get_backend(target)
-            except MissingRuntime as error:
-                missing[target] = str(error)
-                continue
+    for recipe, folder in jobs:
+        target = recipe.target
+        try:
+            get_backend(target)
+        except MissingRuntime as error:
+            missing[target] = str(error)
+            continue
 
-            def prefixed(text: str, target: str = target) -> None:
-                step(f"{target}: {text}")
+        def prefixed(text: str, target: str = target) -> None:
+            step(f"{target}: {text}")
 
-            done.append(_export_one(model, recipe, folder, options, prefixed))
+        done.append(_export_one(model, recipe, folder, options, prefixed))
     return done, missing
 
 

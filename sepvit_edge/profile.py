@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .cli.console import command, emit_json, steps
+
+if TYPE_CHECKING:
+    from .profiling.budgets import BudgetLine
+    from .profiling.devices import DeviceFile
+    from .profiling.document import Profile
 
 
 @command
@@ -115,7 +121,25 @@ def main(
             packages or [], name, facts, request, step, app_file=app_file, etdump=etdump
         )
     budgets = check_budgets(profiles, facts.budgets)
-    if save:
+    _write(profiles, budgets, facts, results if save else None, report, trace)
+    if json:
+        emit_json([profile.model_dump(mode="json") for profile in profiles])
+    else:
+        print_profiles(profiles, budgets, facts)
+    if found := faults(profiles, budgets):
+        raise CheckFailed("; ".join(found))
+
+
+def _write(
+    profiles: Sequence[Profile],
+    budgets: Sequence[BudgetLine],
+    device: DeviceFile,
+    results: Path | None,
+    report: Path | None,
+    trace: Path | None,
+) -> None:
+    """Write what was asked for: documents in the folder of results, a report, a trace."""
+    if results is not None:
         from .profiling.results import save_result
 
         for profile in profiles:
@@ -123,17 +147,11 @@ def main(
     if report is not None:
         from .profiling.report import write_report
 
-        write_report(profiles, budgets, facts, _command_line(), report)
+        write_report(profiles, budgets, device, _command_line(), report)
     if trace is not None:
         from .profiling.trace import write_trace
 
         write_trace(profiles, trace)
-    if json:
-        emit_json([profile.model_dump(mode="json") for profile in profiles])
-    else:
-        print_profiles(profiles, budgets, facts)
-    if found := faults(profiles, budgets):
-        raise CheckFailed("; ".join(found))
 
 
 def _command_line() -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .cli.console import command, emit_json, steps, warn
 from .cli.options import Classes
+
+if TYPE_CHECKING:
+    from .profiling.candidates import Candidate
 
 
 @command
@@ -54,10 +58,7 @@ def main(
     measurements are kept in the folder, so an interrupted search continues where it stopped. Exit
     status 1: nothing fits the budgets.
     """
-    from dataclasses import asdict
-
     from .cli.numbers import whole_numbers, words
-    from .cli.profile_tables import print_candidates
     from .errors import CheckFailed, SepViTError
     from .profiling.budgets import parse_budget, tightest
     from .profiling.candidates import pareto_front, pick
@@ -88,6 +89,18 @@ def main(
         warn(text)
     front = pareto_front(found)
     chosen = pick(found, budgets)
+    _print(found, front, chosen, json)
+    if chosen is None:
+        raise CheckFailed("nothing that was measured fits the budgets; relax them, or vary more")
+
+
+def _print(
+    found: Sequence[Candidate], front: Sequence[Candidate], chosen: Candidate | None, json: bool
+) -> None:
+    from dataclasses import asdict
+
+    from .cli.profile_tables import print_candidates
+
     if json:
         emit_json(
             {
@@ -98,8 +111,6 @@ def main(
         )
     else:
         print_candidates(found, front, chosen)
-    if chosen is None:
-        raise CheckFailed("nothing that was measured fits the budgets; relax them, or vary more")
 
 
 if __name__ == "__main__":

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from ..profiling.budgets import BudgetLine
     from ..profiling.candidates import Candidate
     from ..profiling.changes import Change
-    from ..profiling.devices import Device
+    from ..profiling.devices import DeviceFile
     from ..profiling.document import Profile
 
 _PLOT_WIDTH, _PLOT_HEIGHT = 60, 14
 
 
 def print_profiles(
-    profiles: Sequence[Profile], budgets: Sequence[BudgetLine], device: Device
+    profiles: Sequence[Profile], budgets: Sequence[BudgetLine], device: DeviceFile
 ) -> None:
     """Print measurements on one device, its budgets and its known traps."""
     from ..profiling.changes import slower_than_fp32

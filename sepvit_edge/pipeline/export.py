@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from ..backends.interface import LoweringJob
 from ..backends.registry import RUNTIMES, get_backend
 from ..backends.versions import check_runtime
 from ..checkpoints.source import source_of
@@ -17,7 +18,7 @@ from ..model.edge import EdgeModel, find_form
 from ..model.logits import torch_threads
 from ..model.reference import SepViT
 from ..package.folder import Package
-from ..package.manifest import LABELS, Parity, Placement, source_facts
+from ..package.manifest import LABELS, Manifest, Parity, Placement, source_facts
 from ..package.replacing import check_destination, replacing
 from ..package.session import PackageSession
 from ..quantization.interface import ProgramQuantization
@@ -97,7 +98,7 @@ def export_package(
     form = find_form(recipe.edge.form)
     if batch < 1:
         raise SepViTError(f"--batch must be 1 or more, not {batch}")
-    backend = get_backend(recipe.target)
+    get_backend(recipe.target)  # a missing runtime fails before the long steps
     runtime = RUNTIMES[recipe.target]
     if runtime.toolkit is not None:
         runtime.toolkit.make(step)
@@ -119,12 +120,7 @@ def export_package(
     edge = EdgeModel(model, batch, form)
     job = replace(lowering_job(model, edge, recipe, quantization), step=step)
     with replacing(destination, force) as folder:
-        step(f"lowering to {backend.target}")
-        placement = backend.lower(job, folder)
-        check_placement(placement, recipe)
-        (folder / LABELS).write_text("\n".join(job.labels) + "\n", encoding="utf-8")
-        manifest = make_manifest(job, installed, source_facts(source_of(model)), placement)
-        seal(manifest, folder)
+        manifest = _lower(model, job, installed, folder)
         measured = None
         if manifest.verification == "compiled":
             write_golden(model, None, folder)
@@ -132,6 +128,17 @@ def export_package(
             measured = _run(model, Package(folder), data, quantization, step)
         seal(manifest.model_copy(update={"parity": measured}), folder)
     return Package(destination)
+
+
+def _lower(model: SepViT, job: LoweringJob, installed: str, folder: Path) -> Manifest:
+    """Write a package without golden vectors and parity, after a check of the placement."""
+    job.step(f"lowering to {job.recipe.target}")
+    placement = get_backend(job.recipe.target).lower(job, folder)
+    check_placement(placement, job.recipe)
+    (folder / LABELS).write_text("\n".join(job.labels) + "\n", encoding="utf-8")
+    manifest = make_manifest(job, installed, source_facts(source_of(model)), placement)
+    seal(manifest, folder)
+    return manifest
 
 
 def _run(

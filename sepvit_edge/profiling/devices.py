@@ -192,7 +192,7 @@ class Budgets(Strict):
     model_mb: float | None = Field(default=None, gt=0)
 
 
-class Device(Strict):
+class DeviceFile(Strict):
     """One TOML file in profiles/.
 
     Attributes
@@ -216,7 +216,7 @@ class Device(Strict):
     notes: list[str] = Field(default_factory=list)
 
 
-DEVICES = TomlFiles("device", Device, shipped_folder("profiles", "profiles"))
+DEVICES = TomlFiles("device", DeviceFile, shipped_folder("profiles", "profiles"))
 
 
 def devices() -> dict[str, Path]:
@@ -224,14 +224,14 @@ def devices() -> dict[str, Path]:
     return DEVICES.shipped()
 
 
-def load_device(name_or_file: str | Path) -> tuple[str, Device]:
+def load_device(name_or_file: str | Path) -> tuple[str, DeviceFile]:
     """Read a device by name, or from a file.
 
     Returns
     -------
     name : str
         The file's name without its ending.
-    device : Device
+    device : DeviceFile
         Its content.
 
     Raises

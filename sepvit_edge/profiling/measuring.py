@@ -12,7 +12,7 @@ from ..package.folder import Package
 from .connections.hosts import open_host
 from .connections.interface import Step
 from .connections.run import Job, run_on_host
-from .devices import ADBConnection, AppFileConnection, Device
+from .devices import ADBConnection, AppFileConnection, DeviceFile
 from .document import Profile
 
 _OPERATION_RUNS = 30
@@ -54,7 +54,7 @@ class Request:
 def measure_packages(
     packages: Sequence[Package],
     name: str,
-    device: Device,
+    device: DeviceFile,
     request: Request,
     step: Step = lambda _: None,
 ) -> list[Profile]:
@@ -66,7 +66,7 @@ def measure_packages(
         Packages that were opened, so their files are checked.
     name : str
         Name of the device in the documents.
-    device : Device
+    device : DeviceFile
         The device's file in profiles/.
     request : Request
         What to measure.
@@ -106,7 +106,7 @@ def _by_adb(
     package: Package,
     name: str,
     threads: int | None,
-    device: Device,
+    device: DeviceFile,
     request: Request,
     step: Step,
 ) -> Profile:
@@ -135,7 +135,7 @@ def _by_adb(
 async def _on_host(
     wanted: Sequence[tuple[Package, int | None]],
     name: str,
-    device: Device,
+    device: DeviceFile,
     request: Request,
     step: Step,
 ) -> list[Profile]:
@@ -163,7 +163,7 @@ async def _on_host(
 
 
 def runner_arguments(
-    name: str, device: Device, request: Request, threads: int | None, look: bool
+    name: str, device: DeviceFile, request: Request, threads: int | None, look: bool
 ) -> list[str]:
     """Return the options of the runner for one measurement; `look`: also time operations."""
     own = device.measuring
@@ -187,7 +187,7 @@ def runner_arguments(
 def obtain_profiles(
     paths: Sequence[Path],
     name: str,
-    device: Device,
+    device: DeviceFile,
     request: Request,
     step: Step = lambda _: None,
     *,

@@ -12,7 +12,7 @@ from ..errors import SepViTError, unknown_name
 from ..package.folder import Package
 from ..package.manifest import Manifest
 from .candidates import Candidate
-from .devices import Device
+from .devices import DeviceFile
 from .document import Profile
 from .measuring import Request, measure_packages
 from .results import load_results, save_result
@@ -46,7 +46,7 @@ class Search:
     """
 
     name: str
-    device: Device
+    device: DeviceFile
     folder: Path
     weights: list[str]
     image_sizes: Sequence[int | None]

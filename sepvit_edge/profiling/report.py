@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import SepViTError
 from .budgets import BudgetLine
 from .connections.interface import missing_library
-from .devices import Device
+from .devices import DeviceFile
 from .document import Attribution, Latency, Profile, Sustained
 from .parts import KINDS, STAGES, by_kind, by_stage, part_kind, roof_us
 
@@ -27,7 +27,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 54, 14, 40
 def write_report(
     profiles: Sequence[Profile],
     budgets: Sequence[BudgetLine],
-    device: Device,
+    device: DeviceFile,
     command: str,
     path: Path,
 ) -> None:
@@ -39,7 +39,7 @@ def write_report(
         At least one.
     budgets : sequence of BudgetLine
         Lines from `sepvit_edge.profiling.budgets.check_budgets`.
-    device : Device
+    device : DeviceFile
         The device's file in profiles/.
     command : str
         Command that repeats the measurement.

@@ -29,7 +29,7 @@ from helpers import HANGS, MINI, MINIMAL, Exporter, Runner, jittered
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.package.folder import Package
 from sepvit_edge.profiling.attribution import program_of
-from sepvit_edge.profiling.devices import ADBConnection, Device, Measuring
+from sepvit_edge.profiling.devices import ADBConnection, DeviceFile, Measuring
 from sepvit_edge.profiling.document import Profile
 from sepvit_edge.profiling.etdump import family_of
 from sepvit_edge.profiling.measuring import Request, measure_packages
@@ -325,7 +325,9 @@ def families(package: Package) -> list[str]:
 
 
 def by_binary(server: FakeServer, package: Path, binary: Path, threads: int | None = 3) -> Profile:
-    device = Device(description="", connection=server.connection(), measuring=Measuring(runs=50))
+    device = DeviceFile(
+        description="", connection=server.connection(), measuring=Measuring(runs=50)
+    )
     request = Request(threads=(threads,), binary=binary)
     (profile,) = measure_packages([Package(package)], "pixel-8", device, request)
     return profile
