@@ -31,7 +31,7 @@ from sepvit_edge.model.edge import FORMS, EdgeModel, Form, find_form
 from sepvit_edge.model.logits import normalize
 from sepvit_edge.model.reference import SepViT, count_macs
 from sepvit_edge.model.variants import find_variant
-from sepvit_edge.package.manifest import Manifest
+from sepvit_edge.package.manifest import Manifest, RuntimeFacts
 from sepvit_edge.pipeline.lowering import lowering_job
 from sepvit_edge.profiling.first_look import time_in_turn
 
@@ -129,7 +129,8 @@ def edge(model: SepViT, recipe: Recipe, pixels: np.ndarray, threads: int, form: 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         backend.lower(job, folder)
-        manifest = Manifest.model_construct(recipe=recipe, input=job.input)
+        runtime = RuntimeFacts.model_construct(options=recipe.options)
+        manifest = Manifest.model_construct(runtime=runtime, input=job.input)
         session = backend.open(folder, manifest, threads)
     if form.pixels.layout == "NCHW":
         pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)

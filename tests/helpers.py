@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -28,44 +29,10 @@ MINI = "lite-1-1-1-1"
 # Each kind of block in as few blocks as have them: grouped attention over four windows and one.
 FEW = "lite-1-2-2-1"
 
-# What a phone app knows at the least.
-MINIMAL: dict[str, Any] = {
-    "schema_version": "2.0",
-    "complete": True,
-    "producer": {"name": "ios-app", "version": "1.0"},
-    "package": {
-        "digest": "0" * 64,
-        "variant": "lite",
-        "target": "coreml",
-        "precision": "fp16",
-        "image_size": 224,
-        "num_classes": 10,
-        "batch": 1,
-        "model_mb": 7.3,
-        "macs": 568_400_000,
-    },
-    "runtime": {"name": "Core ML", "version": "18.0", "execution": "all"},
-    "device": {"name": "iPhone 15 Pro"},
-    "golden": {
-        "images": 6,
-        "sqnr_db": None,
-        "minimum_sqnr_db": 45,
-        "max_abs_error": 0,
-        "top1_agreement": 1,
-        "passed": True,
-    },
-    "latency": {
-        "runs": 3,
-        "min_ms": 1,
-        "mean_ms": 2,
-        "p50_ms": 2,
-        "p90_ms": 2.8,
-        "p99_ms": 2.98,
-        "max_ms": 3,
-        "runs_ms": [1, 2, 3],
-    },
-    "not_measured": [{"what": "energy", "reason": "iOS has no energy counter for apps"}],
-}
+# What an app knows at the least: the first of the profile documents that every app reads.
+MINIMAL: dict[str, Any] = json.loads((TESTS / "vectors" / "profiles.json").read_bytes())[0][
+    "document"
+]
 
 
 class Outcome(NamedTuple):

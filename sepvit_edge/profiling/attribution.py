@@ -15,7 +15,8 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from ..checkpoints.choose import random_model
-from ..config.recipe import Precision, find_recipe
+from ..config.recipe import Classifier, Precision, find_recipe, parse_recipe
+from ..errors import SepViTError
 from ..model.edge import EdgeModel, find_form
 from ..model.graph import macs_by_operation, part_of, trace
 from ..package.manifest import Manifest
@@ -65,10 +66,16 @@ def program_of(manifest: Manifest) -> ExportedProgram:
     edge = EdgeModel(twin, manifest.input.shape[0], find_form(model.form))
     if manifest.quantization is not None:
         floats = {layer.name: layer.reason for layer in manifest.quantization.float_layers}
-        # How the classifier is stored is a need of the runtime, the same in all its recipes.
-        classifier = find_recipe(manifest.target, "int8").quantization.classifier
-        apply_quantization(edge, uncalibrated(edge, floats), classifier)
+        apply_quantization(edge, uncalibrated(edge, floats), classifier_of(manifest))
     return trace(edge)
+
+
+def classifier_of(manifest: Manifest) -> Classifier:
+    """Look up how an int8 package stores its classifier: in its own recipe, or its target's."""
+    try:
+        return parse_recipe(manifest.recipe).quantization.classifier
+    except SepViTError:  # of another version of sepvit-edge
+        return find_recipe(manifest.target, "int8").quantization.classifier
 
 
 def work_by_part(program: ExportedProgram, precision: Precision) -> dict[str, Work]:

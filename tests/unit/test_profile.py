@@ -19,6 +19,7 @@ from helpers import HANGS, MINI, MINIMAL, Runner
 from safetensors.numpy import load_file, save_file
 
 from sepvit_edge import machine
+from sepvit_edge.config.recipe import find_recipe
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.package.folder import Package, list_files, write_manifest
 from sepvit_edge.package.session import open_package
@@ -461,6 +462,23 @@ def test_the_work_of_the_parts_is_the_work_of_the_model(package_path: Path) -> N
     assert weights < sum(w.moved_mb for w in work.values()) < 3 * weights
     half = work_by_part(program, "fp16")
     assert half["stages.3.blocks.0.mlp"].moved_mb < 0.6 * work["stages.3.blocks.0.mlp"].moved_mb
+
+
+def test_the_classifier_is_stored_as_the_package_s_recipe_says(package_path: Path) -> None:
+    from sepvit_edge.profiling.attribution import classifier_of
+
+    manifest = Package(package_path).manifest
+
+    def found(target: str, recipe: dict[str, Any]) -> str:
+        return classifier_of(manifest.model_copy(update={"target": target, "recipe": recipe}))
+
+    recipe = find_recipe("openvino", "int8").model_dump(mode="json")
+    for classifier in ("int8", "float"):
+        recipe["quantization"]["classifier"] = classifier
+        assert found("openvino", recipe) == found("executorch", recipe) == classifier
+    # That of a later version says nothing to this one.
+    assert found("openvino", {"lowering": "tomorrow's"}) == "int8"
+    assert found("executorch", {"lowering": "tomorrow's"}) == "float"
 
 
 def test_a_comparison_tells_chance_from_change() -> None:
