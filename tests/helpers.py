@@ -58,6 +58,17 @@ def mini_digits():
     return model.eval()
 
 
+def mini_digits_int8():
+    """`mini_digits` as a quantisation-aware checkpoint, calibrated and not trained any further."""
+    from sepvit_edge.data.digits import Digits
+    from sepvit_edge.quantization.calibration import calibrate
+    from sepvit_edge.training.quantized import QuantizedTrainee
+
+    model = mini_digits()
+    quantization = calibrate(model, Digits("calibration"), images=8)
+    return QuantizedTrainee(model, quantization, 2).finished()
+
+
 def jittered(variant: str, num_classes: int = 10, image_size: int = 64, seed: int = 0):
     """A model whose every parameter is far from its initial value, so that no error hides.
 

@@ -10,7 +10,9 @@ import pytest
 from helpers import REPOSITORY, TESTS, Runner
 
 from sepvit_edge.errors import SepViTError
+from sepvit_edge.model.reference import SepViT
 from sepvit_edge.package.folder import Package, compare_packages
+from sepvit_edge.pipeline import export
 from sepvit_edge.pipeline.apps import APPS, bundle_packages
 
 TINY = TESTS / "vectors" / "package"
@@ -52,7 +54,34 @@ def test_packages_and_their_index(run_command: Runner, tiny: Path, project: Path
     assert [p.name for p in folder.parent.iterdir()] == ["packages"]
 
 
-def test_without_a_package_the_app_gets_lite_in_int8(run_command: Runner, project: Path) -> None:
+def test_without_a_package_the_app_gets_lite_in_int8(
+    run_command: Runner, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The export itself is left out here, and made by the test below."""
+    asked = []
+
+    def copy(model: SepViT, target: str, precision: str, output: Path) -> Package:
+        assert model.quantization is not None and model.quantization.trained
+        asked.append((model.config.variant, target, precision))
+        return Package(shutil.copytree(TINY, output))
+
+    monkeypatch.setattr(export, "export_package", copy)
+    done = run_command("bundle", "--app", "web", "--project", project, "--json")
+    assert done.status == 0, done.err
+    assert asked == [("lite", "onnxruntime", "int8")]
+    (bundled,) = json.loads(done.out)["packages"]
+    folder = project / "public/packages/lite-onnxruntime-int8"
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    assert bundled == {
+        "package": folder.name,
+        "target": "onnxruntime",
+        "precision": Package(folder).manifest.precision,
+        "bytes": size,
+    }
+
+
+@pytest.mark.slow
+def test_the_package_that_an_app_gets_is_small(run_command: Runner, project: Path) -> None:
     pytest.importorskip("onnxruntime")
     done = run_command("bundle", "--app", "web", "--project", project, "--json")
     assert done.status == 0, done.err

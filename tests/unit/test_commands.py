@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,18 +68,12 @@ def test_export_predict_evaluate_verify(
     run_command: Runner, tmp_path: Path, checkpoint: Path
 ) -> None:
     package = tmp_path / "package"
-    arguments = ("--weights", checkpoint, "--output", package, "--images", 5)
-    exported = run_command("export", *arguments, "--json")
+    exported = run_command("export", "--weights", checkpoint, "--output", package, "--images", 5)
     assert exported.status == 0
-    document = json.loads(exported.out)
-    assert document["manifest"]["target"] == "openvino"
-    assert document["latency"]["p50_ms"] > 0
-    again = run_command("export", *arguments)
-    assert again.status == 2 and "give --force" in again.err
-    forced = run_command("export", *arguments, "--force")
-    assert forced.status == 0
     for row in ("SepViT-Lite", "parameters", "MACs", "SQNR", "top-1 agreement", "p50"):
-        assert row in forced.out
+        assert row in exported.out
+    manifest = json.loads((package / "manifest.json").read_text())
+    assert manifest["target"] == "openvino"
 
     Image.fromarray(random_pixels(1, 50)[0]).save(tmp_path / "photo.png")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG")
@@ -91,7 +86,7 @@ def test_export_predict_evaluate_verify(
 
     evaluated = run_command("evaluate", package, "--images", 5, "--weights", checkpoint, "--json")
     assert evaluated.status == 0
-    assert json.loads(evaluated.out) == document["manifest"]["parity"]
+    assert json.loads(evaluated.out) == manifest["parity"]
     blocks = run_command("evaluate", package, "--by-block", "--weights", checkpoint)
     assert blocks.status == 0 and "stages.3.blocks.0.mlp" in blocks.out
 
@@ -105,15 +100,20 @@ def test_export_predict_evaluate_verify(
     assert wrong.status == 2 and "was not made from the weights" in wrong.err
 
 
-def test_a_labelled_folder_gives_accuracy(
-    run_command: Runner, tmp_path: Path, checkpoint: Path
+def test_a_labelled_folder_gives_accuracy_and_force_replaces_a_package(
+    run_command: Runner, tmp_path: Path, checkpoint: Path, package_path: Path
 ) -> None:
     for digit in range(3):
         (tmp_path / "data" / str(digit)).mkdir(parents=True)
         for i, pixels in enumerate(random_pixels(2, 40, seed=digit)):
             Image.fromarray(pixels).save(tmp_path / "data" / str(digit) / f"{i}.png")
     arguments = ("--weights", checkpoint, "--output", tmp_path / "p", "--data", tmp_path / "data")
-    done = run_command("export", *arguments, "--json")
+    shutil.copytree(package_path, tmp_path / "p")
+    there = run_command("export", *arguments, "--json")
+    assert there.status == 2 and "give --force" in there.err
+    done = run_command("export", *arguments, "--json", "--force")
+    assert done.status == 0
+    assert json.loads(done.out)["latency"]["p50_ms"] > 0
     parity = json.loads(done.out)["manifest"]["parity"]
     assert parity["images"] == 6 and parity["data"] == "data"
     assert parity["top1_package"] == parity["top1_reference"]
@@ -198,8 +198,6 @@ def test_a_read_only_folder_is_one_sentence(
 def test_a_damaged_package_is_refused_by_every_command(
     run_command: Runner, package_path: Path, tmp_path: Path
 ) -> None:
-    import shutil
-
     copy = Path(shutil.copytree(package_path, tmp_path / "copy"))
     with (copy / "model.bin").open("r+b") as file:
         file.write(b"\xff")
