@@ -6,13 +6,16 @@ import hashlib
 import importlib
 import os
 import sys
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from filelock import FileLock
 from helpers import MINI, Exporter, Outcome, jittered, mini_digits
 
+from sepvit_edge import metrics
 from sepvit_edge.checkpoints.source import source_of
 from sepvit_edge.config.recipe import Recipe, find_recipe
 from sepvit_edge.model.reference import SepViT
@@ -32,6 +35,40 @@ LONGEST = (
     "test_openvino",
     "test_onnxruntime",
 )
+
+
+_found: list[float] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer to print what the limits in dB stand beside (docs/development/testing.md)."""
+    parser.addoption("--sqnr", action="store_true", help="Print each test's SQNRs.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Note every SQNR that is computed, if asked to print them."""
+    if not config.getoption("--sqnr"):
+        return
+    real = metrics.sqnr_db
+
+    def noted(signal: np.ndarray, measured: np.ndarray) -> float:
+        _found.append(real(signal, measured))
+        return _found[-1]
+
+    for module in list(sys.modules.values()):
+        if vars(module).get("sqnr_db") is real:
+            module.sqnr_db = noted
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Print the least and the greatest SQNR of a test and of the fixtures that it made."""
+    result = yield
+    if _found:
+        said = f"{min(_found):.1f} to {max(_found):.1f} dB ({len(_found)})"
+        item.config.get_terminal_writer().line(f"\n{item.nodeid}: {said}")
+        _found.clear()
+    return result
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
