@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .cli.console import command, emit_json, steps, warn
+from .cli.console import command, console, emit_json, steps, warn
 from .cli.options import Classes
 
 if TYPE_CHECKING:
@@ -100,17 +100,23 @@ def _print(
     from dataclasses import asdict
 
     from .cli.profile_tables import print_candidates
+    from .cli.tables import images_text
+    from .package.folder import Package
 
+    measured = Package(found[0].package).manifest.parity  # the same images for all
+    assert measured is not None and measured.selection is not None
     if json:
         emit_json(
             {
                 "candidates": [asdict(candidate) for candidate in found],
                 "front": [candidate.title for candidate in front],
                 "pick": chosen.title if chosen else None,
+                "selection": measured.selection.model_dump(mode="json"),
             }
         )
     else:
         print_candidates(found, front, chosen)
+        console.print(images_text(measured.images, measured.data, measured.selection))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import io
 import json
 import logging
 import os
@@ -65,6 +66,10 @@ def command(function: Callable[..., Any]) -> Callable[[], None]:
         raise typer.Exit(status)
 
     def run() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                # A file's name may hold bytes that are no text: print them as \udcff.
+                stream.reconfigure(errors="backslashreplace")
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         app.command(help=_one_line_a_paragraph(function.__doc__ or ""))(guarded)
         app()

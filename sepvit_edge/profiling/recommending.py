@@ -161,7 +161,11 @@ class Search:
 def _as_wanted(manifest: Manifest, data: str, images: int | None) -> bool:
     """Whether a kept package's parity was measured on the requested images."""
     parity = manifest.parity
-    if parity is None or (images is not None and parity.images > images):
+    if (
+        parity is None
+        or parity.selection is None
+        or (images is not None and parity.images > images)
+    ):
         return False
     return not data or Path(data).name == parity.data.split("/")[0]
 

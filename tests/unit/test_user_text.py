@@ -1,0 +1,73 @@
+"""Paths and names of users are printed as they are, whatever rich would make of them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+from helpers import Runner
+from PIL import Image
+
+from sepvit_edge.cli import console
+from sepvit_edge.cli.console import print_columns, print_table, progress, step_progress, steps, warn
+
+ODD = ["pa [v2]", "[/x]", "[bold]b", "a:smile:b", "{task}", "\\[x]", "100%", "[link=x]y[/link]"]
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_texts_are_printed_as_they_are(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(text, [(text, text)])
+    print_columns([text, f"2 {text}"], [[text, text]])
+    console.console.print(text)
+    out = capsys.readouterr().out
+    assert out.count(text) == 8
+    with steps() as step:
+        step(text)
+    warn(text)
+    assert capsys.readouterr().err.count(text) == 2
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_progress_shows_texts_as_they_are(
+    text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal = console.Console(
+        stderr=True, highlight=False, markup=False, emoji=False, force_terminal=True, width=200
+    )
+    monkeypatch.setattr(console, "stderr", terminal)
+    with progress(text, 3) as advance:
+        advance(1)
+    assert text in capsys.readouterr().err
+    with step_progress(text) as show:
+        show(1, 2, f"<{text}>")
+    shown = capsys.readouterr().err
+    assert shown.count(text) >= 2 and f"<{text}>" in shown
+    with steps() as step:
+        step(text)
+
+
+def test_a_command_shows_warnings_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @console.command
+    def main() -> None:
+        """Warn three times."""
+        for sentence in ("one", "one", "[two]"):
+            logging.getLogger("sepvit_edge.data").warning(sentence)
+
+    monkeypatch.setattr("sys.argv", ["main"])
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err == "warning: one\nwarning: [two]\n"
+
+
+def test_a_name_that_is_no_text_is_printed(
+    run_command: Runner, tmp_path: Path, package_path: Path
+) -> None:
+    name = os.fsdecode(b"caf\xe9 [v2].png")
+    Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / os.fsdecode(b"\xff.png")).write_bytes(b"x")
+    done = run_command("predict", package_path, tmp_path)
+    assert done.status == 2 and "caf\\udce9 [v2].png" in done.out and "\\udcff.png" in done.err
