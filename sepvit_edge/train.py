@@ -118,6 +118,7 @@ def main(
                 workers=workers,
                 cache=cache,
                 resume=resume,
+                say=console.print,
                 report=report,
                 epoch_done=_print_epoch,
             )

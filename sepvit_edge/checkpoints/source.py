@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+from torch import nn
+
 from ..model.reference import SepViT
 from ..model.variants import Source
 
@@ -15,12 +17,13 @@ def source_of(model: SepViT) -> Source:
     return known if known and known.weights_sha256 == digest else Source(digest)
 
 
-def weights_digest(model: SepViT) -> str:
-    """Compute the SHA-256 of a model's float32 state dict and of its quantisation."""
+def weights_digest(model: nn.Module) -> str:
+    """Compute the SHA-256 of a model's float32 state dict and of a SepViT's quantisation."""
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
         digest.update(f"{key} {tuple(value.shape)}\n".encode())
         digest.update(value.detach().cpu().float().contiguous().numpy().data)
-    if model.quantization is not None:
-        digest.update(model.quantization.sha256.encode())
+    quantization = getattr(model, "quantization", None)
+    if quantization is not None:
+        digest.update(quantization.sha256.encode())
     return digest.hexdigest()

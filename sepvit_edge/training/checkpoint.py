@@ -14,18 +14,17 @@ from typing import Any, Literal, cast
 
 import torch
 
-from ..checkpoints.files import load_checkpoint, save_checkpoint
+from ..checkpoints.files import save_checkpoint
 from ..data.choose import BUILT_IN, class_names, open_dataset
 from ..data.sample import Dataset
 from ..errors import SepViTError
 from ..machine import cpu_name
-from ..model.reference import SepViT, create_model, set_image_size
-from ..model.variants import find_variant
-from .data import rule_of
+from ..model.reference import SepViT, set_image_size
 from .loop import FloatTrainee, evaluate_top1, run_training
 from .recipe import TrainingRecipe
+from .start import starting_model
 from .state import STATE, Epoch, read_state
-from .widen import widen
+from .teachers import Teacher, load_teacher
 
 
 def train_checkpoint(
@@ -43,6 +42,7 @@ def train_checkpoint(
     workers: int = 0,
     cache: Path | None = None,
     resume: bool = False,
+    say: Callable[[str], None] = lambda sentence: None,
     report: Callable[[int, int, float], None] = lambda step, steps, loss: None,
     epoch_done: Callable[[Epoch], None] = lambda epoch: None,
 ) -> dict[str, Any]:
@@ -71,6 +71,8 @@ def train_checkpoint(
         (`sepvit_edge.config.recipe.QuantizationOptions`).
     half : bool
         Store float weights as float16.
+    say : callable
+        Gets sentences for the user, such as that the classifier is new.
     workers, cache, resume, report, epoch_done
         See `sepvit_edge.training.loop.run_training`.
 
@@ -88,16 +90,20 @@ def train_checkpoint(
     _check_installed()
     _check_output(output)
     _check_options(recipe, weights, qat, keep_float, weight_bits, scheme)
-    model, recipe = _starting_model(recipe, weights, variant)
+    teacher = _teacher(recipe, weights if qat else "")
+    labels = _classes(recipe, teacher)
+    model, recipe = starting_model(recipe, weights, variant, labels, qat, say)
     labels = model.config.labels
+    if teacher is not None:
+        teacher.meet(model.config)
     validation, held_out = _evaluation_data(recipe, labels)
-    teacher = _teacher(recipe, weights if qat else "", labels)
     if (run / STATE).exists() and not resume:
         raise SepViTError(
             f"{run} holds a run already: give --resume to continue it, or another --run"
         )
     run.mkdir(parents=True, exist_ok=True)
-    trainee: torch.nn.Module = FloatTrainee(model)
+    channels = teacher.channels if teacher is not None and recipe.distillation.features else 0
+    trainee: torch.nn.Module = FloatTrainee(model, channels)
     if qat:
         trainee = _quantized_trainee(model, recipe, keep_float, weight_bits, scheme)
     trained = run_training(
@@ -179,42 +185,12 @@ def _check_options(
         raise SepViTError("rounding_noise is for quantisation-aware training: give --qat")
 
 
-def _starting_model(
-    recipe: TrainingRecipe, weights: str, variant: str
-) -> tuple[SepViT, TrainingRecipe]:
-    """Return the model to train, and the recipe with what the model decides.
-
-    With `weights` the checkpoint decides variant and preprocessing, and the image size unless the
-    recipe states one. Otherwise the weights are drawn from the recipe's seed.
-    """
-    if not weights:
-        labels = class_names(recipe.data)
-        drop_path = recipe.drop_path
-        torch.manual_seed(recipe.seed)
-        model = create_model(
-            recipe.variant,
-            len(labels),
-            recipe.resolution_schedule[0][0],
-            preprocessing=rule_of(recipe),
-            labels=labels,
-            drop_path=find_variant(recipe.variant).drop_path if drop_path is None else drop_path,
-        )
-        return model, recipe
-    stated = "resolution_schedule" in recipe.model_fields_set
-    size = recipe.resolution_schedule[0][0] if stated else None
-    model = load_checkpoint(weights, image_size=size)
-    if variant and find_variant(variant).key != model.config.variant:
-        model = widen(model, variant, recipe.seed)
-    rule = model.config.preprocessing
-    schedule = recipe.resolution_schedule if stated else ((model.config.image_size, 1.0),)
-    changes = {
-        "variant": model.config.variant,
-        "crop": rule.crop,
-        "mean": rule.mean,
-        "std": rule.std,
-        "resolution_schedule": schedule,
-    }
-    return model, recipe.model_copy(update=changes)
+def _classes(recipe: TrainingRecipe, teacher: Teacher | None) -> tuple[str, ...]:
+    """Return the classes to learn: the data's, or without labels the teacher's."""
+    if not recipe.distillation.unlabelled:
+        return class_names(recipe.data)
+    assert teacher is not None  # unlabelled needs weight 1, and that a teacher
+    return teacher.labels
 
 
 def _evaluation_data(
@@ -232,14 +208,14 @@ def _evaluation_data(
     return data, data
 
 
-def _teacher(recipe: TrainingRecipe, start: str, labels: tuple[str, ...]) -> SepViT | None:
+def _teacher(recipe: TrainingRecipe, start: str) -> Teacher | None:
     """Return the teacher if the recipe has one; by default the checkpoint trained from."""
     if not recipe.distillation.weight:
         return None
     name = recipe.distillation.teacher or start
     if not name:
         raise SepViTError("distillation needs a teacher: give its checkpoint by --teacher")
-    return load_checkpoint(name, labels=labels)
+    return load_teacher(name)
 
 
 def _quantized_trainee(

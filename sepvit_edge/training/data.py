@@ -16,9 +16,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ..data.choose import open_dataset
+from ..data.folders import list_images
 from ..data.glyphs import LABELS, SIDE, Glyphs
-from ..data.preprocess import preprocess, preprocess_batch, to_rgb
+from ..data.preprocess import load_image, preprocess, preprocess_batch, to_rgb
 from ..data.sample import Dataset as Images
+from ..data.sample import Sample
 from ..errors import SepViTError
 from ..model.variants import Preprocessing
 from .recipe import Augmentation, TrainingRecipe
@@ -67,6 +69,32 @@ class DrawnOnce:
         return np.asarray(self._pixels[index])
 
 
+class AnyImages:
+    """The images in a folder and below, without labels: each has the class 0.
+
+    Parameters
+    ----------
+    root : Path
+        The folder.
+
+    Raises
+    ------
+    SepViTError
+        If it holds no image.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.name = root.name
+        self._files = list_images([root])
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> Sample:
+        path = self._files[index]
+        return Sample(load_image(path), 0, str(path))
+
+
 class TrainingImages(Dataset[tuple[Tensor, int]]):
     """Augmented training images.
 
@@ -83,8 +111,11 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
     def __init__(self, recipe: TrainingRecipe, labels: tuple[str, ...], cache: Path) -> None:
         self._recipe, self._cache = recipe, cache
         self._rule = rule_of(recipe)
-        glyphs = recipe.data == "glyphs"
-        self._images: Images | None = None if glyphs else open_dataset(recipe.data, labels, "train")
+        self._images: Images | None = None
+        if recipe.distillation.unlabelled:
+            self._images = AnyImages(Path(recipe.data))
+        elif recipe.data != "glyphs":
+            self._images = open_dataset(recipe.data, labels, "train")
         self._drawn: dict[int, Glyphs | DrawnOnce] = {}
         self._count = len(self._glyphs(0)) if self._images is None else len(self._images)
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast, overload
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..checkpoints.source import weights_digest
 from ..data.sample import Dataset as Images
 from ..errors import SepViTError
-from ..model.reference import SepViT, set_image_size
+from ..model.reference import STRIDES, SepViT, set_image_size
 from .data import (
     BatchPreparation,
     TrainingImages,
@@ -35,6 +35,7 @@ from .loss import Loss
 from .recipe import TrainingRecipe
 from .state import Epoch, Progress, Setting, restore_state, save_state
 from .steps import StepPlan
+from .teachers import Teacher
 
 _SAVE_SECONDS = 120.0
 _SCALES_RATE = 5.0
@@ -57,23 +58,45 @@ class Trainee(Protocol):
 
 
 class FloatTrainee(nn.Module):
-    """The reference model under training."""
+    """The reference model under training.
+
+    Parameters
+    ----------
+    model : SepViT
+        The model.
+    channels : int
+        Number of channels of a teacher's map to predict from the last map; 0 for none. The linear
+        layer that does so is not part of the result.
+    """
 
     rounding = "none"
 
-    def __init__(self, model: SepViT) -> None:
+    def __init__(self, model: SepViT, channels: int = 0) -> None:
         super().__init__()
         self.model = model
+        self.projector = nn.Linear(model.norm.normalized_shape[0], channels) if channels else None
 
     def set_image_size(self, image_size: int) -> None:
         """Prepare for images of another side; no weight depends on it."""
         if image_size != self.model.config.image_size:
             set_image_size(self.model, image_size)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Compute logits (B, classes) of images (B, 3, size, size)."""
-        logits: Tensor = self.model(x)
-        return logits
+    @overload
+    def forward(self, x: Tensor, features: Literal[False] = False) -> Tensor: ...
+    @overload
+    def forward(self, x: Tensor, features: Literal[True]) -> tuple[Tensor, Tensor]: ...
+    def forward(self, x: Tensor, features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Compute logits (B, classes) of images (B, 3, size, size).
+
+        With `features` also a teacher's map (B, channels, size / 32, size / 32) as predicted.
+        """
+        if not features:
+            return self.model(x)
+        assert self.projector is not None
+        pixels = self.model.norm(self.model(x, features=True)[-1].flatten(2).transpose(1, 2))
+        side = x.shape[-1] // STRIDES[-1]
+        guess = self.projector(pixels).transpose(1, 2).reshape(len(x), -1, side, side)
+        return self.model.head(pixels.mean(1)), guess
 
 
 @lost_workers_named()
@@ -84,7 +107,7 @@ def run_training(
     labels: tuple[str, ...],
     validation: Images | None,
     *,
-    teacher: SepViT | None = None,
+    teacher: Teacher | None = None,
     cache: Path | None = None,
     workers: int = 0,
     resume: bool = False,
@@ -105,7 +128,7 @@ def run_training(
         Class names.
     validation : Dataset, optional
         Images for the curve.
-    teacher : SepViT, optional
+    teacher : Teacher, optional
         Model for distillation.
     cache : Path, optional
         Folder for images that are drawn once; ``run/cache`` by default.
@@ -215,7 +238,7 @@ class _Trainer:
         accelerator: Any,
         trainee: nn.Module,
         plan: StepPlan,
-        teacher: SepViT | None,
+        teacher: Teacher | None,
         labels: tuple[str, ...],
         run: Path,
         resume: bool,
@@ -238,7 +261,7 @@ class _Trainer:
         model, optimizer = accelerator.prepare(trainee, optimizer)
         batches = BatchPreparation.of(recipe, len(labels), device)
         if teacher is not None:
-            teacher = teacher.to(device).eval()
+            teacher.to(device)
         smoothing = 0.0 if batches.mix is not None else recipe.label_smoothing
         loss = Loss(recipe, trainee, model, teacher, smoothing)
         loss_sum = torch.full((), progress.loss_sum, device=device)

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..model.reference import SepViT, set_image_size
 from .recipe import TrainingRecipe
+from .teachers import Teacher
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Loss:
         Model under training; with `rounding_noise` a quantisation-aware one.
     model : torch.nn.Module
         The same, as it is called: wrapped where several devices train.
-    teacher : SepViT, optional
+    teacher : Teacher, optional
         Model to learn from.
     smoothing : float
         Label smoothing; 0 where the labels are mixed, which smooths them already.
@@ -34,7 +34,7 @@ class Loss:
     recipe: TrainingRecipe
     trainee: nn.Module
     model: nn.Module
-    teacher: SepViT | None
+    teacher: Teacher | None
     smoothing: float
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
@@ -53,31 +53,46 @@ class Loss:
             A scalar.
         """
         with autocast(self.recipe, x.device):
-            logits = self.model(x).float()
-            loss = self._answers(logits, x, y)
+            if self.recipe.distillation.features:
+                logits, features = self.model(x, features=True)
+            else:
+                logits, features = self.model(x), None
+            logits = logits.float()
+            loss = self._answers(logits, features, x, y)
             if self.recipe.rounding_noise:
                 with cast(Any, self.trainee).unrounded():
                     clean = self.model(x).float()
                 loss = loss + self.recipe.rounding_noise * noise_share(logits, clean)
             return loss
 
-    def _answers(self, logits: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """Weigh the distance to the labels against the distance to the teacher."""
+    def _answers(self, logits: Tensor, features: Tensor | None, x: Tensor, y: Tensor) -> Tensor:
+        """Weigh the distance to the labels against the distances to the teacher."""
+        how = self.recipe.distillation
         loss = F.cross_entropy(logits, y, label_smoothing=self.smoothing)
-        weight, t = self.recipe.distillation.weight, self.recipe.distillation.temperature
-        if self.teacher is None or not weight:
+        if self.teacher is None or not how.weight:
             return loss
-        if self.teacher.config.image_size != x.shape[-1]:
-            set_image_size(self.teacher, x.shape[-1])
-        with torch.no_grad():
-            wanted = self.teacher(x).float()
+        wanted = self.teacher(x)
+        t = how.temperature
         distance = F.kl_div(
             F.log_softmax(logits / t, 1),
-            F.log_softmax(wanted / t, 1),
+            F.log_softmax(wanted.logits / t, 1),
             reduction="batchmean",
             log_target=True,
         )
-        return (1 - weight) * loss + weight * t * t * distance
+        loss = (1 - how.weight) * loss + how.weight * t * t * distance
+        if features is not None and wanted.features is not None:
+            loss = loss + how.features * feature_distance(features, wanted.features)
+        return loss
+
+
+def feature_distance(features: Tensor, wanted: Tensor) -> Tensor:
+    """Compute the mean squared distance of two maps (B, C, H, W), the second one standardised.
+
+    Each channel of `wanted` gets mean 0 and variance 1 over the batch, so that none outweighs the
+    others; a trainee that learnt nothing scores 1.
+    """
+    wanted = F.batch_norm(wanted, None, None, training=True)
+    return F.mse_loss(features.float(), wanted)
 
 
 def autocast(recipe: TrainingRecipe, device: torch.device) -> torch.autocast:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ..config.toml import Strict, TomlFiles
 from ..errors import SepViTError
@@ -40,22 +40,35 @@ class Augmentation(Strict):
 
 
 class Distillation(Strict):
-    """Learning from a teacher's logits.
+    """Learning from a teacher's logits and features.
 
     Attributes
     ----------
     teacher : str
-        A checkpoint, or the name of a built-in one; for quantisation-aware training, the checkpoint
-        that it starts from by default.
+        A checkpoint, the name of a built-in one, or ``"efficientnet-lite0"``
+        (`sepvit_edge.training.teachers`); for quantisation-aware training, the checkpoint that it
+        starts from by default.
     weight : float
         Weight of the teacher's loss; the labels' loss has the rest.
     temperature : float
         Divisor of both sides' logits.
+    features : float
+        Weight of the distance to the teacher's last map, added to the rest.
+    unlabelled : bool
+        Train on images without labels, in any folders: the classes are the teacher's.
     """
 
     teacher: str = ""
     weight: float = Field(default=0.0, ge=0, le=1)
     temperature: float = Field(default=1.0, gt=0)
+    features: float = Field(default=0.0, ge=0)
+    unlabelled: bool = False
+
+    @model_validator(mode="after")
+    def _taught(self) -> Distillation:
+        if self.unlabelled and self.weight != 1:
+            raise ValueError("images without labels need weight = 1")
+        return self
 
 
 class TrainingRecipe(Strict):
