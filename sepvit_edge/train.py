@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.text import Text
 
-from .cli.console import command, console, step_progress
+from .cli.accuracy_table import print_accuracy
+from .cli.console import command, console, emit_json, stderr, step_progress
 from .cli.options import Classes
 
 if TYPE_CHECKING:
+    from .training.checkpoint import Trained
     from .training.state import Epoch
 
 
@@ -21,13 +24,26 @@ if TYPE_CHECKING:
 def main(
     output: Annotated[Path, typer.Option(help="Safetensors file to write.")],
     recipe: Annotated[
-        str, typer.Option(help="imagenet, glyphs, digits, or a TOML file; with --qat qat.")
+        str,
+        typer.Option(
+            help="imagenet, photos, glyphs, digits, or a TOML file. Default: qat with --qat, "
+            "fine-tune with --weights."
+        ),
     ] = "",
     variant: Annotated[str, typer.Option(help="lite, t, s or b.")] = "",
-    data: Annotated[str, typer.Option(help="A folder per class, or digits, or glyphs.")] = "",
-    validation: Annotated[
-        str, typer.Option(help="Images for the validation curve: a folder per class.")
+    data: Annotated[
+        str,
+        typer.Option(
+            help="A folder per class, or with train/ and val/ (and test/) that have one; or "
+            "digits, or glyphs."
+        ),
     ] = "",
+    validation: Annotated[
+        str, typer.Option(help="Images for the curve and the choice of the best weights.")
+    ] = "",
+    validation_split: Annotated[
+        float | None, typer.Option(help="Share of --data to hold out instead.", min=0, max=0.9)
+    ] = None,
     classes: Classes = "",
     epochs: Annotated[int | None, typer.Option(help="Passes through the data.", min=1)] = None,
     steps: Annotated[int | None, typer.Option(help="Steps, instead of epochs.", min=1)] = None,
@@ -38,8 +54,15 @@ def main(
     resolution_schedule: Annotated[
         str, typer.Option(help="Image sizes in order, as 96,160,224 or 96:3,224:1.")
     ] = "",
+    freeze_until: Annotated[
+        str, typer.Option(help="First part to train: stage2, stage3, stage4 or head.")
+    ] = "",
     weights: Annotated[
-        str, typer.Option(help="Checkpoint to start from; sets variant and preprocessing.")
+        str,
+        typer.Option(
+            help="Checkpoint to start from; sets variant and preprocessing. Other classes than "
+            "its own give it a new classifier."
+        ),
     ] = "",
     qat: Annotated[
         bool, typer.Option("--qat", help="Train quantisation-aware, from trained --weights.")
@@ -50,9 +73,6 @@ def main(
     keep_float: Annotated[
         list[str] | None, typer.Option(help="With --qat: layers to leave in float; repeatable.")
     ] = None,
-    weight_bits: Annotated[
-        int, typer.Option(help="With --qat: bits of the weights, for experiments.", min=2, max=8)
-    ] = 8,
     scheme: Annotated[
         Literal["layers", "full"],
         typer.Option(help="With --qat: int8 layers, or int8 operations for units without floats."),
@@ -71,8 +91,12 @@ def main(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the run's saved state.")
     ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the card as JSON.")] = False,
 ) -> None:
-    """Train, report held-out top-1, and write the weights and their card.
+    """Train, report the held-out accuracy, and write the weights and their card.
+
+    The run's folder gets state, log, curves, a contact sheet of augmented images, the confusion
+    matrix, and the best and the last weights.
 
     Options default to the recipe's values.
     """
@@ -84,6 +108,8 @@ def main(
         "variant": variant,
         "data": data,
         "validation": validation,
+        "validation_split": validation_split,
+        "freeze_until": freeze_until,
         "classes": classes,
         "epochs": epochs,
         "steps": steps,
@@ -97,14 +123,16 @@ def main(
     }
     if teacher:
         changes["distillation"] = {"teacher": teacher, "weight": 0.5}
-    chosen = load_training_recipe(recipe or ("qat" if qat else ""), changes)
+    default = "qat" if qat else "fine-tune" if weights else ""
+    chosen = load_training_recipe(recipe or default, changes)
+    out = stderr if json else console
     with step_progress("training") as show:
 
         def report(step: int, steps: int, loss: float) -> None:
             show(step, steps, f"loss {loss:.3f}")
 
         try:
-            card = train_checkpoint(
+            trained = train_checkpoint(
                 output,
                 chosen,
                 run or Path("runs") / output.stem,
@@ -112,31 +140,44 @@ def main(
                 variant=variant,
                 qat=qat,
                 keep_float=keep_float or (),
-                weight_bits=weight_bits,
                 scheme=scheme,
                 half=half,
                 workers=workers,
                 cache=cache,
                 resume=resume,
-                say=console.print,
+                say=lambda sentence: out.print(Text(sentence), soft_wrap=True),
                 report=report,
-                epoch_done=_print_epoch,
+                epoch_done=lambda line: out.print(_epoch_text(line), soft_wrap=True),
             )
         except KeyboardInterrupt:
             raise Interrupted(
                 "interrupted; repeat the command with --resume to continue from the saved state"
             ) from None
-    if "held_out_top1" in card:
-        console.print(
-            f"{output}: top-1 {card['held_out_top1']:.2%} of {card['held_out_images']} held-out "
-            f"images, {card['minutes']} minutes"
-        )
+    if json:
+        emit_json(trained.card)
+    elif trained.card:
+        _print_result(output, trained)
 
 
-def _print_epoch(line: Epoch) -> None:
+def _print_result(output: Path, trained: Trained) -> None:
+    """Print the accuracy on the held-out images, and where the weights are."""
+    card = trained.card
+    if trained.accuracy is not None:
+        print_accuracy(trained.accuracy, f"{output} on {card['held_out']}")
+        if card["held_out_chose_epoch"]:
+            console.print(
+                f"Epoch {card['best_epoch']} was the best on these images, which flatters it; a "
+                "test/ folder gives a figure from images that chose nothing."
+            )
+    console.print(
+        Text(f"{output} is written, after {card['minutes']} minutes of training"), soft_wrap=True
+    )
+
+
+def _epoch_text(line: Epoch) -> Text:
     top1 = line.validation_top1
     held = "" if top1 is None else f", validation top-1 {top1:.2%}"
-    console.print(
+    return Text(
         f"epoch {line.epoch}, step {line.step}: {line.image_size} px, loss {line.loss:.4f}{held}"
     )
 

@@ -110,6 +110,11 @@ class ImageFolder:
             _log.warning(matching.note)
         return dict(zip(folders, matching.classes, strict=True))
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Path of each image, in order."""
+        return tuple(path for path, _ in self._files)
+
     def __len__(self) -> int:
         return len(self._files)
 

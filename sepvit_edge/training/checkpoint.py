@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 import json
-import platform
-import shlex
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 
+from ..accuracy import AccuracyReport, accuracy_report, draw_confusion
 from ..checkpoints.files import save_checkpoint
 from ..data.choose import BUILT_IN, class_names, open_dataset
 from ..data.sample import Dataset
 from ..errors import SepViTError
-from ..machine import cpu_name
+from ..files import replacing_file
 from ..model.reference import SepViT, set_image_size
-from .loop import FloatTrainee, evaluate_top1, run_training
+from .card import training_card
+from .data import TrainingImages
+from .loop import FloatTrainee, Trainee, evaluate_logits, run_training
 from .recipe import TrainingRecipe
+from .sets import Sets, open_sets, with_splits
 from .start import starting_model
-from .state import STATE, Epoch, read_state
+from .state import STATE, Epoch
 from .teachers import Teacher, load_teacher
+
+CONFUSION = "confusion.png"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Result of a training run.
+
+    Attributes
+    ----------
+    card : dict
+        Data, recipe, steps, time, hardware and held-out accuracy.
+    accuracy : AccuracyReport or None
+        Accuracy on the held-out images, if there are any.
+    """
+
+    card: dict[str, Any]
+    accuracy: AccuracyReport | None
 
 
 def train_checkpoint(
@@ -36,7 +55,6 @@ def train_checkpoint(
     variant: str = "",
     qat: bool = False,
     keep_float: Sequence[str] = (),
-    weight_bits: int = 8,
     scheme: Literal["layers", "full"] = "layers",
     half: bool = False,
     workers: int = 0,
@@ -45,7 +63,7 @@ def train_checkpoint(
     say: Callable[[str], None] = lambda sentence: None,
     report: Callable[[int, int, float], None] = lambda step, steps, loss: None,
     epoch_done: Callable[[Epoch], None] = lambda epoch: None,
-) -> dict[str, Any]:
+) -> Trained:
     """Train by a recipe, and write the checkpoint and, beside it, its card.
 
     Parameters
@@ -64,8 +82,6 @@ def train_checkpoint(
         Train quantisation-aware, from `weights`.
     keep_float : sequence of str
         With `qat`: patterns of layers to leave in float.
-    weight_bits : int
-        With `qat`: fewer than 8 shows what fewer bits would cost; they are stored as int8.
     scheme : str
         With `qat`: the rounding to train with, as in a package's recipe
         (`sepvit_edge.config.recipe.QuantizationOptions`).
@@ -78,9 +94,8 @@ def train_checkpoint(
 
     Returns
     -------
-    dict
-        The card: data, recipe, steps, time, hardware, held-out top-1. Empty in processes other
-        than the main one, which writes.
+    Trained
+        The card and the accuracy. Both empty in processes other than the main one, which writes.
 
     Raises
     ------
@@ -89,31 +104,34 @@ def train_checkpoint(
     """
     _check_installed()
     _check_output(output)
-    _check_options(recipe, weights, qat, keep_float, weight_bits, scheme)
+    _check_options(recipe, weights, qat, keep_float, scheme)
+    if (run / STATE).exists() and not resume:
+        raise SepViTError(
+            f"{run} holds a run already: give --resume to continue it, or another --run"
+        )
+    recipe = with_splits(recipe)
     teacher = _teacher(recipe, weights if qat else "")
     labels = _classes(recipe, teacher)
     model, recipe = starting_model(recipe, weights, variant, labels, qat, say)
     labels = model.config.labels
     if teacher is not None:
         teacher.meet(model.config)
-    validation, held_out = _evaluation_data(recipe, labels)
-    if (run / STATE).exists() and not resume:
-        raise SepViTError(
-            f"{run} holds a run already: give --resume to continue it, or another --run"
-        )
+    sets = open_sets(recipe, labels, say)
+    images = TrainingImages(recipe, labels, sets.train, cache or run / "cache")
     run.mkdir(parents=True, exist_ok=True)
     channels = teacher.channels if teacher is not None and recipe.distillation.features else 0
     trainee: torch.nn.Module = FloatTrainee(model, channels)
     if qat:
-        trainee = _quantized_trainee(model, recipe, keep_float, weight_bits, scheme)
+        built_in = recipe.data in BUILT_IN
+        calibration = open_dataset(recipe.data, labels, "calibration") if built_in else sets.train
+        trainee = _quantized_trainee(model, recipe, calibration, keep_float, scheme)
     trained = run_training(
         trainee,
         recipe,
         run,
-        labels,
-        validation,
+        images,
+        sets.validation,
         teacher=teacher,
-        cache=cache,
         workers=workers,
         resume=resume,
         report=report,
@@ -122,29 +140,57 @@ def train_checkpoint(
     from accelerate import PartialState
 
     if not PartialState().is_main_process:  # one writes; on another host, the state is there
-        return {}
-    size = recipe.resolution_schedule[-1][0]
-    result = trained_model(trained)
-    set_image_size(result, size)
-    result.config = replace(result.config, labels=labels)
+        return Trained({}, None)
+    card = training_card(recipe, run)
+    accuracy = None
+    if sets.test is not None:
+        accuracy = _measure(trained, sets, recipe, labels)
+        draw_confusion(accuracy, run / CONFUSION, output.stem)
+        card |= _held_out(sets, recipe, accuracy)
+        if qat:  # the float model that it started from
+            start = _measure(FloatTrainee(model), sets, recipe, labels)
+            card["held_out_top1_float"] = round(start.top1, 4)
+    result = _finished(trained, recipe, labels)
     save_checkpoint(
         result,
         output,
         dtype=torch.float16 if half else torch.float32,
         trained_on=f"{recipe.data}/train" if recipe.data in BUILT_IN else None,
     )
-    card = _card(recipe, run)
-    if held_out is not None:
-        card |= {
-            "held_out": held_out.name,
-            "held_out_images": len(held_out),
-            "held_out_top1": round(evaluate_top1(trained, held_out, recipe, size), 4),
-        }
-        if qat:  # the float model that it started from
-            top1 = evaluate_top1(FloatTrainee(model), held_out, recipe, size)
-            card["held_out_top1_float"] = round(top1, 4)
-    output.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    return card
+    with replacing_file(output.with_suffix(".json")) as partial:
+        partial.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    return Trained(card, accuracy)
+
+
+def _measure(
+    trainee: torch.nn.Module, sets: Sets, recipe: TrainingRecipe, labels: tuple[str, ...]
+) -> AccuracyReport:
+    """Measure a trainee on the test images."""
+    assert sets.test is not None
+    size = recipe.resolution_schedule[-1][0]
+    cast(Trainee, trainee).set_image_size(size)
+    logits, truth = evaluate_logits(trainee.eval(), sets.test, recipe, size)
+    return accuracy_report(logits, truth, labels)
+
+
+def _held_out(sets: Sets, recipe: TrainingRecipe, accuracy: AccuracyReport) -> dict[str, Any]:
+    """State the accuracy on the card, and whether the same images chose the best epoch."""
+    assert sets.test is not None
+    return {
+        "held_out": sets.test.name,
+        "held_out_images": len(sets.test),
+        "held_out_chose_epoch": sets.test is sets.validation,
+        "held_out_top1": round(accuracy.top1, 4),
+        "accuracy": accuracy.to_json(),
+    }
+
+
+def _finished(trained: torch.nn.Module, recipe: TrainingRecipe, labels: tuple[str, ...]) -> SepViT:
+    """Return the reference model to save."""
+    result = trained_model(trained)
+    set_image_size(result, recipe.resolution_schedule[-1][0])
+    result.config = replace(result.config, labels=labels)
+    return result
 
 
 def _check_installed() -> None:
@@ -166,7 +212,6 @@ def _check_options(
     weights: str,
     qat: bool,
     keep_float: Sequence[str],
-    weight_bits: int,
     scheme: str,
 ) -> None:
     """Refuse options that do not go together."""
@@ -174,15 +219,22 @@ def _check_options(
         raise SepViTError("give the training data by --data: a folder per class, or a built-in set")
     if qat and not weights:
         raise SepViTError("quantisation-aware training starts from trained weights: give --weights")
-    if scheme == "full" and (keep_float or weight_bits != 8):
-        raise SepViTError(
-            "full int8 leaves no layer in float, and has 8 bits: leave --keep-float and "
-            "--weight-bits out"
-        )
+    if scheme == "full" and keep_float:
+        raise SepViTError("full int8 leaves no layer in float: leave --keep-float out")
     if scheme == "full" and not qat:
         raise SepViTError("--scheme is for quantisation-aware training: give --qat")
     if recipe.rounding_noise and not qat:
         raise SepViTError("rounding_noise is for quantisation-aware training: give --qat")
+    float_only = ("freeze_until", "layer_decay", "head_warmup")
+    stated = [
+        key
+        for key in float_only
+        if getattr(recipe, key) != TrainingRecipe.model_fields[key].default
+    ]
+    if recipe.distillation.features:
+        stated.append("distillation.features")
+    if qat and stated:
+        raise SepViTError(f"{stated[0]} is for float training; leave it out with --qat")
 
 
 def _classes(recipe: TrainingRecipe, teacher: Teacher | None) -> tuple[str, ...]:
@@ -191,21 +243,6 @@ def _classes(recipe: TrainingRecipe, teacher: Teacher | None) -> tuple[str, ...]
         return class_names(recipe.data)
     assert teacher is not None  # unlabelled needs weight 1, and that a teacher
     return teacher.labels
-
-
-def _evaluation_data(
-    recipe: TrainingRecipe, labels: tuple[str, ...]
-) -> tuple[Dataset | None, Dataset | None]:
-    """Return images for the curve, and images for the final accuracy; neither is trained on."""
-    if recipe.data in BUILT_IN:
-        return (
-            open_dataset(recipe.data, labels, "calibration"),
-            open_dataset(recipe.data, labels, "test"),
-        )
-    if not recipe.validation:
-        return None, None
-    data = open_dataset(recipe.validation, labels, "test", recipe.classes)
-    return data, data
 
 
 def _teacher(recipe: TrainingRecipe, start: str) -> Teacher | None:
@@ -221,18 +258,17 @@ def _teacher(recipe: TrainingRecipe, start: str) -> Teacher | None:
 def _quantized_trainee(
     model: SepViT,
     recipe: TrainingRecipe,
+    images: Dataset,
     keep_float: Sequence[str],
-    weight_bits: int,
     scheme: str,
 ) -> torch.nn.Module:
     """Calibrate a model, and return it with the scheme's rounding in its forward pass."""
     from .full_int8 import FullQuantizedTrainee
     from .quantized import QuantizedTrainee
 
-    images = open_dataset(recipe.data, model.config.labels, "calibration")
     if scheme == "full":
         return FullQuantizedTrainee.calibrated(model, recipe, images)
-    return QuantizedTrainee.calibrated(model, recipe, images, keep_float, weight_bits)
+    return QuantizedTrainee.calibrated(model, recipe, images, keep_float)
 
 
 def trained_model(trainee: torch.nn.Module) -> SepViT:
@@ -247,41 +283,3 @@ def trained_model(trainee: torch.nn.Module) -> SepViT:
         return trainee.model
     finished: SepViT = cast(Any, trainee).finished()
     return finished
-
-
-def _card(recipe: TrainingRecipe, run: Path) -> dict[str, Any]:
-    """State how a checkpoint was trained."""
-    state = read_state(run)
-    return {
-        "command": _command(sys.argv[1:]),
-        "recipe": recipe.model_dump(mode="json", exclude_defaults=True),
-        "seed": recipe.seed,
-        "steps": state["step"],
-        "minutes": round(state["seconds"] / 60, 1),
-        "hardware": _hardware(),
-        "torch": torch.__version__.partition("+")[0],
-        "image_size": recipe.resolution_schedule[-1][0],
-    }
-
-
-# Options about places, not about the result.
-_PLACES = ("--run", "--cache", "--workers", "--resume")
-
-
-def _command(arguments: list[str]) -> str:
-    """Return the command line without this machine's folders."""
-    kept: list[str] = []
-    skip = False
-    for argument in arguments:
-        if skip or argument in _PLACES:
-            skip = not skip and argument != "--resume"
-            continue
-        kept.append(Path(argument).name if "/" in argument else argument)
-    return shlex.join(["python", "-m", "sepvit_edge.train", *kept])
-
-
-def _hardware() -> str:
-    if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    threads = torch.get_num_threads()
-    return f"{cpu_name() or platform.machine()}, {threads} thread{'s' * (threads > 1)}"

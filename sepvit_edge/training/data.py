@@ -15,12 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from ..data.choose import open_dataset
-from ..data.folders import list_images
 from ..data.glyphs import LABELS, SIDE, Glyphs
-from ..data.preprocess import load_image, preprocess, preprocess_batch, to_rgb
+from ..data.preprocess import preprocess, preprocess_batch, to_rgb
 from ..data.sample import Dataset as Images
-from ..data.sample import Sample
 from ..errors import SepViTError
 from ..model.variants import Preprocessing
 from .recipe import Augmentation, TrainingRecipe
@@ -69,53 +66,29 @@ class DrawnOnce:
         return np.asarray(self._pixels[index])
 
 
-class AnyImages:
-    """The images in a folder and below, without labels: each has the class 0.
-
-    Parameters
-    ----------
-    root : Path
-        The folder.
-
-    Raises
-    ------
-    SepViTError
-        If it holds no image.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.name = root.name
-        self._files = list_images([root])
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __getitem__(self, index: int) -> Sample:
-        path = self._files[index]
-        return Sample(load_image(path), 0, str(path))
-
-
 class TrainingImages(Dataset[tuple[Tensor, int]]):
     """Augmented training images.
 
     Parameters
     ----------
     recipe : TrainingRecipe
-        Data and augmentation.
+        Augmentation; for glyphs, the data.
     labels : tuple of str
         Class names.
+    images : Dataset or None
+        The images; None for glyphs, which are drawn anew for each epoch. Images without a label
+        get class 0: they are trained on by a teacher's answers alone.
     cache : Path
         Folder for images that are drawn once.
     """
 
-    def __init__(self, recipe: TrainingRecipe, labels: tuple[str, ...], cache: Path) -> None:
+    def __init__(
+        self, recipe: TrainingRecipe, labels: tuple[str, ...], images: Images | None, cache: Path
+    ) -> None:
+        self.labels = labels
         self._recipe, self._cache = recipe, cache
         self._rule = rule_of(recipe)
-        self._images: Images | None = None
-        if recipe.distillation.unlabelled:
-            self._images = AnyImages(Path(recipe.data))
-        elif recipe.data != "glyphs":
-            self._images = open_dataset(recipe.data, labels, "train")
+        self._images = images
         self._drawn: dict[int, Glyphs | DrawnOnce] = {}
         self._count = len(self._glyphs(0)) if self._images is None else len(self._images)
 
@@ -140,13 +113,12 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
         seed_everything(int(seed))
         if self._images is None:
             glyphs = self._glyphs(epoch)
-            label: int | None = index % len(LABELS)
+            label = index % len(LABELS)
             image: Any = glyphs.pixels(index) if isinstance(glyphs, DrawnOnce) else glyphs[index]
             image = image if isinstance(image, np.ndarray) else image.image
         else:
             sample = self._images[index]
-            image, label = sample.image, sample.label
-        assert label is not None
+            image, label = sample.image, sample.label or 0
         varied = _varied(image, self._recipe.augmentation, self._rule, size)
         return torch.from_numpy(varied).permute(2, 0, 1).contiguous(), label
 

@@ -21,6 +21,7 @@ from ..checkpoints.source import weights_digest
 from ..data.sample import Dataset as Images
 from ..errors import SepViTError
 from ..model.reference import STRIDES, SepViT, set_image_size
+from .augmented import draw_augmented
 from .data import (
     BatchPreparation,
     TrainingImages,
@@ -32,13 +33,22 @@ from .data import (
 )
 from .log import RunLog
 from .loss import Loss
+from .optimizer import create_optimizer, create_schedule, head_parameters
 from .recipe import TrainingRecipe
-from .state import Epoch, Progress, Setting, restore_state, save_state
+from .state import (
+    Epoch,
+    Progress,
+    Setting,
+    best_epoch,
+    load_best,
+    restore_state,
+    save_best,
+    save_state,
+)
 from .steps import StepPlan
 from .teachers import Teacher
 
 _SAVE_SECONDS = 120.0
-_SCALES_RATE = 5.0
 
 
 class Trainee(Protocol):
@@ -104,17 +114,18 @@ def run_training(
     trainee: nn.Module,
     recipe: TrainingRecipe,
     run: Path,
-    labels: tuple[str, ...],
+    images: TrainingImages,
     validation: Images | None,
     *,
     teacher: Teacher | None = None,
-    cache: Path | None = None,
     workers: int = 0,
     resume: bool = False,
     report: Callable[[int, int, float], None] = lambda step, steps, loss: None,
     epoch_done: Callable[[Epoch], None] = lambda epoch: None,
 ) -> nn.Module:
-    """Train, and return the result: the moving average if the recipe has one.
+    """Train, and return the result: the best weights on `validation`, otherwise the last ones.
+
+    Both are the moving average if the recipe has one.
 
     Parameters
     ----------
@@ -123,15 +134,13 @@ def run_training(
     recipe : TrainingRecipe
         Everything that the result depends on.
     run : Path
-        Folder for state, history, TensorBoard's log and curves.
-    labels : tuple of str
-        Class names.
+        Folder for state, history, TensorBoard's log, curves, augmented images and best weights.
+    images : TrainingImages
+        Images to train on.
     validation : Dataset, optional
-        Images for the curve.
+        Images for the curve, for the choice of the best weights, and for stopping early.
     teacher : Teacher, optional
         Model for distillation.
-    cache : Path, optional
-        Folder for images that are drawn once; ``run/cache`` by default.
     workers : int
         Number of processes that load images.
     resume : bool
@@ -159,14 +168,15 @@ def run_training(
     # `autocast` in loss.py sets the precision: accelerate keeps that of a process's first run.
     accelerator = Accelerator(mixed_precision="no")
     main, rank = accelerator.is_main_process, accelerator.process_index
-    images = TrainingImages(recipe, labels, cache or run / "cache")
     plan = StepPlan(recipe, len(images), accelerator.num_processes)
     if plan.steps_an_epoch == 0:
         raise SepViTError(
             f"{recipe.data} has {len(images)} images, fewer than the batch of "
             f"{recipe.batch * plan.world}; give a smaller --batch"
         )
-    trainer = _Trainer.start(accelerator, trainee, plan, teacher, labels, run, resume)
+    if main:
+        draw_augmented(images, recipe, run)
+    trainer = _Trainer.start(accelerator, trainee, plan, teacher, images.labels, run, resume)
     progress = trainer.progress
     log = RunLog(run, progress.step, plan.steps) if main else None
     batches = training_batches(images, plan, progress.step, rank, workers)
@@ -179,6 +189,8 @@ def run_training(
             log.step(step, loss, trainer.learning_rate)
         if plan.ends_epoch(step):
             line = trainer.end_epoch(step, pixels.shape[-1], validation)
+            if main and trainer.is_best(line):
+                save_best(run, trainer.result)
             if log is not None:
                 log.epoch(line)
                 epoch_done(line)
@@ -188,9 +200,11 @@ def run_training(
             progress.seconds = before + now - start
             trainer.save(run)
             saved = now
+        if plan.ends_epoch(step) and trainer.is_stuck:
+            break
     if log is not None:
         log.close(progress.history)
-    return trainer.result.to("cpu").eval()
+    return trainer.finished(run)
 
 
 @dataclass
@@ -247,8 +261,8 @@ class _Trainer:
         from timm.utils import ModelEmaV3
 
         recipe, device = plan.recipe, accelerator.device
-        optimizer = _optimizer(trainee, recipe)
-        schedule = _schedule(optimizer, plan)
+        optimizer = create_optimizer(trainee, recipe)
+        schedule = create_schedule(optimizer, plan)
         trainee.to(device)
         average = ModelEmaV3(trainee, decay=recipe.ema, use_warmup=True) if recipe.ema else None
         progress = Progress()
@@ -283,9 +297,29 @@ class _Trainer:
 
     @property
     def learning_rate(self) -> float:
-        """Learning rate of the last step."""
+        """Learning rate of the classifier at the last step."""
         rate: float = self.optimizer.param_groups[0]["lr"]
         return rate
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether validation top-1 has not improved for the recipe's `patience`."""
+        best = best_epoch(self.progress.history)
+        if not self.plan.recipe.patience or best is None:
+            return False
+        since = self.progress.history[-1].epoch - best.epoch
+        return since >= max(1, round(self.plan.recipe.patience * self.plan.epochs))
+
+    def is_best(self, line: Epoch) -> bool:
+        """Return whether an epoch's weights are the best so far."""
+        return best_epoch(self.progress.history) is line
+
+    def finished(self, run: Path) -> nn.Module:
+        """Return the result on the CPU in evaluation mode: the best weights, or the last ones."""
+        result = self.result.to("cpu").eval()
+        if self.accelerator.is_main_process and best_epoch(self.progress.history):
+            load_best(run, result)
+        return result
 
     @property
     def result(self) -> nn.Module:
@@ -332,6 +366,11 @@ class _Trainer:
     def _update(self, update: int) -> None:
         """Change the weights by the gradients that were added up."""
         self.schedule.step_update(update)
+        if update < self.plan.head_updates:
+            head = head_parameters(self.trainee)
+            for parameter in self.trainee.parameters():
+                if parameter not in head:
+                    parameter.grad = None
         clip = self.plan.recipe.clip
         if clip:
             weights = [p for p in self.model.parameters() if p.ndim]
@@ -372,50 +411,19 @@ class _Trainer:
         save_state(run, recipe, self.setting, self.progress, self.trainee, average, self.optimizer)
 
 
-def _optimizer(trainee: nn.Module, recipe: TrainingRecipe) -> torch.optim.AdamW:
-    """Return AdamW; only weights decay, not biases, norms and scales."""
-    trainable = [p for p in trainee.parameters() if p.requires_grad]
-    scales = [p for p in trainable if p.ndim == 0]
-    return torch.optim.AdamW(
-        [
-            {"params": [p for p in trainable if p.ndim > 1], "weight_decay": recipe.weight_decay},
-            {"params": [p for p in trainable if p.ndim == 1], "weight_decay": 0.0},
-            # Scales of a quantisation-aware model's activations, as logarithms.
-            {"params": scales, "weight_decay": 0.0, "lr": _SCALES_RATE * recipe.learning_rate},
-        ],
-        lr=recipe.learning_rate,
-    )
-
-
-def _schedule(optimizer: torch.optim.Optimizer, plan: StepPlan) -> Any:
-    """Return a linear rise of the learning rate, then a cosine."""
-    from timm.scheduler import CosineLRScheduler
-
-    warmup, lowest = plan.warmup_updates, plan.recipe.minimum_learning_rate
-    return CosineLRScheduler(
-        optimizer,
-        t_initial=max(1, plan.updates - warmup),
-        lr_min=lowest,
-        warmup_t=warmup,
-        warmup_lr_init=lowest,
-        warmup_prefix=True,
-        t_in_epochs=False,
-    )
-
-
 def _step_seed(seed: int, step: int, rank: int) -> int:
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
 
 
 @torch.no_grad()
-def evaluate_top1(
+def evaluate_logits(
     model: nn.Module,
     data: Images,
     recipe: TrainingRecipe,
     image_size: int,
     device: torch.device | str = "cpu",
-) -> float:
-    """Measure the top-1 accuracy of a trainee in evaluation mode.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the logits of a trainee in evaluation mode.
 
     Parameters
     ----------
@@ -432,16 +440,29 @@ def evaluate_top1(
 
     Returns
     -------
-    float
-        Share of right answers, 0..1.
+    tuple of numpy.ndarray
+        float32 logits (N, classes), and labels (N,).
     """
     training = model.training
     model.eval()
     rule = rule_of(recipe)
     mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) * 255 for v in (rule.mean, rule.std))
-    right = 0
+    logits, truth = [], []
     for pixels, labels in evaluation_batches(data, rule, image_size):
         x = ((pixels.float() - mean) / std).to(device)
-        right += int((model(x).argmax(1).cpu() == labels).sum())
+        logits.append(model(x).float().cpu())
+        truth.append(labels)
     model.train(training)
-    return right / len(data)
+    return torch.cat(logits).numpy(), torch.cat(truth).numpy()
+
+
+def evaluate_top1(
+    model: nn.Module,
+    data: Images,
+    recipe: TrainingRecipe,
+    image_size: int,
+    device: torch.device | str = "cpu",
+) -> float:
+    """Measure the top-1 accuracy of a trainee, 0..1; parameters are those of `evaluate_logits`."""
+    logits, labels = evaluate_logits(model, data, recipe, image_size, device)
+    return float((logits.argmax(1) == labels).mean())

@@ -83,9 +83,12 @@ class TrainingRecipe(Strict):
     data : str
         A folder with one folder per class, or a built-in set.
     validation : str
-        The same, for the validation curve; a built-in set has its own split.
+        The same, for the validation curve and the choice of the best weights; a built-in set, and
+        a folder with train/ and val/ in it, have their own split.
+    test : str
+        The same, for the accuracy on the card; the validation images by default.
     classes : str
-        File that gives each folder of `validation` its label.
+        File that gives each folder of `validation` and `test` its label.
     wide_fonts : bool
         For `glyphs`: train on the fonts of the extra ``glyphs-wide`` too.
     distinct_epochs : int
@@ -94,6 +97,8 @@ class TrainingRecipe(Strict):
         Passes through the data.
     steps : int or None
         Number of steps instead of epochs, for runs shorter than one epoch.
+    least_steps : int
+        Lower limit of the number of steps: a small set is passed through more often.
     batch : int
         Images per step on each device, before accumulation.
     accumulate : int
@@ -108,6 +113,18 @@ class TrainingRecipe(Strict):
         Learning rate at the peak, and at the end of the cosine.
     warmup_epochs : float
         Epochs of the linear rise to the peak.
+    head_warmup : float
+        Share of the run at its start in which only the classifier changes, for a new one.
+    freeze_until : str
+        First part that is trained: ``"stage2"``, ``"stage3"``, ``"stage4"`` or ``"head"``; empty
+        trains all.
+    layer_decay : float
+        Factor of the learning rate from each block to the one in front of it.
+    patience : float
+        Share of the run after which training stops if validation top-1 did not improve in it; 0
+        never stops early.
+    validation_split : float
+        Share of a folder's images to hold out for validation, chosen by their content.
     weight_decay : float
         AdamW's weight decay; biases and norms have none.
     clip : float
@@ -132,11 +149,13 @@ class TrainingRecipe(Strict):
     variant: str = "lite"
     data: str = ""
     validation: str = ""
+    test: str = ""
     classes: str = ""
     wide_fonts: bool = False
     distinct_epochs: int = Field(default=0, ge=0)
     epochs: int = Field(default=30, ge=1)
     steps: int | None = Field(default=None, ge=1)
+    least_steps: int = Field(default=0, ge=0)
     batch: int = Field(default=64, ge=2)
     accumulate: int = Field(default=1, ge=1)
     resolution_schedule: tuple[tuple[int, float], ...] = ((224, 1.0),)
@@ -146,6 +165,11 @@ class TrainingRecipe(Strict):
     learning_rate: float = Field(default=1e-3, gt=0)
     minimum_learning_rate: float = Field(default=1e-5, ge=0)
     warmup_epochs: float = Field(default=1.0, ge=0)
+    head_warmup: float = Field(default=0.0, ge=0, lt=1)
+    freeze_until: Literal["", "stage2", "stage3", "stage4", "head"] = ""
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    patience: float = Field(default=0.0, ge=0, lt=1)
+    validation_split: float = Field(default=0.0, ge=0, lt=1)
     weight_decay: float = Field(default=0.05, ge=0)
     clip: float = Field(default=1.0, ge=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)

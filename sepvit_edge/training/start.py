@@ -44,6 +44,8 @@ def starting_model(
     stated = "resolution_schedule" in recipe.model_fields_set
     size = recipe.resolution_schedule[0][0] if stated else None
     model = load_checkpoint(weights, image_size=size)
+    if not qat:
+        model.quantization = None  # trained weights no longer are its integers
     if not qat and set(labels) != set(model.config.labels):
         say(
             f"the checkpoint's {model.config.num_classes} classes are not the data's "

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from ..config.toml import first_fault
 from ..errors import SepViTError
-from ..files import written_whole
+from ..files import replacing_file, written_whole
 from .recipe import TrainingRecipe
 
-STATE, HISTORY = "state.pt", "history.json"
+STATE, HISTORY, BEST = "state.pt", "history.json", "best.pt"
 # What torch and pickle raise for a file that is cut, overwritten, or something else.
 _UNREADABLE = (RuntimeError, ValueError, EOFError, KeyError, TypeError, pickle.UnpicklingError)
 
@@ -93,6 +93,30 @@ class Setting:
     devices: int
     rounding: str
     teacher_sha256: str
+
+
+def best_epoch(history: list[Epoch]) -> Epoch | None:
+    """Return the epoch with the best validation top-1, the first of equals; None without any.
+
+    Epochs at smaller images than the last one's do not count: their weights fit another size.
+    """
+    measured = [
+        line
+        for line in history
+        if line.validation_top1 is not None and line.image_size == history[-1].image_size
+    ]
+    return max(measured, key=lambda line: line.validation_top1 or 0.0, default=None)
+
+
+def save_best(run: Path, result: nn.Module) -> None:
+    """Keep the best weights so far."""
+    with replacing_file(run / BEST) as partial:
+        torch.save(result.state_dict(), partial)
+
+
+def load_best(run: Path, result: nn.Module) -> None:
+    """Load the best weights into a model."""
+    result.load_state_dict(torch.load(run / BEST, map_location="cpu", weights_only=True))
 
 
 def save_state(

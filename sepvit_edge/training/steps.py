@@ -33,8 +33,11 @@ class StepPlan:
 
     @property
     def steps(self) -> int:
-        """Steps of the whole run."""
-        return self.recipe.steps or self.steps_an_epoch * self.recipe.epochs
+        """Steps of the whole run: full epochs, unless the recipe has a number of steps."""
+        if self.recipe.steps:
+            return self.recipe.steps
+        least = -(-self.recipe.least_steps // self.steps_an_epoch)
+        return self.steps_an_epoch * max(self.recipe.epochs, least)
 
     @property
     def updates(self) -> int:
@@ -48,6 +51,11 @@ class StepPlan:
         steps = min(self.updates // 2, round(recipe.warmup_epochs * self.steps_an_epoch))
         return steps // recipe.accumulate
 
+    @property
+    def head_updates(self) -> int:
+        """Changes of the classifier alone, before all weights change."""
+        return round(self.recipe.head_warmup * self.updates)
+
     def updates_after(self, step: int) -> bool:
         """Return whether the weights change after a step, counted from 0."""
         return (step + 1) % self.recipe.accumulate == 0 or step + 1 == self.steps
@@ -55,6 +63,11 @@ class StepPlan:
     def steps_in_epoch(self, step: int) -> int:
         """Return the number of steps of an epoch up to a step, that one included."""
         return step % self.steps_an_epoch + 1
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the whole run, the last one perhaps not full."""
+        return -(-self.steps // self.steps_an_epoch)
 
     def ends_epoch(self, step: int) -> bool:
         """Return whether an epoch, or the run, ends after a step."""
