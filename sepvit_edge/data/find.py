@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -121,8 +122,10 @@ def _listed(folder: Path) -> tuple[list[str], list[str]]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                # os.path.isdir: of a link to itself, entry.is_dir() would raise.
-                (folders if os.path.isdir(entry.path) else files).append(entry.name)
+                # Of a link to itself, entry.is_dir() would raise.
+                linked = entry.is_symlink()
+                is_folder = os.path.isdir(entry.path) if linked else entry.is_dir()
+                (folders if is_folder else files).append(entry.name)
     except OSError as error:
         raise SepViTError(f"the folder {folder} cannot be read: {error.strerror}") from None
     return sorted(folders), sorted(files)
@@ -135,9 +138,11 @@ def _why_not(path: Path) -> str | None:
         return MACOS
     if name.startswith(".") or name.lower() in _SERVICE_FILES:
         return ""
-    if not path.exists():
+    try:
+        mode = path.stat().st_mode
+    except OSError:
         return DANGLING
-    if not path.is_file():
+    if not stat.S_ISREG(mode):
         return "devices and pipes"
     if suffix in image_suffixes():
         return None

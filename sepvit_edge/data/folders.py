@@ -149,7 +149,13 @@ def class_folders(root: Path) -> tuple[str, ...]:
     if len(folders) == 1:
         raise _one_class(folders[0], root)
     _refuse_data_sets(root, folders)
-    return tuple(unicodedata.normalize("NFC", folder.name) for folder in folders)
+    names = tuple(unicodedata.normalize("NFC", folder.name) for folder in folders)
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise SepViTError(
+            f"{root} has two folders named {twice}, in two Unicode forms; put their images into one"
+        )
+    return names
 
 
 def split_folders(root: Path) -> dict[str, Path]:

@@ -272,3 +272,8 @@ def test_names_of_new_classes_have_one_unicode_form(tmp_path: Path) -> None:
     names = class_folders(tree(tmp_path, nfd("café"), "tea"))
     assert names == ("café", "tea")
     assert len(ImageFolder(tmp_path, names)) == 2
+
+
+def test_one_name_in_two_unicode_forms_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SepViTError, match="two folders named café"):
+        class_folders(tree(tmp_path, "café", nfd("café"), "tea"))
