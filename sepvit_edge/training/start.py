@@ -48,8 +48,8 @@ def starting_model(
         model.quantization = None  # trained weights no longer are its integers
     if not qat and set(labels) != set(model.config.labels):
         say(
-            f"the checkpoint's {model.config.num_classes} classes are not the data's "
-            f"{len(labels)}: the classifier starts anew, with the data's"
+            f"the checkpoint has other classes ({model.config.num_classes}) than are to be learnt "
+            f"({len(labels)}): the classifier starts anew"
         )
         model = with_classes(model, labels)
     if variant and find_variant(variant).key != model.config.variant:
