@@ -237,8 +237,12 @@ def test_a_loading_process_that_is_killed_is_one_sentence(
 ) -> None:
     from sepvit_edge.training.data import TrainingImages
 
-    def killed(self: object, key: object) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+    whole = TrainingImages.__getitem__
+
+    def killed(self: TrainingImages, key: tuple[int, int, int]) -> object:
+        if torch.utils.data.get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return whole(self, key)
 
     monkeypatch.setattr(TrainingImages, "__getitem__", killed)
     done = run_command(
