@@ -2,8 +2,9 @@
 
     python benchmarks/teacher.py DATA/train DATA/test teacher.safetensors [EPOCHS] [IMAGE_SIZE]
 
-The classifier is fitted on frozen features first, then the whole network is trained. Prints top-1
-on the test images after both. `train --teacher teacher.safetensors` reads the result.
+The classifier is fitted on frozen features first; then the whole network is trained, unless EPOCHS
+is 0. Prints top-1 on the test images after both. `train --teacher teacher.safetensors` reads the
+result.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ def main(train: str, test: str, output: str, epochs: int = 6, size: int = 224) -
     start = time.monotonic()
     fit_classifier(network, train, labels, size)
     report("classifier alone", network, test, labels, size, start)
+    save_efficientnet(network, labels, Path(output))
+    if not epochs:
+        return
     recipe = TrainingRecipe(
         data=train,
         batch=BATCH,
@@ -44,7 +48,7 @@ def main(train: str, test: str, output: str, epochs: int = 6, size: int = 224) -
         resolution_schedule=((size, 1.0),),
         augmentation=Augmentation(crop_scale=(0.4, 1.0), flip=0.5),
     )
-    images = TrainingImages(recipe, labels, Path("unused"))
+    images = TrainingImages(recipe, labels, open_dataset(train, labels), Path("unused"))
     plan = StepPlan(recipe, len(images), 1)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-4, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-4, plan.steps, pct_start=0.1)
