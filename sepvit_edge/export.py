@@ -14,7 +14,7 @@ import typer
 
 from .cli.console import command, emit_json, print_columns, print_table, steps
 from .cli.options import Classes
-from .errors import Interrupted, SepViTError
+from .errors import CheckFailed, Interrupted, SepViTError
 
 if TYPE_CHECKING:
     from .config.recipe import Recipe
@@ -71,6 +71,9 @@ def main(
         ),
     ] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing package.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if the times are not trustworthy.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Export a checkpoint as a package that is checked, measured and reproducible.
@@ -88,7 +91,7 @@ def main(
         return
     load = partial(choose_model, weights, variant, labels, image_size)
     options = ExportOptions(
-        precision, keep_float or [], batch, data, classes, images, calibration, force
+        precision, keep_float or [], batch, data, classes, images, calibration, force, strict
     )
     if target != "all":
         _export_target(load, target, recipe, output, options, json)
@@ -110,6 +113,7 @@ class ExportOptions:
     images: int | None
     calibration: str
     force: bool
+    strict: bool
 
 
 def _export_one(
@@ -166,6 +170,7 @@ def _export_target(
         emit_json(_document(package, latency))
     else:
         print_table(str(package.path), export_rows(package, latency))
+    _check_times([(package, latency)], options.strict)
 
 
 def _export_all(
@@ -193,6 +198,21 @@ def _export_all(
             jobs = zip(recipes, folders, strict=True)
             done, missing = _export_each(model, jobs, options, step)
     _print_all(done, missing, json)
+    _check_times(done, options.strict)
+
+
+def _check_times(done: Sequence[tuple[Package, FirstLook | None]], strict: bool) -> None:
+    """Fail on times that are not trustworthy, if that was asked for."""
+    doubted = [
+        f"{package.path}: {'; '.join(latency.doubts)}"
+        for package, latency in done
+        if latency is not None and latency.doubts
+    ]
+    if strict and doubted:
+        raise CheckFailed(
+            f"exported, but the time is not trustworthy, because of {', and '.join(doubted)}; "
+            "measure on a quiet machine"
+        )
 
 
 def _export_each(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from .profiling.budgets import BudgetLine
     from .profiling.devices import DeviceFile
     from .profiling.document import Profile
+    from .profiling.measuring import Request
 
 
 @command
@@ -65,12 +67,23 @@ def main(
         Path | None, typer.Option(metavar="JSON", help="Write a Chrome trace for Perfetto.")
     ] = None,
     save: Annotated[
-        bool, typer.Option("--save", help="Keep the documents in the folder of results.")
+        bool,
+        typer.Option("--save", help="Keep the documents in --results, beside older ones."),
     ] = False,
     results: Annotated[Path, typer.Option(help="Folder of results.")] = Path("profiles/results"),
     compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="A B",
+            help="Show what changed from result A to result B: files, or names in the folder of "
+            "results. NAME is the latest, NAME@2026-11-20 the latest of that day or before.",
+        ),
+    ] = None,
+    ab: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(metavar="A B", help="Show what changed from result A to result B."),
+        typer.Option(
+            "--ab", metavar="A B", help="Time two packages in turn, and print how B compares to A."
+        ),
     ] = None,
     tolerance: Annotated[
         float, typer.Option(min=0, help="Per cent that may become worse in a comparison.")
@@ -78,13 +91,17 @@ def main(
     table: Annotated[
         bool, typer.Option("--table", help="Print the results as README's table.")
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if the times are not trustworthy.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the documents as JSON.")] = False,
 ) -> None:
     """Measure packages on a device: latency, memory, start, heat, and where the time goes.
 
     The package's golden vectors are checked on the device first; a package with other logits there
     is not timed. Exit status 1 means: golden vectors differ, a budget is broken, a comparison found
-    a regression, or the device went away in the middle.
+    a regression, the device went away in the middle, or, with --strict, times are not trustworthy:
+    the machine was busy, was slowed down, or the times drift.
     """
     from .cli.numbers import seconds_of, whole_numbers
     from .cli.profile_tables import print_profiles
@@ -101,7 +118,7 @@ def main(
             )
         return _print_table(results)
     if compare is not None:
-        return _compare(*compare, tolerance / 100, json)
+        return _compare(*compare, results, tolerance / 100, strict, json)
     name, facts = load_device(device)
     request = Request(
         threads=whole_numbers(threads, "--threads", "1,2,4") or None,
@@ -114,44 +131,71 @@ def main(
         bootstrap=bootstrap,
         binary=binary,
     )
+    if ab is not None:
+        if packages or app_file or report or trace or save or sustained:
+            raise SepViTError(
+                "--ab times its two packages and nothing else; leave packages, --app-file, "
+                "--report, --trace, --save and --sustained out"
+            )
+        return _time_in_turn(*ab, name, facts, request, strict, json)
     if save and facts.emulated:
         raise SepViTError("times of an emulated device are not kept; leave --save out")
+    outputs = _Outputs(results, save, report, trace)
+    outputs.check()
     with steps() as step:
         profiles = obtain_profiles(
             packages or [], name, facts, request, step, app_file=app_file, etdump=etdump
         )
     budgets = check_budgets(profiles, facts.budgets)
-    _write(profiles, budgets, facts, results if save else None, report, trace)
+    outputs.write(profiles, budgets, facts)
     if json:
         emit_json([profile.model_dump(mode="json") for profile in profiles])
     else:
         print_profiles(profiles, budgets, facts)
-    if found := faults(profiles, budgets):
+    if found := faults(profiles, budgets, strict):
         raise CheckFailed("; ".join(found))
 
 
-def _write(
-    profiles: Sequence[Profile],
-    budgets: Sequence[BudgetLine],
-    device: DeviceFile,
-    results: Path | None,
-    report: Path | None,
-    trace: Path | None,
-) -> None:
-    """Write what was asked for: documents in the folder of results, a report, a trace."""
-    if results is not None:
-        from .profiling.results import save_result
+@dataclass(frozen=True)
+class _Outputs:
+    """What is written beside the table: documents in the folder of results, a report, a trace."""
 
-        for profile in profiles:
-            save_result(profile, results)
-    if report is not None:
-        from .profiling.report import write_report
+    results: Path
+    save: bool
+    report: Path | None
+    trace: Path | None
 
-        write_report(profiles, budgets, device, _command_line(), report)
-    if trace is not None:
-        from .profiling.trace import write_trace
+    def check(self) -> None:
+        """Refuse places that cannot be written, before anything is measured."""
+        from .files import check_output_file
+        from .profiling.results import check_folder
 
-        write_trace(profiles, trace)
+        if self.save:
+            check_folder(self.results)
+        for option, path in (("--report", self.report), ("--trace", self.trace)):
+            if path is not None:
+                check_output_file(path, option)
+
+    def write(
+        self, profiles: Sequence[Profile], budgets: Sequence[BudgetLine], device: DeviceFile
+    ) -> None:
+        """Write what was asked for; the results first, which nothing can bring back."""
+        from .profiling.results import history, save_result
+
+        older = {}
+        if self.report is not None:
+            older = {profile.title: history(profile, self.results) for profile in profiles}
+        if self.save:
+            for profile in profiles:
+                save_result(profile, self.results)
+        if self.report is not None:
+            from .profiling.report import write_report
+
+            write_report(profiles, budgets, device, _command_line(), self.report, older)
+        if self.trace is not None:
+            from .profiling.trace import write_trace
+
+            write_trace(profiles, self.trace)
 
 
 def _command_line() -> str:
@@ -168,22 +212,58 @@ def _print_table(results: Path) -> None:
     print(markdown_table(load_folder(results)))
 
 
-def _compare(first: Path, second: Path, tolerance: float, json: bool) -> None:
+def _time_in_turn(
+    first: Path,
+    second: Path,
+    name: str,
+    device: DeviceFile,
+    request: Request,
+    strict: bool,
+    json: bool,
+) -> None:
+    from dataclasses import asdict
+
+    from .cli.profile_tables import print_versus
+    from .errors import CheckFailed
+    from .package.folder import Package
+    from .profiling.measuring import measure_pairs, now
+    from .profiling.pairs import versus
+
+    packages = Package(first), Package(second)
+    with steps() as step:
+        pairs = measure_pairs(*packages, name, device, request, step)
+    found = versus(pairs, str(first), str(second))
+    if json:
+        told = {"verdict": found.verdict, "pairs_ms": pairs.pairs_ms}
+        emit_json(asdict(found) | {"date": f"{now():%Y-%m-%dT%H:%M:%SZ}"} | told)
+    else:
+        print_versus(found)
+    if strict and found.doubts:
+        raise CheckFailed(f"not trustworthy, because {'; '.join(found.doubts)}")
+
+
+def _compare(
+    first: str, second: str, results: Path, tolerance: float, strict: bool, json: bool
+) -> None:
     from dataclasses import asdict
 
     from .cli.profile_tables import print_changes
     from .errors import CheckFailed
     from .profiling.changes import compare_profiles
-    from .profiling.results import load_results
+    from .profiling.results import find_results
 
-    changes = compare_profiles(load_results(first), load_results(second), tolerance)
+    sides = [find_results(reference, results) for reference in (first, second)]
+    changes = compare_profiles(*sides, tolerance)
     if json:
-        emit_json([asdict(change) | {"ratio": change.ratio} for change in changes])
+        told = ("ratio", "comparable", "regression", "verdict")
+        emit_json([asdict(c) | {name: getattr(c, name) for name in told} for c in changes])
     else:
         print_changes(changes)
     worse = [f"{c.title}: {c.what} {c.ratio - 1:+.1%}" for c in changes if c.regression]
     if worse:
         raise CheckFailed(f"worse by more than {tolerance:.0%}: {'; '.join(worse)}")
+    if strict and (doubted := {f"{c.title}: {d}" for c in changes for d in c.doubts}):
+        raise CheckFailed(f"not trustworthy: {'; '.join(sorted(doubted))}")
 
 
 if __name__ == "__main__":

@@ -50,13 +50,17 @@ def main(
     bootstrap: Annotated[
         bool, typer.Option("--bootstrap", help="Install the runtimes on the device if needed.")
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if the times are not trustworthy.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Build and measure packages on a device, and name the best one within the budgets.
 
     Varied are checkpoint, image size, runtime, precision and threads. Finished packages and
-    measurements are kept in the folder, so an interrupted search continues where it stopped. Exit
-    status 1: nothing fits the budgets.
+    trustworthy measurements are kept in the folder, so an interrupted search continues where it
+    stopped. Exit status 1: nothing fits the budgets or, with --strict, the choice rests on times
+    that are not trustworthy.
     """
     from .cli.numbers import whole_numbers, words
     from .errors import CheckFailed, SepViTError
@@ -90,6 +94,12 @@ def main(
     front = pareto_front(found)
     chosen = pick(found, budgets)
     _print(found, front, chosen, json)
+    doubted = [f"{c.title}: {'; '.join(c.doubts)}" for c in found if c.doubts]
+    if strict and doubted:
+        raise CheckFailed(
+            f"the choice is not trustworthy, because of {', and '.join(doubted)}; run it again on "
+            "a quiet device: only these are measured again"
+        )
     if chosen is None:
         raise CheckFailed("nothing that was measured fits the budgets; relax them, or vary more")
 

@@ -102,6 +102,42 @@ def macs_share(model, layers: Iterable[str]) -> float:
     return sum(n for name, n in macs.items() if name.split("__")[0] in names) / macs.total()
 
 
+def facts_of(manifest) -> dict[str, Any]:
+    """What a profile document says of a package."""
+    return MINIMAL["package"] | {
+        "digest": manifest.digest,
+        "variant": manifest.model.variant,
+        "target": manifest.target,
+        "precision": manifest.precision,
+        "image_size": manifest.model.image_size,
+        "num_classes": manifest.model.num_classes,
+        "batch": manifest.input.shape[0],
+        "macs": manifest.model.macs,
+    }
+
+
+def profile_with(runs_ms: Any, **changes: Any):
+    """A phone's profile document with these times; `device__name` is the name in its device."""
+    from sepvit_edge.profiling.document import Profile
+    from sepvit_edge.profiling.runner.latency import distribution
+
+    document = json.loads(json.dumps(MINIMAL))
+    document["producer"]["name"] = "ios-app"
+    document["device"]["name"] = "iPhone 15 Pro"
+    document["runtime"] |= {"name": "Core ML", "version": "18.0", "execution": "all"}
+    document["package"] |= {"variant": "lite", "target": "coreml", "precision": "fp16"}
+    document["package"] |= {"image_size": 224, "model_mb": 7.3}
+    document["not_measured"] = [{"what": "energy", "reason": "iOS has no energy counter"}]
+    document["latency"] = distribution(list(np.asarray(runs_ms, dtype=float) / 1e3))
+    for path, value in changes.items():
+        *sections, key = path.split("__")
+        target = document
+        for section in sections:
+            target = target.setdefault(section, {})
+        target[key] = value
+    return Profile.model_validate(document)
+
+
 def random_pixels(count: int, size: int, seed: int = 0) -> np.ndarray:
     """Smooth random images, nearer to photographs than white noise is."""
     from PIL import Image

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
-from ..profiling.parts import by_kind
-from .console import console, print_columns, print_table
+from ..profiling.parts import UNATTRIBUTED, by_kind, part_scale, parts_sentence, plain_name
+from .console import console, print_columns, print_table, warn
 
 if TYPE_CHECKING:
     from ..profiling.budgets import BudgetLine
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from ..profiling.changes import Change
     from ..profiling.devices import DeviceFile
     from ..profiling.document import Profile
+    from ..profiling.pairs import Versus
 
 _PLOT_WIDTH, _PLOT_HEIGHT = 60, 14
 
@@ -55,6 +57,8 @@ def _check_rows(profile: Profile) -> list[tuple[str, str]]:
         rows.append(("EMULATED", "every time below is the emulator's and means nothing"))
     if not profile.complete:
         rows.append(("INCOMPLETE", profile.incomplete_reason or ""))
+    if profile.trust is not None and not profile.trust.trustworthy:
+        rows.append(("NOT TRUSTWORTHY", f"because {profile.trust.because}"))
     rows.append(("runtime", f"{profile.runtime.name} {profile.runtime.version}"))
     if (golden := profile.golden) is not None:
         distance = "identical" if golden.sqnr_db is None else f"SQNR {golden.sqnr_db:.1f} dB"
@@ -73,6 +77,9 @@ def _time_rows(profile: Profile) -> list[tuple[str, str]]:
             ("p90, p99", f"{latency.p90_ms:.2f}, {latency.p99_ms:.2f} ms"),
             ("mean, max", f"{latency.mean_ms:.2f}, {latency.max_ms:.2f} ms"),
         ]
+    if (reading := profile.interference) is not None:
+        others = f"{reading.others:.2f} on {reading.cores} core{'s' * (reading.cores > 1)}"
+        rows.append(("other processes", f"{others} while the runs were timed"))
     if (start := profile.cold_start) is not None:
         parts = f"load {start.load_ms:.0f}, first run {start.first_run_ms:.0f}"
         rows.append(("cold start", f"{start.total_ms:.0f} ms ({parts})"))
@@ -106,35 +113,65 @@ def _attribution_rows(profile: Profile) -> list[tuple[str, str]]:
     attribution = profile.attribution
     if attribution is None:
         return []
+    scale = part_scale(profile)
+    times = by_kind(attribution)
+    times[UNATTRIBUTED] = attribution.whole_us - sum(times.values())
     rows = [("", "")]
-    for kind, time in by_kind(attribution).items():
-        rows.append((kind, f"{time / attribution.whole_us:6.1%}  {time / 1e3:.2f} ms"))
-    rows.append(("unattributed", f"{attribution.unattributed_share:6.1%}"))
-    return [*rows, ("obtained by", attribution.obtained)]
+    for kind, time in times.items():
+        share = f"{time / attribution.whole_us:6.1%}"
+        rows.append((kind, f"{share}  {time * scale / 1e3:.2f} ms"))
+    whole = f"{attribution.whole_us * scale / 1e3:.2f} ms"
+    rows.append(
+        ("all parts", f"100.0%  {whole}{', the p50 above' * (profile.latency is not None)}")
+    )
+    return [*rows, ("shares", parts_sentence(profile)), ("obtained by", attribution.obtained)]
 
 
 def _missing_rows(profile: Profile) -> list[tuple[str, str]]:
     if not profile.not_measured:
         return []
-    return [("", ""), *((f"no {item.what}", item.reason) for item in profile.not_measured)]
+    return [
+        ("", ""),
+        *((f"no {plain_name(item.what)}", item.reason) for item in profile.not_measured),
+    ]
 
 
 def print_changes(changes: Sequence[Change]) -> None:
-    """Print what changed from one result to another."""
-    verdicts = {True: "significant", False: "may be chance", None: "single reading"}
+    """Print what changed from one result to another, and what differs between them."""
+    for title, group in groupby(changes, lambda change: change.title):
+        rows, first = [], None
+        for change in group:
+            first = first or change
+            interval = "-"
+            if change.interval is not None:
+                interval = f"{change.interval[0]:.3f}-{change.interval[1]:.3f}"
+            figures = [f"{value:.2f} {change.unit}" for value in (change.before, change.after)]
+            rows.append([change.what, *figures, f"{change.ratio:.3f}", interval, change.verdict])
+        assert first is not None
+        console.print(title, style="bold", markup=False, soft_wrap=True)
+        console.print(f"before: {first.dates[0]}, after: {first.dates[1]}")
+        for difference in first.differences:
+            kind = "compared" if difference.compared else "OTHER SETTING"
+            console.print(f"{kind}: {difference}", markup=False, soft_wrap=True)
+        for doubt in first.doubts:
+            console.print(f"NOT TRUSTWORTHY {doubt}", markup=False, soft_wrap=True)
+        print_columns(["figure", "before", "after", "ratio", "95 % interval", "verdict"], rows)
+
+
+def print_versus(found: Versus) -> None:
+    """Print how two packages compare that were timed in turn."""
+    low, high = found.interval
+    threads = f"{found.threads or 'default'} thread{'s' * (found.threads != 1)}"
     rows = [
-        [
-            c.title,
-            c.what,
-            f"{c.before:.2f} {c.unit}",
-            f"{c.after:.2f} {c.unit}",
-            f"{c.ratio:.3f}",
-            f"{c.interval[0]:.3f}-{c.interval[1]:.3f}" if c.interval else "-",
-            "REGRESSION" if c.regression else verdicts[c.significant],
-        ]
-        for c in changes
+        ("first", f"p50 {found.p50_ms[0]:.2f} ms  {found.first}"),
+        ("second", f"p50 {found.p50_ms[1]:.2f} ms  {found.second}"),
+        ("second / first", f"{found.ratio:.3f} (95 % interval {low:.3f} to {high:.3f})"),
+        ("verdict", found.verdict),
+        ("timed", f"{found.pairs} pairs in turn, {threads}"),
     ]
-    print_columns(["", "", "before", "after", "ratio", "95 % interval", ""], rows)
+    if found.doubts:
+        rows.insert(0, ("NOT TRUSTWORTHY", f"because {'; '.join(found.doubts)}"))
+    print_table(f"{found.device}: two packages", rows)
 
 
 def print_candidates(
@@ -158,6 +195,8 @@ def print_candidates(
         )
     header = ["package", "top-1", "agreement", "p50 ms", "p90 ms", "MB", "peak MB", ""]
     print_columns(header, rows)
+    for doubted in (candidate for candidate in found if candidate.doubts):
+        warn(f"{doubted.title} is not trustworthy, because {'; '.join(doubted.doubts)}")
     console.print(_plot(found, front, chosen), markup=False)
     if chosen is not None:
         console.print(f"pick: {chosen.package}, {chosen.threads or 'default'} threads")

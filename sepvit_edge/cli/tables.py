@@ -48,6 +48,8 @@ def export_rows(package: Package, latency: FirstLook | None) -> list[tuple[str, 
     plural = "s" if latency.threads > 1 else ""
     per = f"{latency.runs} runs, {latency.threads} thread{plural}"
     rows.append(("latency", f"p50 {latency.p50_ms:.2f} ms ({per}, this machine)"))
+    if latency.doubts:
+        rows.append(("NOT TRUSTWORTHY", f"because {'; '.join(latency.doubts)}"))
     if (over := latency.over_fp32) is not None:
         much = f"{over.ratio:.2f} times as fast (p10 {over.p10:.2f}, p90 {over.p90:.2f})"
         slower = "; int8 is SLOWER here, export with --precision fp32" if over.ratio < 1 else ""
@@ -75,9 +77,13 @@ def exports_row(package: Package, latency: FirstLook | None) -> list[str]:
         f"{package.size / 1e6:.2f}",
         *distance,
         str(len(manifest.placement.outside)),
-        f"{latency.p50_ms:.2f}" if latency else manifest.verification,
+        _p50(latency) if latency else manifest.verification,
         f"{latency.over_fp32.ratio:.2f}" if latency and latency.over_fp32 else "-",
     ]
+
+
+def _p50(latency: FirstLook) -> str:
+    return f"{latency.p50_ms:.2f}{' (not trustworthy)' * bool(latency.doubts)}"
 
 
 def precision_text(manifest: Manifest) -> str:

@@ -140,10 +140,20 @@ def tightest(first: Budgets, second: Budgets) -> Budgets:
     return Budgets(**limits)
 
 
-def faults(profiles: Sequence[Profile], lines: Sequence[BudgetLine]) -> list[str]:
-    """Name the measurements that are incomplete and the budgets that are broken."""
+def faults(
+    profiles: Sequence[Profile], lines: Sequence[BudgetLine], strict: bool = False
+) -> list[str]:
+    """Name the measurements that are incomplete and the budgets that are broken.
+
+    `strict`: also the measurements that are not trustworthy.
+    """
+    doubted = [
+        f"{profile.title} is not trustworthy, because {profile.trust.because}"
+        for profile in profiles
+        if strict and profile.trust is not None and not profile.trust.trustworthy
+    ]
     incomplete = [f"{profile.incomplete_reason}" for profile in profiles if not profile.complete]
-    return incomplete + [
+    return [*incomplete, *doubted] + [
         f"{line.title}: {line.what} {line.value} breaks the budget of {line.limit:g} {line.unit}"
         for line in lines
         if not line.holds

@@ -27,6 +27,8 @@ class Candidate:
         Share of images on which it agrees with the reference, 0..1.
     p50_ms, p90_ms, model_mb, peak_mb : float
         As measured on the device; `peak_mb` is None where it was not measured.
+    doubts : tuple of str
+        Reasons for which the times are not trustworthy.
     """
 
     title: str
@@ -38,6 +40,7 @@ class Candidate:
     p90_ms: float
     model_mb: float
     peak_mb: float | None
+    doubts: tuple[str, ...] = ()
 
     @property
     def accuracy(self) -> float:

@@ -10,7 +10,7 @@ JSON Schemas are export/profile-*.schema.json. Conventions that all of them keep
 - Percentiles are linear interpolations between the sorted runs (NumPy's default): with n runs, the
   p-th is at position (n - 1) p / 100.
 - Times come from a monotonic clock. No run is left out as an outlier.
-- No dates, host names, serial numbers or paths.
+- No host names, serial numbers or paths.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ import json
 import sys
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, ConfigDict, Field, ValidationError, model_validator
 
 from ..config.recipe import Precision
 from ..config.toml import Strict, first_fault
 from ..errors import SepViTError
 from ..package.schema import published_schema, standing, version_pattern
 
-SCHEMA_VERSION = "2.0"
+SCHEMA_VERSION = "2.1"
 _DIGEST = "^[0-9a-f]{64}$"
 
 
@@ -260,6 +260,73 @@ class Conditions(Facts):
     battery_percent: float | None = Field(default=None, ge=0, le=100)
     charging: bool | None = None
     low_power_mode: bool | None = None
+
+
+class Interference(Facts):
+    """What other processes took from the cores while the calls were timed.
+
+    Attributes
+    ----------
+    seconds : float
+        Time over which this was counted.
+    cores : int
+        Number of cores that the process may use.
+    others_s : float
+        CPU time of everything but the measuring process on these cores.
+    stolen_s : float or None
+        Time that the hypervisor gave to other machines.
+    """
+
+    seconds: float = Field(gt=0)
+    cores: int = Field(gt=0)
+    others_s: float = Field(ge=0)
+    stolen_s: float | None = Field(default=None, ge=0)
+
+    @property
+    def others(self) -> float:
+        """Mean number of other processes that ran."""
+        return self.others_s / self.seconds
+
+
+class Doubt(Facts):
+    """A reason why times are not trustworthy.
+
+    Attributes
+    ----------
+    cause : str
+        One word for programs; `sepvit_edge.profiling.judge` has those in use.
+    sentence : str
+        The reason with its figures, for people.
+    """
+
+    cause: str
+    sentence: str
+
+
+class Trust(Facts):
+    """Whether the times are a measurement; made by the host (`sepvit_edge.profiling.judge`).
+
+    Attributes
+    ----------
+    trustworthy : bool
+        Whether there is no doubt.
+    doubts : list of Doubt
+        Reasons against it.
+    """
+
+    trustworthy: bool
+    doubts: list[Doubt] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _reasoned(self) -> Trust:
+        if self.trustworthy == bool(self.doubts):
+            raise ValueError("doubts are stated exactly where trustworthy is false")
+        return self
+
+    @property
+    def because(self) -> str:
+        """All reasons in one line; empty if there is none."""
+        return "; ".join(doubt.sentence for doubt in self.doubts)
 
 
 class ColdStart(Facts):
@@ -569,6 +636,11 @@ class Profile(Facts):
     emulated : bool
         Whether the device was emulated: its numerics count, its times mean nothing and never enter
         a table of results.
+    date : datetime or None
+        When the computer started the measurement, or read an app's document; in UTC, to the second.
+        All documents of one command have the same.
+    trust : Trust or None
+        Judgement on the times; None where there are none, or they mean nothing.
     latency : Latency or None
         Latency of warm calls; None where the document is incomplete.
     preprocessing : Latency or None
@@ -580,6 +652,7 @@ class Profile(Facts):
     complete: bool
     incomplete_reason: str | None = None
     emulated: bool = False
+    date: AwareDatetime | None = None
     producer: Producer
     package: ProfiledPackage
     runtime: RuntimeUsed
@@ -590,6 +663,8 @@ class Profile(Facts):
     after: Conditions | None = None
     cold_start: ColdStart | None = None
     latency: Latency | None = None
+    interference: Interference | None = None
+    trust: Trust | None = None
     preprocessing: Latency | None = None
     memory: Memory | None = None
     energy: Energy | None = None
@@ -655,6 +730,8 @@ def read_profile(document: object, where: str) -> Profile:
     try:
         # As JSON, which has lists where the document's classes have tuples.
         return Profile.model_validate_json(json.dumps(document), extra="ignore")
+    except RecursionError:
+        raise SepViTError(f"the document from {where} is not valid: it is too deep") from None
     except ValidationError as error:
         raise SepViTError(f"the document from {where} is not valid: {first_fault(error)}") from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -12,12 +12,17 @@ import numpy as np
 
 from ..machine import usable_cores
 from ..package.session import PackageSession
+from .document import Doubt, Interference
+from .judge import doubts_about_interference, doubts_about_runs
+from .runner.interference import Watch
+from .runner.latency import time_in_turn
 
 if TYPE_CHECKING:
     from ..model.reference import SepViT
     from ..package.folder import Package
 
 _WARM_UP, _RUNS, _PAIRS = 5, 50, 30
+_SECONDS = 0.3  # at least: what other processes do in less is not told exactly
 
 
 @dataclass(frozen=True)
@@ -34,12 +39,15 @@ class FirstLook:
         Threads of the runtime.
     over_fp32 : Speedup or None
         Speed of an int8 package over the same model in fp32 on the same runtime.
+    doubts : tuple of str
+        Reasons for which the time is not trustworthy.
     """
 
     p50_ms: float
     runs: int
     threads: int
     over_fp32: Speedup | None = None
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,12 +113,29 @@ def measure_latency(session: PackageSession, threads: int) -> FirstLook:
         Number of threads, for the result.
     """
     pixels = _pixels(session)
-    times = []
-    for _ in range(_WARM_UP + _RUNS):
+    for _ in range(_WARM_UP):
+        session.run_pixels(pixels)
+    times: list[float] = []
+    watch = Watch()
+    began = time.perf_counter()
+    while len(times) < _RUNS or time.perf_counter() - began < _SECONDS:
         start = time.perf_counter()
         session.run_pixels(pixels)
-        times.append(time.perf_counter() - start)
-    return FirstLook(round(statistics.median(times[_WARM_UP:]) * 1e3, 2), _RUNS, threads)
+        times.append((time.perf_counter() - start) * 1e3)
+    return FirstLook(
+        p50_ms=round(statistics.median(times), 2),
+        runs=len(times),
+        threads=threads,
+        doubts=tuple(doubt.sentence for doubt in _doubts(times, watch)),
+    )
+
+
+def _doubts(times_ms: list[float], watch: Watch) -> list[Doubt]:
+    found = doubts_about_runs(times_ms)
+    reading = watch.reading()
+    if reading is not None:
+        found += doubts_about_interference(Interference.model_validate(reading))
+    return found
 
 
 def measure_speedup(session: PackageSession, over: PackageSession) -> Speedup:
@@ -123,21 +148,6 @@ def measure_speedup(session: PackageSession, over: PackageSession) -> Speedup:
     ratios = [b / a for a, b in zip(times["this"], times["other"], strict=True)]
     low, *_, high = statistics.quantiles(ratios, n=10)
     return Speedup(*(round(value, 2) for value in (statistics.median(ratios), low, high)))
-
-
-def time_in_turn(calls: Mapping[str, Callable[[], object]], runs: int) -> dict[str, list[float]]:
-    """Time calls in turn, so that a disturbance affects all of them; seconds by name."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(_WARM_UP):
-        for call in calls.values():
-            call()
-    for _ in range(runs):
-        for name, call in calls.items():
-            call()  # the threads of the one before still spin
-            start = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - start)
-    return times
 
 
 def _pixels(session: PackageSession) -> np.ndarray:

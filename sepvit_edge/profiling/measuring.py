@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 from ..errors import SepViTError
 from ..package.folder import Package
 from .connections.hosts import open_host
 from .connections.interface import Step
-from .connections.run import Job, run_on_host
+from .connections.run import Job, pairs_on_host, run_on_host
 from .devices import ADBConnection, AppFileConnection, DeviceFile
 from .document import Profile
+from .judge import judged
+from .pairs import Pairs
 
 _OPERATION_RUNS = 30
 
@@ -76,14 +79,27 @@ def measure_packages(
     Returns
     -------
     list of Profile
-        A document for each measurement; the last one is marked incomplete where the device went
-        away.
+        A document for each measurement, dated and judged; the last one is marked incomplete where
+        the device went away.
 
     Raises
     ------
     SepViTError
         If the device cannot be reached, or nothing could be measured.
     """
+    date = now()
+    found = _measured(packages, name, device, request, step)
+    return judged([profile.model_copy(update={"date": date}) for profile in found])
+
+
+def now() -> datetime:
+    """Return the time in UTC, to the second: the date of a document."""
+    return datetime.now(timezone.utc).replace(microsecond=0)
+
+
+def _measured(
+    packages: Sequence[Package], name: str, device: DeviceFile, request: Request, step: Step
+) -> list[Profile]:
     threads = request.threads or tuple(device.measuring.threads) or (None,)
     wanted = [(p, t) for p in packages for t in threads for _ in range(request.repeat)]
     if isinstance(device.connection, AppFileConnection):
@@ -99,6 +115,41 @@ def measure_packages(
     if request.binary is not None:
         raise SepViTError(f"--binary is for devices that are reached by adb; {name} is not")
     return asyncio.run(_on_host(wanted, name, device, request, step))
+
+
+def measure_pairs(
+    first: Package,
+    second: Package,
+    name: str,
+    device: DeviceFile,
+    request: Request,
+    step: Step = lambda _: None,
+) -> Pairs:
+    """Time two packages in turn on a device; see `measure_packages`.
+
+    Raises
+    ------
+    SepViTError
+        If the device's runner cannot, or nothing could be measured.
+    """
+    threads = request.threads or tuple(device.measuring.threads[:1]) or (None,)
+    if len(threads) > 1:
+        raise SepViTError("--ab times with one number of threads; name one by --threads")
+    if device.connection.kind in ("adb", "app-file"):
+        raise SepViTError(
+            f"the app on {name} times one package at a time; --ab is for devices on which Python "
+            "runs (local, ssh, labgrid)"
+        )
+    if device.emulated:
+        raise SepViTError("times of an emulated device mean nothing; choose a real one")
+    arguments = runner_arguments(name, device, request, threads[0], look=False)
+
+    async def run() -> Pairs:
+        async with open_host(device.connection) as host:
+            jobs = (Job(first), Job(second))
+            return await pairs_on_host(host, jobs, arguments, request.bootstrap, step)
+
+    return asyncio.run(run())
 
 
 def _by_adb(
@@ -220,7 +271,8 @@ def obtain_profiles(
     if app_file is not None:
         from .connections.app_file import read_app_file
 
-        profiles = [read_app_file(app_file, packages)]
+        profile = read_app_file(app_file, packages)
+        profiles = judged([profile.model_copy(update={"date": profile.date or now()})])
     else:
         profiles = measure_packages(packages, name, device, request, step)
     if etdump is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .document import AttributedPart, Attribution, Roofs
+from .document import AttributedPart, Attribution, Profile, Roofs
 
 _KINDS = {
     "input": "input",
@@ -17,19 +17,23 @@ _KINDS = {
     "head": "head",
 }
 RESIDUAL = "residual and order"  # a block's additions, and the permutations into window order
+UNATTRIBUTED = "unattributed"
 KINDS = (*_KINDS.values(), RESIDUAL)
 STAGES = ("input", "stage 1", "stage 2", "stage 3", "stage 4", "head")
 
 
 def stage_of(part: str) -> str:
-    """Return the stage of a part, counted from 1 as in the paper.
+    """Return the stage of a part, counted from 1 as in the paper; or the part outside of stages.
 
     Examples
     --------
     >>> stage_of("stages.2.blocks.4.psa")
     'stage 3'
     """
-    return f"stage {int(part.split('.')[1]) + 1}" if part.startswith("stages.") else part
+    words = part.split(".")
+    if words[0] != "stages" or len(words) < 2 or words[1] not in ("0", "1", "2", "3"):
+        return part
+    return f"stage {int(words[1]) + 1}"
 
 
 def part_kind(part: str) -> str:
@@ -39,9 +43,11 @@ def part_kind(part: str) -> str:
     --------
     >>> part_kind("stages.2.blocks.4.psa"), part_kind("stages.2.blocks.4")
     ('PSA', 'residual and order')
+
+    What is not a part of this network, in a document from elsewhere, is unattributed.
     """
     last = part.rsplit(".", 1)[-1]
-    return RESIDUAL if last.isdigit() else _KINDS[last]
+    return RESIDUAL if last.isdigit() else _KINDS.get(last, UNATTRIBUTED)
 
 
 def by_kind(attribution: Attribution) -> dict[str, float]:
@@ -59,8 +65,57 @@ def _sums(
 ) -> dict[str, float]:
     sums = dict.fromkeys(order, 0.0)
     for part in attribution.parts:
-        sums[group(part.part)] += part.time_us
+        if (name := group(part.part)) in sums:
+            sums[name] += part.time_us
     return {name: time for name, time in sums.items() if time > 0}
+
+
+_UNITS = ("c", "mb", "mhz", "ms", "mj", "s", "db", "us")
+_NAMES = {"gmacs_per_s": "rate of matrix products", "throttle_events": "throttling counter"}
+
+
+def plain_name(what: str) -> str:
+    """Return a field of the profile document in words.
+
+    Examples
+    --------
+    >>> plain_name("before.temperatures_c"), plain_name("cold_start"), plain_name("energy")
+    ('temperatures', 'cold start', 'energy')
+    """
+    last = what.rsplit(".", 1)[-1]
+    words = last.split("_")
+    if len(words) > 1 and words[-1] in _UNITS:
+        words = words[:-1]
+    return _NAMES.get(last, " ".join(words))
+
+
+_ROUGH = 1.25  # runs that differ more do not have quite the same shares
+
+
+def part_scale(profile: Profile) -> float:
+    """Return the factor from a part's time in its own run to its share of the median latency.
+
+    The parts are timed in other runs, under a profiler or one by one, which take longer. So their
+    shares are shown, and times that add up to the latency; the document has the times as they were.
+    """
+    if profile.latency is None or profile.attribution is None:
+        return 1.0
+    return profile.latency.p50_ms * 1e3 / profile.attribution.whole_us
+
+
+def parts_sentence(profile: Profile) -> str:
+    """Say where the shares of the parts come from, and whether they are rough."""
+    assert profile.attribution is not None
+    whole = f"of other runs, which took {profile.attribution.whole_us / 1e3:.2f} ms"
+    if profile.latency is None:
+        return whole
+    ratio = 1 / max(part_scale(profile), 1e-9)
+    rough = ""
+    if not 1 / _ROUGH <= ratio <= _ROUGH:
+        rough = f"; that is {ratio:.2g} times the p50, so they are rough"
+    elif (profile.attribution.profiler_share or 0) > _ROUGH - 1:
+        rough = f"; the profiler cost {profile.attribution.profiler_share:+.0%}, so they are rough"
+    return f"{whole}, scaled to the p50 of {profile.latency.p50_ms:.2f} ms{rough}"
 
 
 def roof_us(part: AttributedPart, roofs: Roofs | None) -> float | None:

@@ -14,6 +14,7 @@ from ..package.manifest import Manifest
 from .candidates import Candidate
 from .devices import DeviceFile
 from .document import Profile
+from .judge import judged
 from .measuring import Request, measure_packages
 from .results import load_results, save_result
 
@@ -77,8 +78,8 @@ class Search:
                 except MissingRuntime as error:
                     self.skipped.append(str(error))
                     continue
-                for threads in self.threads:
-                    found.append(_candidate(package, self._profile(package, threads, step)))
+                profiles = [self._profile(package, threads, step) for threads in self.threads]
+                found += [_candidate(package, profile) for profile in judged(profiles)]
         if not found:
             raise SepViTError("nothing could be measured: " + "; ".join(set(self.skipped)))
         return found
@@ -144,11 +145,12 @@ class Search:
     def _profile(
         self, package: Package, threads: int | None, step: Callable[[str], None]
     ) -> Profile:
-        """Measure, unless the folder has a finished measurement of the same bytes."""
+        """Measure, unless the folder has a trustworthy measurement of the same bytes."""
         results = self.folder / "results"
         for path in sorted(results.glob(f"{self.name}_*_{threads or 'default'}t_*.json")):
             (kept,) = load_results(path)
-            if kept.complete and kept.package.digest == package.manifest.digest:
+            trusted = kept.trust is None or kept.trust.trustworthy
+            if kept.complete and trusted and kept.package.digest == package.manifest.digest:
                 return kept
         request = Request(threads=(threads,), operations=False, bootstrap=self.bootstrap)
         (profile,) = measure_packages([package], self.name, self.device, request, step)
@@ -185,4 +187,5 @@ def _candidate(package: Package, profile: Profile) -> Candidate:
         p90_ms=latency.p90_ms,
         model_mb=profile.package.model_mb,
         peak_mb=profile.memory.peak_mb if profile.memory else None,
+        doubts=tuple(doubt.sentence for doubt in profile.trust.doubts) if profile.trust else (),
     )

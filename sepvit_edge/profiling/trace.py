@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SepViTError
+from ..files import replacing_file
 from .attribution import OVERHEAD, parts_of
 from .document import Profile
 from .parts import stage_of
@@ -30,7 +31,8 @@ def write_trace(profiles: Sequence[Profile], path: Path) -> None:
     if not events:
         raise SepViTError("no times of operations were measured, so there is no trace to write")
     document = {"traceEvents": events, "displayTimeUnit": "ms"}
-    path.write_text(json.dumps(document) + "\n", encoding="utf-8")
+    with replacing_file(path) as partial:
+        partial.write_text(json.dumps(document) + "\n", encoding="utf-8")
 
 
 def _events(profile: Profile, pid: int) -> list[dict[str, Any]]:

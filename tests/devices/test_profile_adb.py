@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from etdumps import write_dump
-from helpers import HANGS, MINI, MINIMAL, Exporter, Runner, jittered
+from helpers import HANGS, MINI, MINIMAL, Exporter, Runner, facts_of, jittered
 
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.package.folder import Package
@@ -198,14 +198,16 @@ def measured(connection: ADBConnection, package: Path, threads: int | None = 4) 
     )
 
 
-def app_document(**changes: object) -> str:
-    return json.dumps(MINIMAL | {"producer": {"name": "android-app", "version": "1"}} | changes)
+def app_document(package: Path, **changes: object) -> str:
+    facts = {"package": facts_of(Package(package).manifest)}
+    producer = {"producer": {"name": "android-app", "version": "1"}}
+    return json.dumps(MINIMAL | facts | producer | changes)
 
 
 def test_the_app_measures_and_its_document_comes_back(
     server: FakeServer, package_path: Path
 ) -> None:
-    server.app_answers("json", app_document())
+    server.app_answers("json", app_document(package_path))
     profile = measured(server.connection(), package_path)
     assert profile.producer.name == "android-app" and profile.device.name == "pixel-8"
     asked = (server.root / "asked").read_text()
@@ -230,7 +232,7 @@ def test_the_app_measures_and_its_document_comes_back(
 def test_the_command_reaches_a_phone(
     server: FakeServer, package_path: Path, run_command: Runner, tmp_path: Path
 ) -> None:
-    server.app_answers("json", app_document())
+    server.app_answers("json", app_document(package_path))
     device = tmp_path / "phone.toml"
     device.write_text(
         f'description = "a phone"\n[connection]\nkind = "adb"\nserver_port = {server.port}\n'
@@ -247,8 +249,13 @@ def test_what_goes_wrong_is_one_sentence(server: FakeServer, package_path: Path)
 
     server.app_answers("error", "unknown package: 'x'\n")
     fails("the app on pixel-8: unknown package")
-    server.app_answers("json", app_document(latency=3))
+    server.app_answers("json", app_document(package_path, latency=3))
     fails("document from the app is not valid: latency")
+    for answer in ("5", "[]", "{", "[" * 100_000):
+        server.app_answers("json", answer)
+        fails("from the app is not a profile document|wrote no JSON document")
+    server.app_answers("json", json.dumps(MINIMAL))
+    fails("is about another package: its digest is 0000")
     shutil.rmtree(server.files / "profiles")
     server.program("am", "echo Starting")
     fails("ended without a result")

@@ -161,6 +161,23 @@ def test_a_device_without_the_runtime_says_what_to_do(
         profile(board.changed(python=str(bare / "bin" / "python")), package_path)
 
 
+def test_a_shell_that_prints_lines_of_its_own_is_understood(
+    board: Board, package_path: Path, tmp_path: Path
+) -> None:
+    def shell(text: str) -> SSHConnection:
+        """A Python that prints something first, as a login script does."""
+        script = tmp_path / "python"
+        script.write_text(f'#!/bin/sh\n{text}\nexec {sys.executable} "$@"\n')
+        script.chmod(0o755)
+        return board.changed(python=str(script))
+
+    assert profile(shell("printf 'Welcome \\377\\n[]\\n{}\\n'"), package_path).complete
+    with pytest.raises(SepViTError, match=r"does not answer as Python does; it printed 'Hello'"):
+        profile(shell("echo Hello; exit 0"), package_path)
+    with pytest.raises(SepViTError, match=r"printed more than 16 MB for one command"):
+        profile(shell("yes"), package_path)
+
+
 def test_bootstrap_makes_an_environment_that_is_used(board: Board) -> None:
     async def run() -> bytes:
         async with open_host(board.connection) as host:

@@ -23,6 +23,7 @@ FROZEN = {
     "manifest-2.1": "67dab5182527653409f6196af3bfb3e588857f3f28f11d921c26f64c30d8e136",
     "profile-1": "b7d5bcd0e2ce3543f2885c7f8403d9b45888e64fd872bd563072f638432d9185",
     "profile-2.0": "4264211783fd38ee892ee8feb80763d0cff1584e3f79bfa0233b52edb6a7b3a4",
+    "profile-2.1": "1086e7593d413deafd6cacdc30151f57bc6942f109a7b086b86945e0da385bab",
 }
 NOW = {
     "manifest": (SCHEMA_VERSION, manifest_schema, "sepvit_edge.package.manifest"),

@@ -20,7 +20,8 @@ from ...files import file_sha256
 from ...package.folder import Package
 from ...package.manifest import MANIFEST
 from ..devices import ADBConnection
-from ..document import Profile, read_profile
+from ..document import Profile
+from .answers import read_answer
 from .interface import Step, missing_library
 
 try:
@@ -93,10 +94,13 @@ def measure_by_adb(
         result = device.wait(
             f"{files}/profiles/{_OUTPUT}", connection.run_timeout_s + sustained_s, name, step
         )
-    document = json.loads(result)
-    if isinstance(document.get("device"), dict):
+    try:
+        document = json.loads(result)
+    except (ValueError, RecursionError):
+        raise SepViTError(f"the app on {name} wrote no JSON document; update the app") from None
+    if isinstance(document, dict) and isinstance(document.get("device"), dict):
         document["device"]["name"] = name  # the model's name stays in `model`
-    return read_profile(document, "the app")
+    return read_answer(document, package.manifest, "the app")
 
 
 @contextmanager

@@ -22,7 +22,7 @@ def read_app_file(path: Path, packages: list[Package]) -> Profile:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SepViTError(f"there is no document {path}; export it in the app") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise SepViTError(f"{path} is not a JSON document: {error}") from None
     profile = read_profile(document, str(path))
     if packages and profile.package.digest not in {p.manifest.digest for p in packages}:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...errors import SepViTError
 from ...files import file_sha256
@@ -37,6 +38,44 @@ disk = os.statvfs(folder)
 free = disk.f_bavail * disk.f_frsize
 print(json.dumps({"folder": folder, "free": free, "sha256": hashes}))
 """
+
+
+class Look(BaseModel):
+    """What a device says about a folder.
+
+    Attributes
+    ----------
+    folder : str
+        Its absolute path.
+    free : int
+        Bytes that are free on its disk.
+    sha256 : dict
+        Hashes of its files by name.
+    """
+
+    model_config = ConfigDict(strict=True)
+
+    folder: str = Field(pattern=r"^/[^\x00-\x1f]*$")
+    free: int = Field(ge=0)
+    sha256: dict[str, str]
+
+
+def read_look(said: str, host: str) -> Look:
+    """Find the answer in what a device printed; a shell may print lines of its own around it.
+
+    Raises
+    ------
+    SepViTError
+        If no line is the answer.
+    """
+    for line in reversed(said.splitlines()):
+        if line.startswith("{"):
+            with suppress(ValidationError):
+                return Look.model_validate_json(line)
+    printed = said.strip().splitlines()
+    raise SepViTError(
+        f"{host} does not answer as Python does; it printed {(printed or ['nothing'])[-1][:80]!r}"
+    )
 
 
 @dataclass(frozen=True)
@@ -107,18 +146,17 @@ async def place(
         If the files do not fit, or arrive damaged.
     """
 
-    async def look() -> dict[str, Any]:
+    async def look() -> Look:
         what = f"run {environment.python}, which must be Python 3.9 or later"
-        found: dict[str, Any] = json.loads(await run(environment.look(name), what, _LOOK_S))
-        return found
+        return read_look(await run(environment.look(name), what, _LOOK_S), host)
 
     there = await look()
-    folder = str(there["folder"])
-    needed = files_to_copy(files, there["sha256"], there["free"], host)
+    folder = there.folder
+    needed = files_to_copy(files, there.sha256, there.free, host)
     if needed:
         await copy({f"{folder}/{file}": files[file] for file in needed})
         there = await look()
-        if damaged := files_to_copy(files, there["sha256"], 1 << 62, host):
+        if damaged := files_to_copy(files, there.sha256, 1 << 62, host):
             raise SepViTError(f"{damaged[0]} arrived damaged on {host}; run it again")
     return folder
 

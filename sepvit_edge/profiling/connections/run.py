@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ...errors import SepViTError
 from ...files import file_sha256
 from ...package.folder import Package
-from ...package.manifest import MANIFEST
-from ..document import Profile, read_profile
+from ...package.manifest import MANIFEST, Manifest
+from ..document import Profile
+from ..pairs import Pairs, read_pairs
 from ..runner_file import NAME, write_runner
-from .interface import ConnectionLost, Host, Process, Step
+from .answers import listen, read_answer
+from .interface import Host, Process, Step
 
 _BEAT_S = 5  # the runner ends when it hears nothing for 30 s
-_SILENCE_S = 400  # longer than any phase of the runner may take
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,7 @@ async def run_on_host(host: Host, job: Job, bootstrap: bool, step: Step) -> Prof
     """
     manifest = job.package.manifest
     step("copying files to the device")
-    files = {name: job.package.path / name for name in _names(job.package)}
-    package = await host.place(files, f"packages/{manifest.digest[:16]}")
+    package = await _place(host, job.package)
     arguments = [package, *job.arguments, "--stream", "--attended"]
     if job.kit is not None:
         files = {path.name: path for path in sorted(job.kit.iterdir())}
@@ -78,67 +76,85 @@ async def run_on_host(host: Host, job: Job, bootstrap: bool, step: Step) -> Prof
     if bootstrap:
         step("making an environment on the device")
         await host.bootstrap(job.environment, job.requirements)
-    with tempfile.TemporaryDirectory(prefix="sepvit-edge-") as scratch:
-        file = write_runner(Path(scratch))
-        folder = await host.place({NAME: file}, f"runner/{file_sha256(file)[:16]}")
-        process = await host.start(job.environment, [f"{folder}/{NAME}", *arguments])
-        return await follow(process, step)
+    async with _runner(host, job.environment, arguments) as process:
+        return await follow(process, step, manifest)
 
 
 def _names(package: Package) -> list[str]:
     return [MANIFEST, *(file.path for file in package.manifest.files)]
 
 
-async def follow(process: Process, step: Step) -> Profile:
+async def follow(process: Process, step: Step, manifest: Manifest) -> Profile:
     """Read a runner's lines to the end; see `run_on_host`."""
-    document: dict[str, Any] | None = None
-    points: list[dict[str, Any]] = []
-    lost = ""
     async with _heartbeat(process):
-        try:
-            async for event in _events(process):
-                if "progress" in event:
-                    step(event["progress"])
-                elif "point" in event:
-                    points.append(event["point"])
-                elif "document" in event:
-                    document = event["document"]
-        except ConnectionLost as error:
-            lost = str(error)
+        answer = await listen(process, step)
+    document, points, lost = answer.document, answer.points, answer.lost
     status, said = await process.leave()
-    if document is not None and (document["complete"] or (status == 1 and not lost)):
-        return read_profile(document, "the device")
-    sentence = _last_sentence(said)
-    if not lost and status == 2:
-        raise SepViTError(sentence)
-    if not lost:
-        ending = "without a status" if status is None else f"with status {status}"
-        lost = f"the runner ended {ending}: {sentence}" if sentence else f"it ended {ending}"
+    if document is not None and (document.get("complete") is True or (status == 1 and not lost)):
+        return read_answer(document, manifest, "the device")
+    lost = lost or _ending(status, said)
     if document is None or "latency" not in document:
         raise SepViTError(f"nothing was measured: {lost}")
     if points and "sustained" not in document:
         requested = points[-1]["time_s"]
         document["sustained"] = {"requested_s": requested, "points": points}
     document.update(complete=False, incomplete_reason=lost)
-    return read_profile(document, "the device")
+    return read_answer(document, manifest, "the device")
 
 
-async def _events(process: Process) -> AsyncIterator[dict[str, Any]]:
-    """Yield the objects that the runner writes, one per line; other output is skipped."""
-    pending = b""
-    while True:
-        try:
-            data = await asyncio.wait_for(process.read(), _SILENCE_S)
-        except asyncio.TimeoutError:
-            raise ConnectionLost(f"the device sent nothing for {_SILENCE_S} s") from None
-        if not data:
-            return
-        *lines, pending = (pending + data).split(b"\n")
-        for line in lines:
-            with suppress(ValueError):
-                event = json.loads(line)
-                if isinstance(event, dict):
-                    yield event
+def _ending(status: int | None, said: str) -> str:
+    """Say how a runner ended; its own refusal is raised."""
+    sentence = _last_sentence(said)
+    if status == 2:
+        raise SepViTError(sentence)
+    ending = "without a status" if status is None else f"with status {status}"
+    return f"the runner ended {ending}: {sentence}" if sentence else f"it ended {ending}"
+
+
+async def pairs_on_host(
+    host: Host, jobs: tuple[Job, Job], arguments: list[str], bootstrap: bool, step: Step
+) -> Pairs:
+    """Let the runner on a host time two packages in turn.
+
+    Raises
+    ------
+    SepViTError
+        If nothing could be measured.
+    """
+    step("copying files to the device")
+    folders = [await _place(host, job.package) for job in jobs]
+    environment = "+".join(dict.fromkeys(job.environment for job in jobs))
+    if bootstrap:
+        step("making an environment on the device")
+        needed = dict.fromkeys(name for job in jobs for name in job.requirements)
+        await host.bootstrap(environment, list(needed))
+    arguments = [folders[0], "--against", folders[1], *arguments, "--stream", "--attended"]
+    async with _runner(host, environment, arguments) as process:
+        async with _heartbeat(process):
+            answer = await listen(process, step)
+        status, said = await process.leave()
+    if answer.pairs is None or answer.lost:
+        raise SepViTError(f"nothing was measured: {answer.lost or _ending(status, said)}")
+    pairs = read_pairs(answer.pairs, "the device")
+    for side, job in zip((pairs.first, pairs.second), jobs, strict=True):
+        if side.package.digest != job.package.manifest.digest:
+            raise SepViTError("the device timed other packages than these; run it again")
+    return pairs
+
+
+async def _place(host: Host, package: Package) -> str:
+    """Copy a package to the device, and return its folder there."""
+    files = {name: package.path / name for name in _names(package)}
+    return await host.place(files, f"packages/{package.manifest.digest[:16]}")
+
+
+@asynccontextmanager
+async def _runner(host: Host, environment: str, arguments: list[str]) -> AsyncIterator[Process]:
+    """Start the runner on a host."""
+    with tempfile.TemporaryDirectory(prefix="sepvit-edge-") as scratch:
+        file = write_runner(Path(scratch))
+        folder = await host.place({NAME: file}, f"runner/{file_sha256(file)[:16]}")
+        yield await host.start(environment, [f"{folder}/{NAME}", *arguments])
 
 
 @asynccontextmanager

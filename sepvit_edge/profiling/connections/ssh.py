@@ -25,6 +25,7 @@ except ModuleNotFoundError:
 
 _LEAVING_S = 20
 _ALIVE_S, _ALIVE_COUNT = 5, 3
+_LONGEST_OUTPUT = 16 << 20  # characters that a command may print
 
 
 class SSHHost:
@@ -84,11 +85,19 @@ class SSHHost:
     async def _run(self, command: str, what: str, timeout_s: float) -> str:
         """Run a command to its end and return its output."""
         with _sentences(self._name):
-            done = await self._connection.run(command, timeout=timeout_s, encoding="utf-8")
-        if done.exit_status != 0:
-            said = f"{done.stdout!s}\n{done.stderr!s}".strip().splitlines()
+            process = await self._connection.create_process(
+                command, encoding="utf-8", errors="replace"
+            )
+            streams = [_whole(stream, self._name) for stream in (process.stdout, process.stderr)]
+            try:
+                out, err = await asyncio.wait_for(asyncio.gather(*streams), timeout_s)
+                await asyncio.wait_for(process.wait_closed(), timeout_s)
+            finally:
+                process.close()
+        if process.exit_status != 0:
+            said = f"{out}\n{err}".strip().splitlines()
             raise SepViTError(f"{self._name} cannot {what}: {said[-1] if said else 'no reason'}")
-        return str(done.stdout)
+        return str(out)
 
     async def place(self, files: Mapping[str, Path], name: str) -> str:
         """Copy the files that the device lacks by SFTP; the hashes of all files are compared."""
@@ -154,6 +163,21 @@ class SSHProcess:
             said = ""
         status = self._process.returncode
         return status, said
+
+
+async def _whole(stream: asyncssh.SSHReader[str], host: str) -> str:
+    """Read what a command prints, to its end."""
+    pieces: list[str] = []
+    length = 0
+    while piece := await stream.read(1 << 16):
+        pieces.append(piece)
+        length += len(piece)
+        if length > _LONGEST_OUTPUT:
+            raise SepViTError(
+                f"{host} printed more than {_LONGEST_OUTPUT >> 20} MB for one command; does its "
+                "shell print without an end?"
+            )
+    return "".join(pieces)
 
 
 @contextmanager

@@ -6,8 +6,8 @@ import argparse
 
 from .manifest import GOLDEN, LABELS
 
-VERSION = "1"  # of the runner
-PROFILE_VERSION = "2.0"  # of the document
+VERSION = "2"  # of the runner
+PROFILE_VERSION = "2.1"  # of the document
 
 
 class Missing:

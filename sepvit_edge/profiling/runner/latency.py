@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 STABLE = 0.02  # warm-up ends when the medians of two pieces differ by less
 PIECE = 10  # runs of such a piece
 WARMUP_RUNS, WARMUP_S = 200, 30.0
+WARMUP_ROUNDS = 5  # of calls in turn
 
 
 def timed(call: Callable[[Any], Any], argument: Any) -> float:
@@ -31,6 +32,38 @@ def warm_up(call: Callable[[Any], Any], arrays: list, limit: int) -> tuple:
             if abs(now - before) <= STABLE * before:
                 return len(times), True
     return len(times), False
+
+
+def time_in_turn(calls: Mapping[str, Callable[[], object]], runs: int, seconds: float = 0) -> dict:
+    """Time calls in turn, so that a disturbance affects all of them.
+
+    Parameters
+    ----------
+    calls : mapping
+        Calls by name.
+    runs, seconds : int, float
+        Least number of rounds, and their least duration.
+
+    Returns
+    -------
+    dict
+        Lists of seconds by name.
+    """
+    times: dict = {name: [] for name in calls}
+    for _ in range(WARMUP_ROUNDS):
+        for call in calls.values():
+            call()
+    order = list(calls.items())
+    start, rounds = time.perf_counter(), 0
+    while rounds < runs or time.perf_counter() - start < seconds:
+        # Forwards and backwards: whatever follows the slower one is slower too.
+        for name, call in reversed(order) if rounds % 2 else order:
+            call()  # the threads of the one before still spin
+            before = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - before)
+        rounds += 1
+    return times
 
 
 def distribution(seconds: list) -> dict:

@@ -15,6 +15,7 @@ from .document import Missing, begin_document
 from .energy import EnergyMeter
 from .errors import Refusal
 from .golden import golden_sentence, time_preprocessing
+from .interference import Watch
 from .latency import WARMUP_RUNS, clock_resolution_ns, distribution, timed, warm_up
 from .manifest import GOLDEN, read_manifest
 from .memory import peak_mb, resident_mb
@@ -150,12 +151,16 @@ class Measurement:
         self.output.progress("timing")
         seconds: list = []
         meter.start()
+        watch = Watch()
         start = sampled = time.perf_counter()
         while len(seconds) < options.runs or time.perf_counter() - start < options.seconds:
             seconds.append(timed(self.call, self.arrays))
             if meter.sensor and time.perf_counter() - sampled > SAMPLE_S:
                 meter.sample()
                 sampled = time.perf_counter()
+        self.document["interference"] = watch.reading()
+        if self.document["interference"] is None:
+            self.missing.note("interference", "the system has no /proc/stat")
         watts = meter.mean_watts()
         if watts is not None:
             passed = time.perf_counter() - start

@@ -33,6 +33,13 @@ class Output:
         if self.stream:
             self._line(point=point)
 
+    def pairs(self, document: dict) -> None:
+        """Write the times of two packages."""
+        if self.stream:
+            self._line(pairs=document)
+        else:
+            print(json.dumps(document, indent=2, allow_nan=False), flush=True)
+
     def document(self, document: dict, final: bool) -> None:
         """Write the document as it is so far, or the finished one."""
         if self.stream:
