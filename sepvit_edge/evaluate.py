@@ -34,7 +34,8 @@ def main(
     weights: Annotated[
         list[str] | None,
         typer.Option(
-            help="Checkpoint of the package; found by itself if built in. Repeatable with --all."
+            help="Checkpoint of the package (FILE::KEY: the weights under a key of it); found by "
+            "itself if built in. Repeatable with --all."
         ),
     ] = None,
     everything: Annotated[

@@ -32,7 +32,11 @@ def main(
     recipe: Annotated[str, typer.Option(help="Name of a recipe in export/, or a TOML file.")] = "",
     variant: Annotated[str, typer.Option(help="lite, t, s or b.")] = "",
     weights: Annotated[
-        str, typer.Option(help="A checkpoint, the name of a built-in one, or 'random'.")
+        str,
+        typer.Option(
+            help="A checkpoint (FILE::KEY: the weights under a key of it), the name of a built-in "
+            "one, or 'random'."
+        ),
     ] = "",
     labels: Annotated[str, typer.Option(help="File of class names, or 'imagenet'.")] = "",
     image_size: Annotated[

@@ -21,31 +21,6 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Write a file beside its place, and move it there when the block succeeds.
-
-    An error, a full disk or a killed process leaves the old file as it was; a power cut leaves the
-    old one or the new one.
-
-    Parameters
-    ----------
-    path : Path
-        Where the file goes; its folder exists.
-
-    Yields
-    ------
-    Path
-        The file to write.
-    """
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".sepvit-edge-") as folder:
-        partial = Path(folder) / path.name
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-
-
 def cache_folder() -> Path:
     """Return the user's cache folder: ``$XDG_CACHE_HOME/sepvit-edge``, or ``~/.cache/sepvit-edge``.
 
@@ -91,7 +66,8 @@ def check_output_file(path: Path, option: str) -> None:
 def replacing_file(path: Path) -> Iterator[Path]:
     """Write a file beside `path`, and move it there when the block succeeds.
 
-    An interrupted block leaves what was at `path` as it was.
+    An error, a full disk or a killed process leaves what was at `path` as it was; a power cut
+    leaves that or the new file.
 
     Yields
     ------
@@ -102,6 +78,8 @@ def replacing_file(path: Path) -> Iterator[Path]:
     with _partial_file(target) as partial:
         yield partial
         partial.chmod(0o644)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
         os.replace(partial, target)
 
 

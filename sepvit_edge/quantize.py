@@ -26,7 +26,8 @@ def main(
     weights: Annotated[
         str,
         typer.Option(
-            help="A checkpoint, or the name of a built-in one. Default: the built-in SepViT-T."
+            help="A checkpoint (FILE::KEY: the weights under a key of it), or the name of a "
+            "built-in one. Default: the built-in SepViT-T."
         ),
     ] = "",
     calibration: Annotated[

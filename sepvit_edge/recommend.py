@@ -36,7 +36,10 @@ def main(
     ] = None,
     weights: Annotated[
         list[str] | None,
-        typer.Option(help="Checkpoints to choose from. Default: the built-in one."),
+        typer.Option(
+            help="Checkpoints to choose from (FILE::KEY: the weights under a key of one). "
+            "Default: the built-in one."
+        ),
     ] = None,
     image_sizes: Annotated[
         str, typer.Option(help="Sides in pixels, for example 160,192. Default: the checkpoint's.")

@@ -60,8 +60,8 @@ def main(
     weights: Annotated[
         str,
         typer.Option(
-            help="Checkpoint to start from; sets variant and preprocessing. Other classes than "
-            "its own give it a new classifier."
+            help="Checkpoint to start from (FILE::KEY: the weights under a key of it); sets "
+            "variant and preprocessing. Other classes than its own give it a new classifier."
         ),
     ] = "",
     qat: Annotated[

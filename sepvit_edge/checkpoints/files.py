@@ -1,31 +1,33 @@
 """Checkpoints in and out.
 
-In: the authors' layout (a bare state dict, or one under ``model``; keys may carry ``module.``), as
-a pickle or as safetensors. Out: safetensors whose metadata holds the configuration.
+In: a state dict in the authors' layout, bare or as training tools wrap it, written by torch.save or
+as safetensors. Out: safetensors whose metadata holds the configuration.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import pickle
-import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
 from ..errors import SepViTError
-from ..files import file_sha256
+from ..files import file_sha256, replacing_file
 from ..model.reference import SepViT
-from ..model.variants import VARIANTS, ModelConfig, Preprocessing, Source, Variant, find_variant
-from .builtin import builtin_checkpoints
+from ..model.variants import ModelConfig, Source, find_variant
+from .fitting import (
+    differences,
+    empty_model,
+    fault_of,
+    guess_variant,
+    nearest_variant,
+    num_classes_of,
+)
+from .metadata import KEY, Metadata
 from .quantized import (
     placeholders,
     quantization_metadata,
@@ -33,9 +35,8 @@ from .quantized import (
     take_quantization,
     with_integers,
 )
+from .reading import locate, read_state_dict
 from .source import weights_digest
-
-_METADATA_KEY = "sepvit_edge"
 
 
 def load_checkpoint(
@@ -50,8 +51,9 @@ def load_checkpoint(
     Parameters
     ----------
     path : str or Path
-        A ``.safetensors`` file, a pickle (``.pth``, ``.pt``, ``.bin``), or the name of a built-in
-        checkpoint.
+        A file of safetensors or of torch.save, or the name of a built-in checkpoint. Wrappers'
+        keys and prefixes are removed; of raw and averaged weights, the averaged ones are taken, or
+        those that ``FILE::KEY`` names.
     variant : str, optional
         The expected variant. Default: the one that the shapes fit.
     labels : tuple of str, optional
@@ -77,11 +79,11 @@ def load_checkpoint(
     >>> model.config.num_classes, model.source.trained_on
     (10, 'digits/train')
     """
-    path = builtin_checkpoints().get(str(path), Path(path))
-    state, metadata = _read(path)
-    state = {key.removeprefix("module."): value for key, value in state.items()}
+    path, key = locate(path)
+    found, metadata = read_state_dict(path, key)
+    state, name = found.values, f"{path.name}{found.found}"
     quantization = take_quantization(state, metadata, path)
-    config = _config(state, metadata, path)
+    config = _config(state, metadata, name)
     if variant is not None and find_variant(variant).key != config.variant:
         raise SepViTError(
             f"{path.name} is a {find_variant(config.variant).name}, "
@@ -94,110 +96,58 @@ def load_checkpoint(
     )
     if quantization is not None:
         state |= placeholders(quantization, config, state)
-    model = _assemble(state, config, path)
+    model = _assemble(state, config, name)
     if quantization is not None:
-        model = with_integers(model, quantization)
+        model = with_integers(model, quantization, path)
     model.source = Source(
         weights_digest(model),
         file_sha256(path),
         path.stat().st_size,
-        metadata.get("trained_on"),
+        metadata.trained_on,
     )
     return model
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the state dict and our metadata, which is empty for the authors' files."""
-    if not path.exists():
-        known = ", ".join(builtin_checkpoints())
-        raise SepViTError(f"there is no checkpoint {path} (built in: {known or 'none'})")
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                metadata = json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
-                return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
-        # weights_only: a pickle may name tensors and plain containers, and nothing else.
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        name = re.search(r"GLOBAL ([\w.]+)", str(error))
-        reason = f"it calls {name[1]}" if name else "it is not a plain pickle of tensors"
-        raise SepViTError(
-            f"{path.name} was refused: {reason}; save the state dict alone "
-            "(torch.save(model.state_dict(), ...))"
-        ) from None
-    except IsADirectoryError:
-        raise SepViTError(f"{path} is a folder, not a checkpoint") from None
-    except PermissionError:
-        raise SepViTError(f"{path} cannot be read: permission denied") from None
-    except (SafetensorError, RuntimeError, ValueError, EOFError, OSError, KeyError, TypeError) as e:
-        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
-        raise SepViTError(f"{path.name} is not a readable checkpoint ({reason})") from None
-    for key in ("model", "state_dict"):
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-    if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
-        raise SepViTError(
-            f"{path.name} holds no state dict; save one with torch.save(model.state_dict(), ...)"
-        )
-    return dict(loaded), {}
-
-
-def _config(state: dict[str, Tensor], metadata: dict[str, Any], path: Path) -> ModelConfig:
-    if "config" in metadata:
+def _config(state: Mapping[str, Any], metadata: Metadata, name: str) -> ModelConfig:
+    if metadata.config is not None:
         try:
-            stored = dict(metadata["config"])
-            rule = stored.pop("preprocessing")
-            preprocessing = Preprocessing(rule["crop"], tuple(rule["mean"]), tuple(rule["std"]))
-            labels = tuple(stored.pop("labels"))
-            return ModelConfig(**stored, labels=labels, preprocessing=preprocessing)
-        except (KeyError, TypeError) as error:
-            raise SepViTError(f"{path.name} has a damaged configuration ({error})") from None
+            return metadata.config.model_config_of()
+        except SepViTError as error:
+            raise SepViTError(f"{name} has a damaged configuration: {error}") from None
     variant = guess_variant(state)
-    head = state.get("head.weight")
-    if variant is None or head is None or head.ndim != 2:
-        first = ", ".join(list(state)[:3]) or "none"
+    classes = num_classes_of(state)
+    if variant is not None and classes:
+        return ModelConfig(variant.key, classes)
+    nearest, differing = nearest_variant(state)
+    first = ", ".join(list(state)[:3]) or "none"
+    if not differing.common:
         raise SepViTError(
-            f"{path.name} is not a SepViT classifier: its shapes fit no variant "
-            f"(first keys: {first})"
+            f"{name} is not a SepViT classifier: no key is one of its (first keys: {first})"
         )
-    return ModelConfig(variant.key, num_classes=head.shape[0])
+    raise SepViTError(
+        f"{name} is not a SepViT classifier: its shapes fit no variant; from the nearest, "
+        f"{nearest.name}, it differs by {differing} (first keys: {first})"
+    )
 
 
-def guess_variant(state: Mapping[str, Tensor]) -> Variant | None:
-    """Return the variant with the width and depth of a state dict in the authors' layout."""
-    first = state.get("patch_embeds.0.proj.weight")
-    blocks = (re.match(r"blocks\.2\.(\d+)\.", key) for key in state)
-    depth = 1 + max((int(match[1]) for match in blocks if match), default=-1)
-    for variant in VARIANTS.values():
-        if first is not None and first.shape[0] == variant.width and depth == variant.depths[2]:
-            return variant
-    return None
-
-
-def _assemble(state: dict[str, Tensor], config: ModelConfig, path: Path) -> SepViT:
-    with torch.device("meta"):
-        model = SepViT(config)
-    wanted = model.state_dict()
-    missing = [key for key in wanted if key not in state]
-    unexpected = [key for key in state if key not in wanted]
-    misshapen = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(wanted[key].shape)}"
-        for key in wanted
-        if key in state and state[key].shape != wanted[key].shape
-    ]
-    if missing or unexpected or misshapen:
-        faults = (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
-        found = "; ".join(f"{len(keys)} {kind}, first {keys[0]}" for kind, keys in faults if keys)
+def _assemble(state: Mapping[str, Any], config: ModelConfig, name: str) -> SepViT:
+    differing = differences(state, config)
+    if differing.count:
         guess = guess_variant(state)
         looks = f" (it looks like {guess.name})" if guess and guess.key != config.variant else ""
         raise SepViTError(
-            f"{path.name} does not fit {find_variant(config.variant).name} with "
-            f"{config.num_classes} classes: {found}{looks}"
+            f"{name} does not fit {find_variant(config.variant).name} with "
+            f"{config.num_classes} classes: {differing}{looks}"
         )
-    floats = {key: value.to(torch.float32).contiguous() for key, value in state.items()}
-    broken = next((key for key, value in floats.items() if not value.isfinite().all()), None)
-    if broken:
-        raise SepViTError(f"{path.name} holds values that are not finite, first in {broken}")
+    model = empty_model(config)
+    floats = {}
+    for key in model.state_dict():
+        fault = fault_of(state[key])
+        if fault:
+            raise SepViTError(f"{name} cannot be used: {key} {fault}")
+        floats[key] = state[key].to(torch.float32).contiguous()
+        if not floats[key].isfinite().all():
+            raise SepViTError(f"{name} holds values that are not finite, first in {key}")
     model.load_state_dict(floats, assign=True)
     return model.eval()
 
@@ -232,7 +182,6 @@ def save_checkpoint(
     ...     sepvit_edge.load_checkpoint(f"{folder}/pets.safetensors").config.labels
     ('cat', 'dog')
     """
-    path = Path(path)
     metadata: dict[str, Any] = {"config": asdict(model.config)}
     if trained_on:
         metadata["trained_on"] = trained_on
@@ -240,8 +189,5 @@ def save_checkpoint(
     if model.quantization is not None:
         state = quantized_state(model, model.quantization)
         metadata["quantization"] = quantization_metadata(model.quantization)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
-        temporary = Path(scratch) / path.name
-        save_file(state, temporary, {_METADATA_KEY: json.dumps(metadata, sort_keys=True)})
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
+    with replacing_file(Path(path)) as partial:
+        save_file(state, partial, {KEY: json.dumps(metadata, sort_keys=True)})

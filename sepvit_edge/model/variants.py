@@ -6,6 +6,7 @@ Source of the table: arXiv 2203.15380, Table 1 (architectures) and Table 2 (Imag
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field, replace
 
 from ..errors import SepViTError, unknown_name
@@ -15,6 +16,11 @@ HEAD_DIM = 32
 MLP_RATIO = 4
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# Attention's memory grows with the fourth power of the side: SepViT-T takes 26 GB for one image
+# at 2048 pixels, and 16 times that at 4096.
+LARGEST_IMAGE = 2048
+# ImageNet-21k has 21,841; a million labels and their weights still fit any computer's memory.
+MOST_CLASSES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,8 @@ VARIANTS = {
 def find_variant(key: str) -> Variant:
     """Look up a variant by its name on the command line.
 
-    Four numbers behind the name are other depths: ``"lite-1-1-1-1"`` is Lite with one block a
-    stage. No figures are published for those.
+    Four numbers from 1 to 99 behind the name are other depths: ``"lite-1-1-1-1"`` is Lite with one
+    block a stage. No figures are published for those.
 
     Raises
     ------
@@ -83,7 +89,7 @@ def find_variant(key: str) -> Variant:
     variant = VARIANTS[name]
     if not depths:
         return variant
-    if not all(depth.isdecimal() and int(depth) > 0 for depth in depths):
+    if not all(re.fullmatch("[1-9][0-9]?", depth) for depth in depths):
         raise unknown_name("variant", key, VARIANTS)
     one, two, three, four = map(int, depths)
     return replace(
@@ -104,8 +110,14 @@ def check_image_size(image_size: int) -> int:
     Raises
     ------
     SepViTError
-        If it is not a positive multiple of 32; the nearest two that work are named.
+        If it is not a positive multiple of 32, where the nearest two that work are named, or over
+        the limit.
     """
+    if image_size > LARGEST_IMAGE:
+        raise SepViTError(
+            f"image size {image_size} is over the limit of {LARGEST_IMAGE}: attention's memory "
+            "grows with the fourth power of the side"
+        )
     if image_size < 32 or image_size % 32:
         low = max(32, image_size // 32 * 32)
         raise SepViTError(
@@ -113,6 +125,19 @@ def check_image_size(image_size: int) -> int:
             f"{low} and {low + 32}"
         )
     return image_size
+
+
+def check_num_classes(num_classes: int) -> int:
+    """Return `num_classes` if a classifier can have that many outputs.
+
+    Raises
+    ------
+    SepViTError
+        If it is less than 1 or over the limit.
+    """
+    if not 1 <= num_classes <= MOST_CLASSES:
+        raise SepViTError(f"a classifier has 1 to {MOST_CLASSES:,} classes, not {num_classes:,}")
+    return num_classes
 
 
 def windows(depths: tuple[int, ...], image_size: int) -> list[list[int]]:
@@ -190,8 +215,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "variant", find_variant(self.variant).key)
         check_image_size(self.image_size)
-        if self.num_classes < 1:
-            raise SepViTError(f"a classifier needs at least one class, not {self.num_classes}")
+        check_num_classes(self.num_classes)
         if not self.labels:
             object.__setattr__(self, "labels", tuple(str(i) for i in range(self.num_classes)))
         if len(self.labels) != self.num_classes:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..config.toml import first_fault
 from ..errors import SepViTError
-from ..files import replacing_file, written_whole
+from ..files import replacing_file
 from .recipe import TrainingRecipe
 
 STATE, HISTORY, BEST = "state.pt", "history.json", "best.pt"
@@ -158,9 +158,9 @@ def save_state(
         "total": progress.loss_sum,
         "seconds": progress.seconds,
     }
-    with written_whole(run / STATE) as partial:
+    with replacing_file(run / STATE) as partial:
         torch.save(state, partial)
-    with written_whole(run / HISTORY) as partial:
+    with replacing_file(run / HISTORY) as partial:
         partial.write_text(json.dumps(state["history"], indent=1) + "\n", encoding="utf-8")
 
 
