@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import stat
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,6 +27,7 @@ from ..model.variants import Preprocessing
 from .manifest import GOLDEN, LABELS, MANIFEST, SCHEMA_VERSION, TASKS, Manifest, PackageFile
 from .schema import standing
 
+_LARGEST_MANIFEST = 1 << 24  # bytes; that of an export has some 10 kB
 _DIGEST_LINE = re.compile(rb'"digest": "([0-9a-f]{64})"')
 # Words of a manifest that was not checked may stand in a command only if they look like this.
 _WORD = re.compile("[a-z][a-z0-9-]{0,39}")
@@ -83,14 +86,16 @@ def _read_manifest(folder: Path) -> Manifest:
     """Check the version first, then the digest, then the task and every field."""
     if not folder.is_dir():
         raise SepViTError(f"there is no package {folder}")
+    if not os.path.lexists(folder / MANIFEST):
+        raise SepViTError(f"{folder} is not a package: {MANIFEST} is missing")
+    path = _file_inside(folder, MANIFEST)
+    if path.stat().st_size > _LARGEST_MANIFEST:
+        raise _damaged(folder)
+    data = path.read_bytes()
     try:
-        data = (folder / MANIFEST).read_bytes()
-    except FileNotFoundError:
-        raise SepViTError(f"{folder} is not a package: {MANIFEST} is missing") from None
-    try:
-        document = json.loads(data)
+        document = json.loads(data, object_pairs_hook=_each_once)
         stated = document["schema_version"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise _damaged(folder) from None
     match standing(stated, SCHEMA_VERSION):
         case "none":
@@ -118,6 +123,31 @@ def _read_manifest(folder: Path) -> Manifest:
         return Manifest.model_validate_json(data, extra="ignore")
     except ValidationError as error:
         raise SepViTError(f"{folder / MANIFEST} is not valid: {first_fault(error)}") from None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its keys and values; readers differ in what a repeated key means."""
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise ValueError("a key stands twice")
+    return dict(pairs)
+
+
+def _file_inside(folder: Path, name: str) -> Path:
+    """Return the path of a regular file in a folder; a link to one in the folder is one.
+
+    Raises
+    ------
+    SepViTError
+        If it is missing, leaves the folder, or is a folder, a device or a link to itself.
+    """
+    real, root = (os.path.realpath(path) for path in (folder / name, folder))
+    if not real.startswith(os.path.join(root, "")):
+        raise SepViTError(f"{folder} names the file {name!r}, which leaves the folder")
+    if not os.path.lexists(real):
+        raise SepViTError(f"{folder} is incomplete: {name} is missing; export again")
+    if not stat.S_ISREG(os.lstat(real).st_mode):
+        raise SepViTError(f"{folder / name} is not a regular file; export again")
+    return Path(real)
 
 
 def _damaged(folder: Path) -> SepViTError:
@@ -151,14 +181,11 @@ def export_command(document: dict[str, Any]) -> str:
 
 def _check_file(folder: Path, file: PackageFile) -> None:
     pure = PurePosixPath(file.path)
-    path = folder / pure
-    inside = folder.resolve() in path.resolve().parents
-    if pure.is_absolute() or ".." in pure.parts or "\\" in file.path or not inside:
+    if pure.is_absolute() or ".." in pure.parts or "\\" in file.path or "\0" in file.path:
         raise SepViTError(f"{folder} names the file {file.path!r}, which leaves the folder")
-    if not path.is_file():
-        raise SepViTError(f"{folder} is incomplete: {file.path} is missing; export again")
+    path = _file_inside(folder, file.path)
     if path.stat().st_size != file.size or file_sha256(path) != file.sha256:
-        raise SepViTError(f"{path} was changed since it was exported; export again")
+        raise SepViTError(f"{folder / file.path} was changed since it was exported; export again")
 
 
 def _read_labels(folder: Path, manifest: Manifest) -> tuple[str, ...]:

@@ -6,22 +6,27 @@ import errno
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from ..errors import SepViTError
 from .manifest import MANIFEST
 
 _FULL_BELOW = 1 << 16  # bytes
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
 def replacing(destination: Path, force: bool) -> Iterator[Path]:
     """Fill a folder beside `destination`, and move it there when the block succeeds.
 
-    An interrupted block leaves nothing at `destination`. Leftovers of a killed process are removed
-    by the next one.
+    An interrupted block leaves at `destination` what was there. One process at a time writes a
+    destination, also where several containers or hosts share the folder. What a killed process left
+    is removed by the next one.
 
     Parameters
     ----------
@@ -38,38 +43,54 @@ def replacing(destination: Path, force: bool) -> Iterator[Path]:
     Raises
     ------
     SepViTError
-        If `destination` exists and `force` is false, or cannot be written.
+        If `destination` exists and `force` is false, cannot be written, or is being written.
     """
     destination = destination.absolute()
     check_destination(destination, force)
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(destination)
-    partial = destination.parent / f".{destination.name}.partial-{os.getpid()}"
-    partial.mkdir()
-    try:
-        yield partial
-        previous = destination.parent / f".{destination.name}.previous-{os.getpid()}"
-        if destination.exists():
-            os.rename(destination, previous)
-        os.rename(partial, destination)
-        shutil.rmtree(previous, ignore_errors=True)
-    except Exception as error:
-        # Every runtime reports a full disk in its own words.
-        if partial.exists() and shutil.disk_usage(partial).free < _FULL_BELOW:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(destination)) from error
-        raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with _locked(destination) as room:
+        _tidy(destination, room)
+        check_destination(destination, force)  # it may have been put back
+        partial = room / "package"
+        partial.mkdir()
+        try:
+            yield partial
+            _check_content(destination, force)  # something may have appeared meanwhile
+            _swap(partial, destination, room / "previous")
+        except Exception as error:
+            # Every runtime reports a full disk in its own words.
+            if partial.exists() and shutil.disk_usage(partial).free < _FULL_BELOW:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(destination)) from error
+            raise
 
 
 def check_destination(destination: Path, force: bool) -> None:
-    """Refuse an existing destination without `force`, and anything but a package with it.
+    """Refuse a destination that cannot be written or must not be replaced; make its parents.
 
     Raises
     ------
     SepViTError
-        If the destination exists and must not be replaced.
+        If the destination exists and `force` is false, is not a package, is the working folder or
+        above it, or a folder cannot be made there.
     """
+    destination = destination.absolute()
+    if destination.name in ("", "..") or destination in (Path.cwd(), *Path.cwd().parents):
+        raise SepViTError(f"{destination} is the working folder or above it; name a folder in it")
+    try:
+        _check_content(destination, force)
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        # A name somewhat longer than those of the folder and its lock.
+        with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}."):
+            pass
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SepViTError(
+            f"{destination} cannot be written: {reason}; give another --output"
+        ) from None
+
+
+def _check_content(destination: Path, force: bool) -> None:
     if not destination.exists() and not destination.is_symlink():
         return
     if not force:
@@ -83,23 +104,50 @@ def check_destination(destination: Path, force: bool) -> None:
         )
 
 
-def _remove_leftovers(destination: Path) -> None:
-    pattern = re.compile(rf"\.{re.escape(destination.name)}\.(partial|previous)-(\d+)")
-    for path in destination.parent.iterdir():
-        match = pattern.fullmatch(path.name)
-        if match is None or _alive(int(match[2])):
-            continue
-        if match[1] == "previous" and not destination.exists():
-            os.rename(path, destination)  # killed between the two renames
-        else:
-            shutil.rmtree(path, ignore_errors=True)
+@contextmanager
+def _locked(destination: Path) -> Iterator[Path]:
+    """Make a hidden folder beside the destination, and keep other processes out of it.
 
-
-def _alive(pid: int) -> bool:
+    A process number would not do: in a container every process may be number 1, and those of other
+    containers are not seen.
+    """
+    room = destination.parent / f".{destination.name}.partial"
+    room.mkdir(exist_ok=True)
+    lock = FileLock(room / "lock")
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError as error:
-        return error.errno == errno.EPERM
-    return True
+        lock.acquire(timeout=0)
+    except (Timeout, FileNotFoundError):  # held, or just now given back
+        raise SepViTError(
+            f"another process is writing {destination}; wait until it has ended, or give another "
+            "--output"
+        ) from None
+    try:
+        yield room
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+        lock.release()
+
+
+def _tidy(destination: Path, room: Path) -> None:
+    """Put back or remove what killed processes left, of this version or an earlier one."""
+    olds, halves = [room / "previous"], [room / "package"]
+    for path in destination.parent.iterdir():
+        match = re.fullmatch(r"\.(.*)\.(partial|previous)-\d+", path.name, re.DOTALL)
+        if match and match[1] == destination.name:
+            (olds if match[2] == "previous" else halves).append(path)
+    for old in olds:
+        if old.is_dir() and not destination.exists():
+            os.rename(old, destination)  # killed between the two renames
+    for path in (*olds, *halves):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _swap(partial: Path, destination: Path, previous: Path) -> None:
+    """Move a new folder to its place; the old one goes, or comes back if that fails."""
+    try:
+        if destination.exists():
+            os.rename(destination, previous)
+        os.rename(partial, destination)
+    finally:
+        if previous.exists() and not destination.exists():
+            os.rename(previous, destination)
