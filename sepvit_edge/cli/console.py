@@ -59,6 +59,11 @@ def command(function: Callable[..., Any]) -> Callable[[], None]:
             where = f" ({error.filename})" if error.filename else ""
             _fail(f"{_OS_ERRORS[error.errno]}{where}")
             status = 2
+        except (MemoryError, RuntimeError) as error:  # torch has no class for it
+            if not isinstance(error, MemoryError) and _NO_MEMORY not in str(error):
+                raise
+            _fail("the memory is full; give a smaller --image-size or --batch, or fewer --workers")
+            status = 2
         # Runtimes' threads may outlive an interruption: leave without waiting for them.
         if status == Interrupted.exit_status:
             sys.stderr.flush()
@@ -140,12 +145,20 @@ def _one_line_a_paragraph(text: str) -> str:
     return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
 
 
+_NO_MEMORY = "can't allocate memory"
 _OS_ERRORS = {
     errno.ENOSPC: "the disk is full; free some space and run it again",
     errno.EDQUOT: "the disk quota is used up; free some space and run it again",
     errno.EACCES: "permission denied; choose another folder",
     errno.EPERM: "permission denied; choose another folder",
     errno.EROFS: "the folder is read-only; choose another one",
+    errno.ENOENT: "there is no such file or folder",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EISDIR: "there is a folder where a file belongs",
+    errno.EEXIST: "there is something where a new file or folder belongs",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.ELOOP: "a link points to itself",
+    errno.EIO: "the disk has failed to read or write",
 }
 
 

@@ -57,11 +57,27 @@ def load_image(path: str | Path) -> Image.Image:
     SepViTError
         If the file is missing, unreadable, truncated, too large or not an image.
     """
+    return _read(path, whole=True)
+
+
+def check_header(path: str | Path) -> None:
+    """Read the start of an image file, some 0.1 ms: what is not an image shows there.
+
+    Raises
+    ------
+    SepViTError
+        If the file is missing, unreadable, too large or not an image.
+    """
+    _read(path, whole=False).close()
+
+
+def _read(path: str | Path, whole: bool) -> Image.Image:
     try:
         with _without_warnings():
             image = Image.open(path)
             _check_size(image.size, str(path))
-            image.load()
+            if whole:
+                image.load()
     except SepViTError:
         raise
     except FileNotFoundError:

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..data.choose import BUILT_IN, open_dataset
 from ..data.classes import shortened, shown
 from ..data.folders import ImageFolder, split_folders
+from ..data.preprocess import check_header
 from ..data.sample import Dataset, Taken
 from ..data.split import is_held_out
 from ..errors import SepViTError
@@ -81,7 +82,8 @@ def open_sets(
     Raises
     ------
     SepViTError
-        If a folder is missing, its classes are not the model's, or a split leaves a side empty.
+        If a folder is missing, its classes are not the model's, a file in it is not an image, or a
+        split leaves a side empty.
     """
     if recipe.data in BUILT_IN:
         drawn = recipe.data == "glyphs"
@@ -91,14 +93,14 @@ def open_sets(
             open_dataset(recipe.data, labels, "test"),
         )
     named = None if recipe.distillation.unlabelled else labels
-    train: Dataset = open_dataset(recipe.data, named, "train")
+    train = _open(recipe.data, named)
     validation = test = None
     if recipe.validation:
-        validation = open_dataset(recipe.validation, labels, classes=recipe.classes)
+        validation = _open(recipe.validation, labels, recipe.classes)
     elif recipe.validation_split:
         train, validation = _split(train, recipe.validation_split)
     if recipe.test:
-        test = open_dataset(recipe.test, labels, classes=recipe.classes)
+        test = _open(recipe.test, labels, recipe.classes)
     if named is not None:
         _tell_classes(train, labels, say)
     if validation is not None:
@@ -107,6 +109,15 @@ def open_sets(
             + (f", {len(test)} for the test" if test else "")
         )
     return Sets(train, validation, test or validation)
+
+
+def _open(spec: str, labels: tuple[str, ...] | None, classes: str = "") -> Dataset:
+    """Open images, and read the header of each file: rather now than in the middle of an epoch."""
+    data = open_dataset(spec, labels, classes=classes)
+    if isinstance(data, ImageFolder):
+        for path in data.paths:
+            check_header(path)
+    return data
 
 
 def _split(data: Dataset, share: float) -> tuple[Dataset, Dataset]:

@@ -115,8 +115,17 @@ def save_best(run: Path, result: nn.Module) -> None:
 
 
 def load_best(run: Path, result: nn.Module) -> None:
-    """Load the best weights into a model."""
-    result.load_state_dict(torch.load(run / BEST, map_location="cpu", weights_only=True))
+    """Load the best weights into a model.
+
+    Raises
+    ------
+    SepViTError
+        If they are missing or damaged, or another model's.
+    """
+    try:
+        result.load_state_dict(_read(run / BEST))
+    except (*_UNREADABLE, AttributeError) as error:
+        raise _damaged(run / BEST, error) from None
 
 
 def save_state(
@@ -200,7 +209,7 @@ def restore_state(
             raise ValueError(f"step {step}")
         return Progress(step, float(state["total"]), float(state["seconds"]), history)
     except (*_UNREADABLE, AttributeError) as error:
-        raise _damaged(run, error) from None
+        raise _damaged(run / STATE, error) from None
 
 
 def _same_recipe(run: Path, stored: str, recipe: TrainingRecipe) -> None:
@@ -255,29 +264,36 @@ def read_state(run: Path) -> dict[str, Any]:
     SepViTError
         If there is none, or it is damaged.
     """
-    path = run / STATE
+    state = _read(run / STATE)
+    if not isinstance(state, dict) or not {"recipe", "step", "model", "optimizer"} <= state.keys():
+        raise SepViTError(
+            f"{run / STATE} is not the saved state of a run; start another with --run"
+        )
+    return state
+
+
+def _read(path: Path) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()  # torch ignores the checksums
         if broken:
             raise ValueError(f"the checksum of {broken} is wrong")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise SepViTError(f"there is no saved state in {run}; leave --resume out") from None
+        raise SepViTError(
+            f"there is no saved state in {path.parent} ({path.name}); leave --resume out"
+        ) from None
     except IsADirectoryError:
-        raise SepViTError(f"{path} is a folder, not the saved state of a run") from None
+        raise SepViTError(f"{path} is a folder, not a file of a run") from None
     except PermissionError:
         raise
     except Exception as error:  # the reader of pickles raises IndexError, struct.error, ...
-        raise _damaged(run, error) from None
-    if not isinstance(state, dict) or not {"recipe", "step", "model", "optimizer"} <= state.keys():
-        raise SepViTError(f"{path} is not the saved state of a run; start another with --run")
-    return state
+        raise _damaged(path, error) from None
 
 
-def _damaged(run: Path, error: Exception) -> SepViTError:
+def _damaged(path: Path, error: Exception) -> SepViTError:
     reason = str(error).partition("\n")[0] or type(error).__name__
     return SepViTError(
-        f"{run / STATE} is damaged ({reason}); start another run with --run, or put a copy of the "
-        "file in its place"
+        f"{path} is damaged ({reason}); start another run with --run, or put a copy of the file in "
+        "its place"
     )

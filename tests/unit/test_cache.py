@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -134,3 +135,18 @@ def test_arrays_come_back_as_they_were() -> None:
             assert a.dtype == b.dtype
             np.testing.assert_array_equal(a, b)
     assert len(runs) == 1
+
+
+def test_a_full_disk_keeps_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """np.save raises an OSError without a number."""
+    write = Path.write_bytes
+
+    def full(path: Path, data: object) -> int:
+        if path.suffix == ".npy":
+            raise OSError(errno.ENOSPC, "no space")
+        return write(path, data)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="no space") as failure:
+        cache.cached_arrays(lambda: [np.zeros(3)], KEY)
+    assert failure.value.errno == errno.ENOSPC

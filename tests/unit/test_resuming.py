@@ -21,7 +21,15 @@ from torch import nn
 from sepvit_edge.data.digits import Digits
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.training.recipe import TrainingRecipe
-from sepvit_edge.training.state import Epoch, Progress, Setting, restore_state, save_state
+from sepvit_edge.training.state import (
+    Epoch,
+    Progress,
+    Setting,
+    load_best,
+    restore_state,
+    save_best,
+    save_state,
+)
 
 OPTIONS = ("--batch", 4, "--resolution-schedule", 32, "--variant", MINI)
 
@@ -165,6 +173,21 @@ def test_a_damaged_state_is_one_sentence(run: Path, change: Change) -> None:
 
 
 @pytest.mark.parametrize(
+    "change",
+    [cut(0.5), holding([]), holding({"weight": torch.zeros(2, 2)}), lambda f: f.unlink()],
+)
+def test_damaged_best_weights_are_one_sentence(run: Path, change: Change) -> None:
+    save_best(run, parts(0)[0])
+    model = parts(1)[0]
+    load_best(run, model)
+    assert torch.equal(model.weight, parts(0)[0].weight)
+    change(run / "best.pt")
+    with pytest.raises(SepViTError, match=r"best\.pt") as refusal:
+        load_best(run, model)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
     ("change", "sentence"),
     [
         (with_recipe(warmth=3), "another version of sepvit-edge: its recipe has warmth is not"),
@@ -229,6 +252,20 @@ def test_a_bad_image_is_one_sentence_from_a_loading_process(
     assert done.status == 2 and f"{bad} is a damaged image" in done.err, done.err
     assert done.err.strip().count("\n") == 0
     assert not (tmp_path / "o.safetensors").exists()
+
+
+@needs_training
+def test_a_file_that_is_not_an_image_ends_a_run_before_its_first_step(
+    tmp_path: Path, pictures: Path
+) -> None:
+    from sepvit_edge.training.sets import open_sets
+
+    shutil.copytree(pictures, tmp_path / "tree")
+    bad = tmp_path / "tree" / "c" / "3.png"
+    bad.write_bytes(b"<html>")
+    recipe = TrainingRecipe(data=str(tmp_path / "tree"))
+    with pytest.raises(SepViTError, match=r"c/3.png is not an image that Pillow can read"):
+        open_sets(recipe, ("a", "b", "c"))
 
 
 @needs_training

@@ -8,6 +8,7 @@ model takes them from there. The folder can be deleted at any time.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -83,7 +84,9 @@ def cached_arrays(
 
     def write(folder: Path) -> None:
         for i, array in enumerate(make()):
-            np.save(folder / f"{i}.npy", array)
+            buffer = io.BytesIO()
+            np.save(buffer, array)  # to a file it hides the reason of a failure, as a full disk
+            (folder / f"{i}.npy").write_bytes(buffer.getbuffer())
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "arrays"
