@@ -32,7 +32,7 @@ LEAST_DB = {"fp32": 100, "int8": 28}
 
 
 @pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["int8", pytest.param("fp32", marks=pytest.mark.slow)])
 def test_golden_vectors_hold_on_a_cortex_a72(
     precision: str, target: str, exported: Exporter
 ) -> None:
