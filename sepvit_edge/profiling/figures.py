@@ -28,7 +28,7 @@ def histogram(latency: Latency) -> Drawing:
             )
     for row, name in enumerate(("p50", "p90", "p99")):
         at = x.at(getattr(latency, f"{name}_ms"))
-        height = TOP + 15 * row
+        height = TOP + 18 * row
         shapes.append(path("mark", f"M{at:.1f} {y.start}V{height}"))
         anchor = "end" if at > (x.start + x.end) / 2 else "start"
         shapes.append(text(at + (-4 if anchor == "end" else 4), height + 9, name, anchor, "title"))

@@ -39,7 +39,8 @@ def _events(profile: Profile, pid: int) -> list[dict[str, Any]]:
     assert profile.operations is not None
     items = [item for item in profile.operations.items if item.kind != OVERHEAD]
     overhead = sum(i.mean_us for i in profile.operations.items if i.kind == OVERHEAD)
-    events = [_name("process_name", pid, 0, f"{profile.device.name}: {profile.title}")]
+    title = f"{profile.device.name}: {profile.title}, mean times laid end to end"
+    events = [_name("process_name", pid, 0, title)]
     events += [_name("thread_name", pid, lane, text) for lane, text in enumerate(_LANES)]
     timeline = []
     now = 0.0

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import REPOSITORY, profile_with
+from helpers import REPOSITORY, TESTS, Runner, profile_with
 
 from sepvit_edge import machine
-from sepvit_edge.profiling.document import Interference, Profile
+from sepvit_edge.errors import CheckFailed
+from sepvit_edge.profiling import first_look
+from sepvit_edge.profiling.budgets import faults
+from sepvit_edge.profiling.document import Interference, Profile, Trust
 from sepvit_edge.profiling.judge import doubts_about_runs, judged, trust_of, two_groups
 from sepvit_edge.profiling.results import load_results
 from sepvit_edge.profiling.runner import interference
@@ -156,3 +161,69 @@ def test_times_of_cores_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert watch.reading()["others_s"] == 0  # type: ignore[index]
     now["text"] = None
     assert watch.reading() is None
+
+
+BUSY = {"seconds": 1.0, "cores": 2, "others_s": 1.9, "stolen_s": 0.0}
+
+
+@pytest.mark.parametrize(("reading", "doubted"), [(QUIET, False), (BUSY, True), (None, False)])
+def test_an_export_s_time_is_judged(
+    reading: dict[str, Any] | None, doubted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from types import SimpleNamespace
+
+    from sepvit_edge import export
+    from sepvit_edge.cli.tables import export_rows
+    from sepvit_edge.package.folder import Package
+
+    class Watch:
+        def reading(self) -> dict[str, Any] | None:
+            return reading
+
+    # Each call takes 10 ms of a clock that only moves when a call does.
+    now = [0.0]
+
+    def call(_pixels: object) -> None:
+        now[0] += 0.01
+
+    monkeypatch.setattr(first_look, "Watch", Watch)
+    monkeypatch.setattr(first_look, "_pixels", lambda _: None)
+    monkeypatch.setattr(first_look.time, "perf_counter", lambda: now[0])
+    session: Any = SimpleNamespace(run_pixels=call)
+    found = first_look.measure_latency(session, 2)
+    assert found.p50_ms == 10 and found.runs == 50
+    assert found.doubts == (("1.9 other processes ran on 2 cores",) if doubted else ())
+    package = Package(TESTS / "vectors" / "package")
+    rows = dict(export_rows(package, found))
+    assert ("NOT TRUSTWORTHY" in rows) == doubted
+    export._check_times([(package, found)], strict=False)
+    if doubted:
+        with pytest.raises(CheckFailed, match=r"1\.9 other processes ran on 2 cores"):
+            export._check_times([(package, found)], strict=True)
+    else:
+        export._check_times([(package, found), (package, None)], strict=True)
+
+
+def test_strict_fails_on_times_that_are_not_trustworthy() -> None:
+    quiet, busy = judged([profile_with(quiet_runs(), interference=r) for r in (QUIET, BUSY)])
+    assert faults([quiet, busy], []) == faults([quiet], [], strict=True) == []
+    (sentence,) = faults([quiet, busy], [], strict=True)
+    assert sentence.endswith("is not trustworthy, because 1.9 other processes ran on 2 cores")
+
+
+def test_the_command_says_it_everywhere(run_command: Runner, tmp_path: Path) -> None:
+    busy = profile_with(quiet_runs(), interference=BUSY)
+    # What the document says of itself counts for nothing.
+    forged = busy.model_copy(update={"trust": Trust(trustworthy=True)})
+    path, page = tmp_path / "app.json", tmp_path / "r.html"
+    path.write_text(forged.model_dump_json())
+    options = ("--app-file", path, "--report", page)
+    done = run_command("profile", *options)
+    assert done.status == 0
+    assert "NOT TRUSTWORTHY" in done.out and "1.9 other processes ran on 2 cores" in done.out
+    assert "1.9 other processes ran on 2 cores" in page.read_text()
+    strict = run_command("profile", *options, "--strict", "--json")
+    assert strict.status == 1 and "1.9 other processes" in strict.err
+    (document,) = json.loads(strict.out)
+    assert document["trust"]["trustworthy"] is False and document["date"].endswith("Z")
+    assert [doubt["cause"] for doubt in document["trust"]["doubts"]] == ["others"]
