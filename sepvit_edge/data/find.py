@@ -118,7 +118,8 @@ def _walk(root: Path, below: bool) -> Iterator[tuple[Path, list[str]]]:
 
 def _listed(folder: Path) -> tuple[list[str], list[str]]:
     """Return the names of the folders in a folder, and of everything else, sorted."""
-    folders, files = [], []
+    folders: list[str] = []
+    files: list[str] = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:

@@ -116,7 +116,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         For images of 32-bit integers or floating point, whose range is not known, and those that
         Pillow cannot convert; the file is named.
     """
-    turn = _TURNS.get(_orientation(image))
+    turn = _turn(image)
     sixteen = image.mode == _INTEGER and image.format in _SIXTEEN_BIT_FORMATS
     if image.mode in _SIXTEEN_BIT or sixteen:
         values = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
@@ -141,13 +141,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return rgb
 
 
-def _orientation(image: Image.Image) -> object:
-    """Return the orientation that EXIF states; 1, upright, if it cannot be read."""
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """Return how to turn an image upright by its EXIF; None if it is, or EXIF cannot be read."""
     try:
         with _without_warnings():
-            return image.getexif().get(ExifTags.Base.Orientation, 1)
+            return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # Pillow raises struct.error, SyntaxError, AttributeError, ...
-        return 1
+        return None
 
 
 def _name(image: Image.Image) -> str:
