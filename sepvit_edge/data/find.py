@@ -25,7 +25,7 @@ _SERVICE_FOLDERS = frozenset(
 )
 _SERVICE_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 
-DANGLING, MACOS = "dangling links", "macOS ._ files"
+DANGLING, MACOS, SPECIAL = "dangling links", "macOS ._ files", "special files"
 
 
 @cache
@@ -144,7 +144,7 @@ def _why_not(path: Path) -> str | None:
     except OSError:
         return DANGLING
     if not stat.S_ISREG(mode):
-        return "devices and pipes"
+        return SPECIAL
     if suffix in image_suffixes():
         return None
     return suffix or "without a suffix"

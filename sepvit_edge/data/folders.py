@@ -24,6 +24,7 @@ from .sample import Sample
 # Each says it once, and commands show it as a warning.
 _log = logging.getLogger(__name__)
 
+_LOOSE = "loose images"  # beside the class folders
 _SPLITS = {
     "train": "train",
     "training": "train",
@@ -84,7 +85,7 @@ class ImageFolder:
         beside = find_images(root, below=False)
         left_out += beside.left_out
         if self._files:
-            left_out["images beside the class folders"] += len(beside.images)
+            left_out[_LOOSE] += len(beside.images)
         else:
             self._files = [(path, None) for path in beside.images]
         self.left_out = {reason: n for reason, n in sorted(left_out.items()) if n}
@@ -293,7 +294,12 @@ def _no_image(root: Path, left_out: Mapping[str, int]) -> SepViTError:
 
 def _counted(left_out: Mapping[str, int]) -> str:
     most_first = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{count} {reason}" for reason, count in most_first)
+
+    def text(reason: str, count: int) -> str:
+        is_plural = reason.endswith("s") and not reason.startswith(".")  # links, but not .jps
+        return f"{count} {reason[:-1] if count == 1 and is_plural else reason}"
+
+    return ", ".join(text(reason, count) for reason, count in most_first)
 
 
 def _tell_left_out(

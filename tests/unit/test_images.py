@@ -146,6 +146,7 @@ def test_what_pillow_reads_is_taken_and_the_rest_is_counted(
     said = [r.getMessage() for r in caplog.records if r.name.startswith("sepvit_edge")]
     (sentence,) = {sentence.split(": ", 1)[1] for sentence in said}
     assert sentence.startswith("6 files left out (") and "2 .heic" in sentence
+    assert "1 dangling link," in sentence and "1 without a suffix" in sentence
     assert take_evenly(data, 1).left_out[DANGLING] == 1
 
 
@@ -178,7 +179,7 @@ def test_files_beside_class_folders_are_counted(tmp_path: Path) -> None:
     GREY.save(tmp_path / "stray.png")
     (tmp_path / "two").symlink_to("nowhere")
     data = ImageFolder(tmp_path, ("zero", "one"))
-    assert data.left_out == {DANGLING: 1, "images beside the class folders": 1}
+    assert data.left_out == {DANGLING: 1, "loose images": 1}
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
