@@ -1,4 +1,4 @@
-"""Measure a package on images: `python -m sepvit_edge.evaluate PACKAGE [--data FOLDER]`.
+"""Measure a package on images: `python -m sepvit_edge.evaluate PACKAGE --data FOLDER`.
 
 Or everything at once: `python -m sepvit_edge.evaluate --all [--weights CHECKPOINT ...]`.
 """
@@ -17,10 +17,12 @@ from .cli.options import Classes
 from .errors import CheckFailed, SepViTError
 
 if TYPE_CHECKING:
-    from .data.sample import Dataset
+    from .data.sample import Taken
     from .model.reference import SepViT
     from .package.folder import Package
+    from .package.session import PackageSession
     from .pipeline.comparison import Comparison
+    from .pipeline.outputs import Outputs
     from .pipeline.taps import TapDistance
 
 
@@ -34,8 +36,8 @@ def main(
     weights: Annotated[
         list[str] | None,
         typer.Option(
-            help="Checkpoint of the package (FILE::KEY: the weights under a key of it); found by "
-            "itself if built in. Repeatable with --all."
+            help="Checkpoint of the package (FILE::KEY: the weights under a key of it), to measure "
+            "the distance to it too; found by itself if built in. Repeatable with --all."
         ),
     ] = None,
     everything: Annotated[
@@ -54,52 +56,145 @@ def main(
     by_block: Annotated[
         bool, typer.Option("--by-block", help="Compare the output of every part of the network.")
     ] = False,
+    worst: Annotated[
+        Path | None, typer.Option(metavar="PNG", help="Write a contact sheet of the worst images.")
+    ] = None,
+    confusion: Annotated[
+        Path | None, typer.Option(metavar="PNG", help="Write a picture of the confusion matrix.")
+    ] = None,
     threads: Annotated[
         int, typer.Option(help="Threads; 1 gives the same result on any number of cores.", min=1)
     ] = 1,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Measure a package's top-1 accuracy and its distance to the fp32 reference."""
-    from .cli.choices import choose_data
-    from .cli.tables import parity_rows
-    from .config.recipe import parse_recipe
-    from .model.logits import torch_threads
-    from .package.session import open_package
-    from .pipeline.defaults import default_data
-    from .pipeline.lowering import quantization_for
-    from .pipeline.parity import measure_parity
-    from .pipeline.verify import reference_of
+    """Measure a package's accuracy on labelled images, and its distance to its checkpoint.
 
+    Accuracy is top-1, top-5, that of every class, the confusions and the calibration error. The
+    distance to the fp32 reference is measured if the checkpoint is built in or given.
+    """
+    _check_options(package, weights or [], everything, by_block, worst, confusion)
     if everything:
-        if package is not None:
-            raise SepViTError(f"--all exports the --weights anew; leave {package} out")
         _evaluate_all(weights or [], data, classes, images, target or [], json)
         return
-    if package is None:
-        raise SepViTError("name a package, or give --all for every runtime of the built-in weights")
-    if weights and len(weights) > 1:
-        raise SepViTError("a package has one checkpoint: give --weights once, or --all for several")
-    session = open_package(package, threads)
-    model = reference_of(session.package, weights[0] if weights else None)
+    from .cli.choices import choose_data
+    from .data.sample import take_evenly
+    from .package.session import open_package
+    from .pipeline.defaults import data_for
+    from .pipeline.verify import known_weights, reference_of
+
+    session = open_package(package or "", threads)
+    manifest = session.package.manifest
+    checkpoint = weights[0] if weights else known_weights(session.package)
+    model = None
+    if checkpoint is not None or by_block:
+        model = reference_of(session.package, checkpoint)
     dataset, limit = choose_data(data, classes, session.package.labels), images
     if dataset is None:
-        dataset, limit = default_data(model, images)
+        dataset, limit = data_for(manifest.source.trained_on, images)
+    taken = take_evenly(dataset, limit)
     if by_block:
-        _evaluate_by_block(session.package, model, dataset, calibration, json)
+        assert model is not None
+        _evaluate_by_block(session.package, model, taken, calibration, json)
         return
-    # The scales of a calibrated package are in its own files only.
-    facts = session.package.manifest.quantization
-    trained = facts is not None and facts.trained
+    if not taken.labelled and (model is None or worst or confusion):
+        raise SepViTError(
+            f"the images of {dataset.name} have no labels, which accuracy needs; give a folder "
+            "with one folder per class by --data"
+        )
+    outputs = _run(session, model, taken, threads)
+    _report(session.package, taken, outputs, worst, confusion, json)
+
+
+def _check_options(
+    package: Path | None,
+    weights: Sequence[str],
+    everything: bool,
+    by_block: bool,
+    worst: Path | None,
+    confusion: Path | None,
+) -> None:
+    """Reject options that contradict each other, and files that cannot be written."""
+    from .charts import load_pyplot
+    from .files import check_output_file
+
+    if everything and package is not None:
+        raise SepViTError(f"--all exports the --weights anew; leave {package} out")
+    if package is None and not everything:
+        raise SepViTError("name a package, or give --all for every runtime of the built-in weights")
+    if len(weights) > 1 and not everything:
+        raise SepViTError("a package has one checkpoint: give --weights once, or --all for several")
+    for option, path in (("--worst", worst), ("--confusion", confusion)):
+        if path is None:
+            continue
+        if everything or by_block:
+            mode = "--all" if everything else "--by-block"
+            raise SepViTError(f"{option} shows the accuracy of a package; leave it out with {mode}")
+        check_output_file(path, option, ".png")
+    if worst is not None and confusion is not None and worst.resolve() == confusion.resolve():
+        raise SepViTError("--worst and --confusion name one file; give each a file")
+    if confusion is not None:
+        load_pyplot()  # a missing matplotlib fails before the work, not after it
+
+
+def _run(
+    session: PackageSession,
+    model: SepViT | None,
+    data: Taken,
+    threads: int,
+) -> Outputs:
+    from .config.recipe import parse_recipe
+    from .model.logits import torch_threads
+    from .pipeline.lowering import quantization_for
+    from .pipeline.outputs import run_images
+
+    manifest = session.package.manifest
     quantization = None
-    if trained:
-        quantization = quantization_for(model, parse_recipe(session.package.manifest.recipe))
-    count = min(len(dataset), limit or len(dataset))
-    with torch_threads(threads), progress(f"running {dataset.name}", count) as advance:
-        measured = measure_parity(session, model, dataset, limit, advance, quantization)
+    # The scales of a calibrated package are in its own files only.
+    if model is not None and manifest.quantization is not None and manifest.quantization.trained:
+        quantization = quantization_for(model, parse_recipe(manifest.recipe))
+    with torch_threads(threads), progress(f"running {data.name}", len(data)) as advance:
+        return run_images(session, data, model, quantization, advance)
+
+
+def _report(
+    package: Package,
+    data: Taken,
+    outputs: Outputs,
+    worst: Path | None,
+    confusion: Path | None,
+    json: bool,
+) -> None:
+    from .accuracy import accuracy_report, draw_confusion
+    from .cli.accuracy_table import print_accuracy
+    from .cli.tables import images_text, parity_rows
+    from .pipeline.parity import parity_between
+    from .pipeline.worst import draw_worst
+
+    parity = None if outputs.reference is None else parity_between(outputs)
+    accuracy = None
+    if data.labelled:
+        labels = [label for label in outputs.labels if label is not None]
+        accuracy = accuracy_report(outputs.logits, labels, package.labels)
+        if worst is not None:
+            draw_worst(package, data, outputs.logits, labels, worst)
+        if confusion is not None:
+            draw_confusion(accuracy, confusion, f"{package.path.name} on {outputs.data}")
     if json:
-        emit_json(measured.model_dump(mode="json"))
-    else:
-        print_table(str(package), parity_rows(measured))
+        emit_json(
+            {
+                "data": outputs.data,
+                "data_sha256": outputs.data_sha256,
+                "selection": outputs.selection.model_dump(mode="json"),
+                "accuracy": accuracy and accuracy.to_json(),
+                "parity": parity and parity.model_dump(mode="json"),
+            }
+        )
+        return
+    if accuracy is not None:
+        images = images_text(accuracy.images, outputs.data, outputs.selection)
+        print_accuracy(accuracy, str(package.path), images)
+    if parity is not None:
+        print_table("distance to the checkpoint in fp32", parity_rows(parity))
 
 
 def _evaluate_all(
@@ -148,7 +243,7 @@ def _print_comparison(result: Comparison) -> None:
 
 
 def _evaluate_by_block(
-    package: Package, model: SepViT, dataset: Dataset, calibration: str, json: bool
+    package: Package, model: SepViT, dataset: Taken, calibration: str, json: bool
 ) -> None:
     from .config.recipe import parse_recipe
     from .data.choose import open_dataset

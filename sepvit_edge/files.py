@@ -30,7 +30,7 @@ def cache_folder() -> Path:
     return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "sepvit-edge"
 
 
-def check_output_file(path: Path, option: str) -> None:
+def check_output_file(path: Path, option: str, suffix: str) -> None:
     """Refuse a file that cannot be written; call it before the work whose result the file takes.
 
     Parameters
@@ -39,13 +39,18 @@ def check_output_file(path: Path, option: str) -> None:
         The file. One that exists is replaced later, and is left alone here.
     option : str
         Name of the option that gives the path, for the sentence.
+    suffix : str
+        What its name must end with, for example ``".png"``.
 
     Raises
     ------
     SepViTError
-        If the path is a folder or a device, or its folder is missing or cannot be written.
+        If the path has another suffix, is a folder or a device, or its folder is missing or
+        cannot be written.
     """
     folder = path.absolute().parent
+    if path.suffix.lower() != suffix:
+        raise SepViTError(f"{option} {path}: the file's name must end with {suffix}")
     try:
         if path.is_dir():
             raise SepViTError(f"{option} {path} is a folder; name a file in it")

@@ -8,7 +8,7 @@ from .console import console, print_columns, print_table
 _MOST_CONFUSIONS = 10
 
 
-def print_accuracy(report: AccuracyReport, title: str) -> None:
+def print_accuracy(report: AccuracyReport, title: str, images: str = "") -> None:
     """Print an accuracy report: the figures, the worst class first, the most frequent confusions.
 
     Parameters
@@ -17,16 +17,20 @@ def print_accuracy(report: AccuracyReport, title: str) -> None:
         The report.
     title : str
         What was measured, for example the package.
+    images : str
+        Which images. Default: their number.
     """
     low, high = report.top1_interval
     rows = [("top-1", f"{report.top1:.2%} (95 % interval {low:.2%} to {high:.2%})")]
     if report.top5 is not None:
         rows.append(("top-5", f"{report.top5:.2%}"))
     rows.append(("calibration error", f"{report.calibration_error:.2%} (expected, 15 bins)"))
-    print_table(title, [("images", f"{report.images}"), *rows])
-    measured = [one for one in report.classes if one.accuracy is not None]
-    measured.sort(key=lambda one: (one.accuracy, one.name))
-    cells = [[one.name, f"{one.accuracy:.1%}", f"{one.right} of {one.images}"] for one in measured]
+    print_table(title, [("images", images or f"{report.images}"), *rows])
+    measured = [(one.right / one.images, one) for one in report.classes if one.images]
+    measured.sort(key=lambda pair: (pair[0], pair[1].name))
+    cells = [
+        [one.name, f"{accuracy:.1%}", f"{one.right} of {one.images}"] for accuracy, one in measured
+    ]
     print_columns(["class", "accuracy", "images"], cells)
     missing = [one.name for one in report.classes if not one.images]
     if missing:

@@ -38,7 +38,8 @@ _PACKAGE = __name__.partition(".")[0]
 console = Console(highlight=False, markup=False, emoji=False)
 # Progress and errors leave standard output to the result.
 stderr = Console(stderr=True, highlight=False, markup=False, emoji=False)
-_COUNTING_S = 30.0  # between two lines of a step that counts, without a terminal
+# Between two lines without a terminal: of a step that counts, and of a bar.
+_COUNTING_S, _PROGRESS_S = 30.0, 10.0
 
 
 def command(function: Callable[..., Any]) -> Callable[[], None]:
@@ -251,11 +252,23 @@ def _columns() -> tuple[ProgressColumn, ...]:
 def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on standard error while the block runs.
 
+    Where standard error is not a terminal, a line every 10 s tells how many steps are done.
+
     Yields
     ------
     callable
         Takes the number of steps done since the last call.
     """
+    if not stderr.is_terminal:
+        done, tell = 0, _now_and_then(title)
+
+        def advance(steps: int) -> None:
+            nonlocal done
+            done += steps
+            tell(done, total, "")
+
+        yield advance
+        return
     with Progress(*_columns(), console=stderr, transient=True) as bar:
         task = bar.add_task(title, total=total)
         yield lambda steps: bar.advance(task, steps)
@@ -265,12 +278,32 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
 def step_progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
     """Show a bar over numbered steps on standard error, with a text that changes.
 
+    Where standard error is not a terminal, a line every 10 s shows the same.
+
     Yields
     ------
     callable
         Takes the step, the number of steps and the text.
     """
+    if not stderr.is_terminal:
+        yield _now_and_then(title)
+        return
     text = TextColumn("{task.fields[text]}", markup=False)
     with Progress(*_columns(), text, console=stderr, transient=True) as bar:
         task = bar.add_task(title, total=None, text="")
         yield lambda step, steps, text: bar.update(task, completed=step, total=steps, text=text)
+
+
+def _now_and_then(title: str) -> Callable[[int, int | None, str], None]:
+    """Return what prints the steps done, their number and a text, at most every 10 s."""
+    said = time.monotonic()
+
+    def tell(done: int, total: int | None, text: str) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if now - said >= _PROGRESS_S:
+            said = now
+            count = f"{done}" if total is None else f"{done} of {total}"
+            stderr.print(Text(f"{title}: {count} {text}".rstrip()), soft_wrap=True)
+
+    return tell

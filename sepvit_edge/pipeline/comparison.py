@@ -17,14 +17,14 @@ from ..data.overlap import refuse_seen
 from ..data.preprocess import preprocess_batch
 from ..data.sample import Dataset, take_evenly
 from ..errors import SepViTError
-from ..metrics import sqnr_db
+from ..metrics import paired_difference, sqnr_db
 from ..model.logits import reference_logits, torch_threads
 from ..model.reference import SepViT
 from ..model.variants import ModelConfig
 from ..package.session import open_package
 from .export import export_package
 from .lowering import quantization_for
-from .parity import paired_difference, selection_of
+from .outputs import selection_of
 
 _BATCH = 32
 

@@ -34,12 +34,17 @@ def default_output(model: SepViT, recipe: Recipe) -> Path:
 
 
 def default_data(model: SepViT, images: int | None = None) -> tuple[Dataset, int | None]:
-    """Choose built-in images that a model was not trained on.
+    """Choose built-in images that a model was not trained on, as `data_for` does."""
+    return data_for(model.source.trained_on if model.source is not None else None, images)
+
+
+def data_for(trained_on: str | None, images: int | None = None) -> tuple[Dataset, int | None]:
+    """Choose built-in images for weights that were trained on other ones.
 
     Parameters
     ----------
-    model : SepViT
-        The model to measure.
+    trained_on : str or None
+        The built-in data that the checkpoint names.
     images : int, optional
         Number of images.
 
@@ -51,7 +56,6 @@ def default_data(model: SepViT, images: int | None = None) -> tuple[Dataset, int
         Number of images to take; None for all.
     """
     digits = Digits("test")
-    trained_on = model.source.trained_on if model.source is not None else None
     if trained_on == "digits/train":
         return digits, images
     if trained_on == "glyphs/train":

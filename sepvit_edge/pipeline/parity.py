@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ..data.overlap import refuse_seen
-from ..data.preprocess import preprocess_batch
-from ..data.sample import SAMPLE_SEED, Dataset, Taken, take_evenly
+from ..data.sample import Taken
 from ..errors import CheckFailed
-from ..metrics import mcnemar_p, sqnr_db
-from ..model.logits import reference_logits
+from ..metrics import paired_difference, sqnr_db
 from ..model.reference import SepViT
-from ..package.manifest import Parity, Selection
+from ..package.manifest import Parity
 from ..package.session import PackageSession
 from ..quantization.interface import ProgramQuantization
-
-_BATCH = 16
+from .outputs import Outputs, run_images
 
 
 def measure_parity(
     session: PackageSession,
     model: SepViT,
-    data: Dataset,
-    limit: int | None = None,
-    advance: Callable[[int], None] = lambda _: None,
+    data: Taken,
     quantization: ProgramQuantization | None = None,
 ) -> Parity:
     """Compare a package with the reference, image by image.
@@ -39,12 +30,8 @@ def measure_parity(
         The package.
     model : SepViT
         The reference with the same weights.
-    data : Dataset
+    data : Taken
         Images that were neither trained nor calibrated on.
-    limit : int, optional
-        Number of images to take, evenly over the classes. Default: all.
-    advance : callable
-        Called with the number of images done, for a progress bar.
     quantization : ProgramQuantization, optional
         Integers and scales of an int8 package, to compare it with its float64 reference too.
 
@@ -58,46 +45,23 @@ def measure_parity(
     CheckFailed
         If the model was trained on some of the images.
     """
-    taken = take_evenly(data, limit)
-    refuse_seen(taken, session.package.manifest.source.trained_on)
-    count = len(taken)
-    config = model.config
-    references, measured, quantized, on_cpu, labels = [], [], [], [], []
-    rounds_to = None if quantization is None else quantization.reference(model)
-    digest = hashlib.sha256()
-    for start in range(0, count, _BATCH):
-        samples = [taken[i] for i in range(start, min(start + _BATCH, count))]
-        images = [sample.image for sample in samples]
-        pixels = preprocess_batch(images, config.preprocessing, config.image_size)
-        digest.update(pixels.data)
-        references.append(reference_logits(model, pixels))
-        measured.append(session.run_pixels(pixels)[0])
-        if (outputs := session.run_on_cpu(pixels)) is not None:
-            on_cpu.append(outputs[0])
-        if rounds_to is not None:
-            quantized.append(rounds_to(pixels))
-        labels += [s.label for s in samples]
-        advance(len(samples))
-    logits = np.concatenate(measured)
-    figures = parity_of(np.concatenate(references), logits, labels, data.name, digest.hexdigest())
-    further: dict[str, Any] = {"selection": selection_of(taken)}
-    for name, others in (("sqnr_quantized_db", quantized), ("sqnr_cpu_db", on_cpu)):
-        if others:
-            further[name] = round(sqnr_db(np.concatenate(others), logits), 1)
-    return figures.model_copy(update=further)
+    return parity_between(run_images(session, data, model, quantization))
 
 
-def selection_of(taken: Taken) -> Selection:
-    """Describe a sample for results and manifests."""
-    whole = len(taken) == taken.available
-    over = "classes" if taken.labelled else "the set"
-    return Selection(
-        available=taken.available,
-        rule="all" if whole else f"evenly over {over}",
-        seed=None if whole else SAMPLE_SEED,
-        class_rule=taken.class_rule,
-        left_out=taken.left_out,
+def parity_between(outputs: Outputs) -> Parity:
+    """Compute the figures of a manifest from the logits of a package and of its reference."""
+    assert outputs.reference is not None
+    figures = parity_of(
+        outputs.reference, outputs.logits, outputs.labels, outputs.data, outputs.data_sha256
     )
+    further: dict[str, Any] = {"selection": outputs.selection}
+    for name, others in (
+        ("sqnr_quantized_db", outputs.quantized),
+        ("sqnr_cpu_db", outputs.on_cpu),
+    ):
+        if others is not None:
+            further[name] = round(sqnr_db(others, outputs.logits), 1)
+    return figures.model_copy(update=further)
 
 
 def parity_of(
@@ -130,32 +94,6 @@ def parity_of(
         top1_agreement=rounded(float((predicted[0] == predicted[1]).mean())),
         **figures,
     )
-
-
-def paired_difference(
-    first: np.ndarray, second: np.ndarray
-) -> tuple[float, tuple[float, float], float]:
-    """Compare two accuracies on the same images.
-
-    Parameters
-    ----------
-    first, second : numpy.ndarray
-        bool (N,): True for each image that was classified correctly.
-
-    Returns
-    -------
-    difference : float
-        Accuracy of `second` minus that of `first`.
-    interval : tuple of float
-        95 % confidence interval (Wald's for paired proportions).
-    p : float
-        Exact McNemar test: the probability of such a difference between two equally good models.
-    """
-    n = len(first)
-    gained, lost = int((second & ~first).sum()), int((first & ~second).sum())
-    difference = (gained - lost) / n
-    spread = 1.96 * math.sqrt(max(gained + lost - (gained - lost) ** 2 / n, 0)) / n
-    return difference, (difference - spread, difference + spread), mcnemar_p(gained, lost)
 
 
 # Rounding alone stays above this at every tap, with room: fp32 measures at least 110 dB, weights in

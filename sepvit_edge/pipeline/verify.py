@@ -38,12 +38,7 @@ def reference_of(package: Package, weights: str | Path | None = None) -> SepViT:
         If no built-in checkpoint has the digest, or the one given holds other weights.
     """
     facts, source = package.manifest.model, package.manifest.source
-    if weights is None:
-        for path in builtin_checkpoints().values():
-            if file_sha256(path) == source.file_sha256:
-                weights = path
-    if weights is None and source.file_sha256 is None:
-        weights = "random"
+    weights = known_weights(package) if weights is None else weights
     if weights is None:
         raise SepViTError(
             f"{package.path} was not made from built-in weights; give its checkpoint with --weights"
@@ -55,6 +50,22 @@ def reference_of(package: Package, weights: str | Path | None = None) -> SepViT:
     if weights_digest(model) != source.weights_sha256:
         raise SepViTError(f"{package.path} was not made from the weights in {weights}")
     return model
+
+
+def known_weights(package: Package) -> str | Path | None:
+    """Find a package's weights without being told.
+
+    Returns
+    -------
+    Path, str or None
+        The built-in checkpoint with the digest that the manifest states, or ``"random"`` for
+        seeded random weights; None for any other checkpoint.
+    """
+    digest = package.manifest.source.file_sha256
+    if digest is None:
+        return "random"
+    found = (path for path in builtin_checkpoints().values() if file_sha256(path) == digest)
+    return next(found, None)
 
 
 def verify_package(

@@ -16,8 +16,8 @@ from sepvit_edge.checkpoints.files import load_checkpoint
 from sepvit_edge.data.digits import Digits
 from sepvit_edge.data.glyphs import Glyphs
 from sepvit_edge.data.preprocess import preprocess
+from sepvit_edge.metrics import paired_difference
 from sepvit_edge.model.logits import reference_logits
-from sepvit_edge.pipeline import parity
 from sepvit_edge.pipeline.comparison import compare_everything
 from sepvit_edge.quantization.scheme import LayerQuantization
 
@@ -75,7 +75,7 @@ def test_shipped_int8_weights_are_as_good_as_float_ones() -> None:
     first = reference_logits(floats, pixels).argmax(1) == truth
     assert integers.quantization is not None
     logits = LayerQuantization(integers.quantization).reference(integers)(pixels)
-    _, interval, _ = parity.paired_difference(first, logits.argmax(1) == truth)
+    _, interval, _ = paired_difference(first, logits.argmax(1) == truth)
     assert interval[1] >= -0.005
     assert 0.78 <= first.mean() <= 0.97  # hard, and not hopeless
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from fractions import Fraction
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,12 +17,12 @@ from sepvit_edge.checkpoints.files import load_checkpoint
 from sepvit_edge.config.recipe import find_recipe
 from sepvit_edge.data.digits import Digits
 from sepvit_edge.errors import CheckFailed
-from sepvit_edge.metrics import mcnemar_p, sqnr_db
+from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.edge import EdgeModel, find_form
 from sepvit_edge.model.edge.rows import DSA
 from sepvit_edge.package.session import open_package
 from sepvit_edge.pipeline.export import export_package
-from sepvit_edge.pipeline.parity import check_parity, paired_difference, parity_of
+from sepvit_edge.pipeline.parity import check_parity, parity_of
 from sepvit_edge.pipeline.taps import by_block
 from sepvit_edge.pipeline.twins import run_twin
 
@@ -45,36 +43,6 @@ TARGETS = [
 
 # float32 on both sides; measured 120 dB and more.
 FP32_DB = 100
-
-
-def test_sqnr() -> None:
-    signal = np.array([3.0, -4.0])
-    # noise of a tenth of the signal's amplitude: 20 dB
-    assert sqnr_db(signal, signal * 1.1) == pytest.approx(20)
-    assert sqnr_db(signal, signal) == 200
-
-
-def test_paired_difference_is_mcnemars() -> None:
-    first = np.array([True] * 90 + [False] * 10)
-    second = first.copy()
-    second[:6] = False
-    second[90:92] = True
-    difference, (low, high), p = paired_difference(first, second)
-    assert difference == pytest.approx(-0.04)
-    # b = 2, c = 6: standard error sqrt(8 - 16/100) / 100 = 0.028; exact p of 2 in 8
-    assert (low, high) == pytest.approx((-0.04 - 1.96 * 0.028, -0.04 + 1.96 * 0.028), abs=1e-4)
-    assert p == pytest.approx(2 * (1 + 8 + 28) / 256)
-    assert paired_difference(first, first) == (0, (0, 0), 1)
-
-
-def test_mcnemars_test_is_exact() -> None:
-    for gained, lost in ((0, 0), (3, 3), (0, 4), (7, 2), (61, 90), (0, 1200)):
-        n = gained + lost
-        # Two-sided: every outcome that is not more likely than the one that was seen.
-        ways = [math.comb(n, k) for k in range(n + 1)]
-        unlikely = sum(w for w in ways if w <= ways[gained])
-        assert mcnemar_p(gained, lost) == float(Fraction(unlikely, 2**n))
-    assert mcnemar_p(24_900, 25_100) == pytest.approx(0.3734901856394253)  # scipy's binomtest
 
 
 def test_an_export_that_computes_something_else_fails(

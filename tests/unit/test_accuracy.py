@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ from sepvit_edge.accuracy import accuracy_report, draw_confusion, softmax, worst
 from sepvit_edge.contact_sheet import Tile, write_contact_sheet
 from sepvit_edge.errors import CheckFailed, SepViTError
 from sepvit_edge.files import check_output_file, replacing_file
-from sepvit_edge.metrics import wilson_interval
 
 NAMES = ("glass", "metal", "plastic")
 
@@ -112,12 +112,6 @@ def test_logits_that_are_not_finite_are_a_failed_check() -> None:
         accuracy_report(logits, [0, 0, 0])
 
 
-def test_the_interval_is_wilsons() -> None:
-    # Newcombe 1998, table I: 81 of 263 and 0 of 20, method 3
-    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
-
-
 def test_the_worst_image_gives_its_class_the_lowest_probability() -> None:
     logits = np.array([[3.0, 0.0], [0.0, 9.0], [0.0, 2.0], [500.0, 0.0]])
     assert worst_images(logits, [0, 0, 0, 1]) == [3, 1, 2, 0]
@@ -153,19 +147,24 @@ def test_a_contact_sheet_holds_each_image_where_it_belongs(tmp_path: Path) -> No
 def test_an_output_file_is_checked_before_the_work(tmp_path: Path) -> None:
     kept = tmp_path / "kept.png"
     kept.write_bytes(b"old")
-    check_output_file(kept, "--chart")
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "fifo.png")
+    check_output_file(kept, "--chart", ".png")
     assert kept.read_bytes() == b"old"
     for path, reason in (
-        (tmp_path, "is a folder"),
+        (tmp_path / "folder.png", "is a folder"),
         (tmp_path / "missing" / "x.png", "does not exist"),
         (kept / "x.png", "does not exist"),
-        (Path("/dev/null"), "not a regular file"),
-        (tmp_path / ("x" * 300), "cannot be written: File name too long"),
-        (Path("a\0b"), "cannot be written"),
+        (tmp_path / "fifo.png", "not a regular file"),
+        (tmp_path / "a.jpg", "must end with .png"),
+        (tmp_path / "a", "must end with .png"),
+        (tmp_path / f"{'x' * 300}.png", "cannot be written: File name too long"),
+        (Path("a\0b.png"), "cannot be written"),
     ):
         with pytest.raises(SepViTError, match=reason):
-            check_output_file(path, "--chart")
-    assert [file.name for file in tmp_path.iterdir()] == ["kept.png"]
+            check_output_file(path, "--chart", ".png")
+    names = sorted(file.name for file in tmp_path.iterdir())
+    assert names == ["fifo.png", "folder.png", "kept.png"]
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from sepvit_edge.data.glyphs import Glyphs
 from sepvit_edge.data.sample import Dataset, Taken, Unlabelled, take_evenly
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.pipeline.comparison import compare_everything
-from sepvit_edge.pipeline.parity import selection_of
+from sepvit_edge.pipeline.outputs import selection_of
 
 
 def folder(root: Path, **counts: int) -> ImageFolder:
