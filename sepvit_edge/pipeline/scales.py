@@ -14,8 +14,6 @@ from ..model.reference import SepViT
 from ..quantization.calibration import METHODS, calibrate
 from ..quantization.scheme import LayerQuantization
 
-_WEIGHT_BITS = (8, 6, 4, 3)
-
 
 @dataclass(frozen=True)
 class ScaleChoice:
@@ -25,8 +23,6 @@ class ScaleChoice:
     ----------
     scales : str
         Method for the scales of activations.
-    weight_bits : int
-        Bits of the weights.
     sqnr_db : float
         SQNR of the logits against the fp32 reference.
     top1_agreement : float
@@ -36,7 +32,6 @@ class ScaleChoice:
     """
 
     scales: str
-    weight_bits: int
     sqnr_db: float
     top1_agreement: float
     top1: float | None
@@ -49,7 +44,7 @@ def compare_scales(
     labels: Sequence[int | None],
     step: Callable[[str], None] = lambda _: None,
 ) -> Iterator[ScaleChoice]:
-    """Calibrate a model by every method and with 8 bits of weights and fewer.
+    """Calibrate a model by every method.
 
     Parameters
     ----------
@@ -67,19 +62,17 @@ def compare_scales(
     Yields
     ------
     ScaleChoice
-        Most bits first.
+        The default method first.
     """
     reference = reference_logits(model, pixels)
-    for bits in _WEIGHT_BITS:
-        for method in METHODS:
-            step(f"{method}, weights of {bits} bits")
-            quantization = calibrate(model, calibration, method=method, weight_bits=bits)
-            logits = LayerQuantization(quantization).reference(model)(pixels)
-            classes = logits.argmax(1)
-            yield ScaleChoice(
-                scales=method,
-                weight_bits=bits,
-                sqnr_db=round(sqnr_db(reference, logits), 1),
-                top1_agreement=float((classes == reference.argmax(1)).mean()),
-                top1=None if None in labels else float((classes == np.array(labels)).mean()),
-            )
+    for method in METHODS:
+        step(f"scales by {method}")
+        quantization = calibrate(model, calibration, method=method)
+        logits = LayerQuantization(quantization).reference(model)(pixels)
+        classes = logits.argmax(1)
+        yield ScaleChoice(
+            scales=method,
+            sqnr_db=round(sqnr_db(reference, logits), 1),
+            top1_agreement=float((classes == reference.argmax(1)).mean()),
+            top1=None if None in labels else float((classes == np.array(labels)).mean()),
+        )

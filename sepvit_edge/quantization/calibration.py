@@ -20,7 +20,6 @@ from ..model.reference import SepViT
 from .images import batches, calibration_pixels
 from .scheme import (
     CLASSIFIER,
-    WEIGHT_BITS,
     choose_float,
     quantizable_layers,
     quantize_weight,
@@ -112,7 +111,6 @@ def calibrate(
     images: int = CALIBRATION_IMAGES,
     keep_float: Sequence[str] = (),
     method: Method = "mse",
-    weight_bits: int = WEIGHT_BITS,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Quantization:
     """Quantise a trained model without training.
@@ -129,8 +127,6 @@ def calibrate(
         Patterns of layers to leave in float, besides the scheme's own.
     method : str
         Rule that chooses the scales of activations.
-    weight_bits : int
-        Below 8 only to measure its cost; stored as int8 all the same.
     advance : callable
         Called with the number of images done.
 
@@ -149,9 +145,9 @@ def calibrate(
         if name in float_layers:
             continue
         before, behind = histograms[name]
-        scale = weight_scales(layer.weight, weight_bits)
+        scale = weight_scales(layer.weight)
         quantized[name] = QuantizedLayer(
-            quantize_weight(layer.weight, scale, weight_bits),
+            quantize_weight(layer.weight, scale),
             scale,
             *((None, None) if name == CLASSIFIER else (before.scale(method), behind.scale(method))),
         )

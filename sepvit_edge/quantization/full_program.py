@@ -13,6 +13,7 @@ from torch.fx import Node
 from ..errors import SepViTError
 from ..model.edge import EdgeModel
 from ..model.graph import trace
+from ..model.quantized import WEIGHT_LIMIT
 from .qparams import QParams, accumulator_qparams, row_qparams
 from .scheme import (
     BIAS_RANGE,
@@ -20,7 +21,6 @@ from .scheme import (
     bias_integers,
     quantizable_layers,
     quantize_weight,
-    weight_range,
     weight_scales,
 )
 
@@ -95,9 +95,14 @@ class _Int8Weights(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the layer; shapes as of the float layer."""
-        limit = weight_range()
         weight = _OPS.dequantize_per_channel(
-            self.weight, self.weight_scale, self.zero_points, 0, -limit, limit, torch.int8
+            self.weight,
+            self.weight_scale,
+            self.zero_points,
+            0,
+            -WEIGHT_LIMIT,
+            WEIGHT_LIMIT,
+            torch.int8,
         )
         bias = _OPS.dequantize_per_channel(
             self.bias, self.bias_scale, self.zero_points, 0, *BIAS_RANGE, torch.int32

@@ -28,7 +28,8 @@ from torchao.quantization.pt2e.quantizer import (
     Quantizer,
 )
 
-from .scheme import ACTIVATION_RANGE, BIAS_RANGE, CLASSIFIER, FLOAT_LAYERS, weight_range
+from ..model.quantized import WEIGHT_LIMIT
+from .scheme import ACTIVATION_RANGE, BIAS_RANGE, CLASSIFIER, FLOAT_LAYERS
 
 _ATEN = torch.ops.aten
 _LAYERS = (_ATEN.linear.default, _ATEN.conv2d.default)
@@ -53,7 +54,6 @@ class SepViTQuantizer(Quantizer):
         super().__init__()
         self._keep_float = (*FLOAT_LAYERS, *keep_float)
         low, high = ACTIVATION_RANGE
-        limit = weight_range()
         weight: Any = PerChannelMinMaxObserver.with_args(eps=1e-12)
         if qat:
             fake = FusedMovingAvgObsFakeQuantize.with_args
@@ -68,8 +68,8 @@ class SepViTQuantizer(Quantizer):
         )
         self._weight = QuantizationSpec(
             dtype=torch.int8,
-            quant_min=-limit,
-            quant_max=limit,
+            quant_min=-WEIGHT_LIMIT,
+            quant_max=WEIGHT_LIMIT,
             qscheme=torch.per_channel_symmetric,
             ch_axis=0,
             observer_or_fake_quant_ctr=weight,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .scheme import weight_range
+from ..model.quantized import WEIGHT_LIMIT
 
 _OPS = torch.ops.quantized_decomposed
 _BINS = 4096
@@ -107,7 +107,7 @@ class ValueHistogram:
 
 def row_qparams(weight: Tensor) -> QParams:
     """QParams of a product's row of ones, or 1 / C."""
-    return QParams(float(weight.abs().max()) / weight_range(), 0)
+    return QParams(float(weight.abs().max()) / WEIGHT_LIMIT, 0)
 
 
 def accumulator_qparams(input_scale: float, weight_scale: float) -> QParams:

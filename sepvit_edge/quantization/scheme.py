@@ -41,7 +41,6 @@ from .interface import REFERENCE_BATCH, logits_in_batches
 
 LAYER_SCHEME = "w8a8: int8, weights symmetric per output channel, activations symmetric per tensor"
 ACTIVATION_RANGE = (-128, 127)
-WEIGHT_BITS = 8
 BIAS_RANGE = (-(2**31) + 1, 2**31 - 1)
 CLASSIFIER = "head.classifier"
 # The whole residual stream passes through these, so their rounding reaches everything after them:
@@ -116,22 +115,16 @@ def choose_float(layers: Iterable[str], patterns: Iterable[str]) -> dict[str, st
     return found
 
 
-def weight_range(bits: int = WEIGHT_BITS) -> int:
-    """Return the largest integer of a weight."""
-    return min(WEIGHT_LIMIT, int(2 ** (bits - 1) - 1))
-
-
-def weight_scales(weight: Tensor, bits: int = WEIGHT_BITS) -> Tensor:
+def weight_scales(weight: Tensor) -> Tensor:
     """Return the scale of each output channel: its largest weight becomes the largest integer."""
     largest = weight.detach().flatten(1).abs().amax(1)
-    return largest.clamp(min=1e-8) / weight_range(bits)
+    return largest.clamp(min=1e-8) / WEIGHT_LIMIT
 
 
-def quantize_weight(weight: Tensor, scale: Tensor, bits: int = WEIGHT_BITS) -> Tensor:
+def quantize_weight(weight: Tensor, scale: Tensor) -> Tensor:
     """Round a weight to its integers, int8."""
-    limit = weight_range(bits)
     multiples = weight.detach() / per_channel(scale, weight)
-    return multiples.round().clamp(-limit, limit).to(torch.int8)
+    return multiples.round().clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT).to(torch.int8)
 
 
 def round_bias(bias: Tensor, weight_scale: Tensor, input_scale: float | None) -> Tensor:
@@ -193,7 +186,7 @@ class Int8Layer(nn.Module):
         if not self.float_weight and x.dtype == torch.float64:
             weight = weight * per_channel(self.weight_scale, weight)
         elif not self.float_weight:
-            low, high = -weight_range(), weight_range()
+            low, high = -WEIGHT_LIMIT, WEIGHT_LIMIT
             weight = _OPS.dequantize_per_channel(
                 weight, self.weight_scale, self.zero_points, 0, low, high, torch.int8
             )

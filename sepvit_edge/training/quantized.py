@@ -14,17 +14,15 @@ from ..checkpoints.quantized import quantized_model
 from ..data.sample import Dataset
 from ..errors import SepViTError
 from ..model.edge import FORMS, EdgeModel
-from ..model.quantized import Quantization, QuantizedLayer
+from ..model.quantized import WEIGHT_LIMIT, Quantization, QuantizedLayer
 from ..model.reference import SepViT
 from ..quantization.calibration import calibrate
 from ..quantization.scheme import (
     ACTIVATION_RANGE,
-    WEIGHT_BITS,
     LayerFunction,
     quantizable_layers,
     quantize_weight,
     round_bias,
-    weight_range,
     weight_scales,
 )
 
@@ -38,7 +36,7 @@ def rounded(values: Tensor) -> Tensor:
 
 
 def round_parameters(
-    weight: Tensor, bias: Tensor, input_scale: float | None, bits: int = WEIGHT_BITS
+    weight: Tensor, bias: Tensor, input_scale: float | None
 ) -> tuple[Tensor, Tensor]:
     """Quantise and dequantise a layer's weight and bias; gradients pass.
 
@@ -48,18 +46,17 @@ def round_parameters(
         Parameters of a linear or a convolution; scales are chosen from their present values.
     input_scale : float, optional
         Scale of the input; None if it stays float.
-    bits : int
-        Bits of the weights.
 
     Returns
     -------
     tuple of Tensor
         Weight and bias.
     """
-    scale = weight_scales(weight, bits)
+    scale = weight_scales(weight)
     zeros = torch.zeros(len(scale), dtype=torch.int32, device=scale.device)
-    limit = weight_range(bits)
-    weight = torch.fake_quantize_per_channel_affine(weight, scale, zeros, 0, -limit, limit)
+    weight = torch.fake_quantize_per_channel_affine(
+        weight, scale, zeros, 0, -WEIGHT_LIMIT, WEIGHT_LIMIT
+    )
     return weight, bias + (round_bias(bias, scale, input_scale) - bias).detach()
 
 
@@ -71,9 +68,7 @@ class FakeInt8Layer(nn.Module):
     same gradient); those of weights follow the weights.
     """
 
-    def __init__(
-        self, layer: nn.Linear | nn.Conv2d, quantized: QuantizedLayer, bits: int = WEIGHT_BITS
-    ) -> None:
+    def __init__(self, layer: nn.Linear | nn.Conv2d, quantized: QuantizedLayer) -> None:
         super().__init__()
         self.function = LayerFunction(layer)
         self.weight = nn.Parameter(layer.weight.detach().clone())
@@ -81,14 +76,13 @@ class FakeInt8Layer(nn.Module):
         self.bias = nn.Parameter(layer.bias.detach().clone())
         self.input_log_scale = _log(quantized.input_scale)
         self.output_log_scale = _log(quantized.output_scale)
-        self.bits = bits
         self.rounding = True
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute what the layer computes, with rounding; shapes are the layer's."""
         log_scale = self.input_log_scale
         input_scale = None if log_scale is None else log_scale.exp().item()
-        weight, bias = round_parameters(self.weight, self.bias, input_scale, self.bits)
+        weight, bias = round_parameters(self.weight, self.bias, input_scale)
         y = self.function(self._rounded(x, self.input_log_scale), weight, bias)
         return self._rounded(y, self.output_log_scale)
 
@@ -100,8 +94,8 @@ class FakeInt8Layer(nn.Module):
 
     def quantized(self) -> QuantizedLayer:
         """Return the layer's int8 weight and its scales."""
-        scale = weight_scales(self.weight, self.bits)
-        weight = quantize_weight(self.weight, scale, self.bits)
+        scale = weight_scales(self.weight)
+        weight = quantize_weight(self.weight, scale)
         scales = (
             None if log_scale is None else log_scale.exp().item()
             for log_scale in (self.input_log_scale, self.output_log_scale)
@@ -202,23 +196,19 @@ class QuantizedTrainee(EdgeTrainee):
         Starting point: scales of the activations, layers left in float.
     batch : int
         Images per step.
-    bits : int
-        Bits of the weights.
     """
 
-    def __init__(
-        self, model: SepViT, quantization: Quantization, batch: int, bits: int = WEIGHT_BITS
-    ) -> None:
+    def __init__(self, model: SepViT, quantization: Quantization, batch: int) -> None:
         edge = EdgeModel(model, batch, FORMS["rows-float"])
         for name, layer in quantizable_layers(edge).items():
             if name in quantization.layers:
-                fake = FakeInt8Layer(layer, quantization.layers[name], bits)
+                fake = FakeInt8Layer(layer, quantization.layers[name])
                 edge.set_submodule(name, fake)
         for _, block in edge.blocks():
             for attention in filter(None, (block.dsa, block.psa)):
                 _share_input(attention)
         super().__init__(model, edge)
-        self.rounding = "--qat" if bits == WEIGHT_BITS else f"--qat --weight-bits {bits}"
+        self.rounding = "--qat"
         self._quantization = quantization
         self._others: dict[int, EdgeModel] = {}  # by batch; not parts of what is trained
 
@@ -229,7 +219,6 @@ class QuantizedTrainee(EdgeTrainee):
         recipe: TrainingRecipe,
         data: Dataset,
         keep_float: Sequence[str] = (),
-        bits: int = WEIGHT_BITS,
     ) -> QuantizedTrainee:
         """Start from post-training quantisation.
 
@@ -239,8 +228,8 @@ class QuantizedTrainee(EdgeTrainee):
             If the recipe has more than one image size.
         """
         refuse_sizes(recipe)
-        start = calibrate(model.eval(), data, keep_float=keep_float, weight_bits=bits)
-        return cls(model, start, recipe.batch, bits)
+        start = calibrate(model.eval(), data, keep_float=keep_float)
+        return cls(model, start, recipe.batch)
 
     @contextmanager
     def unrounded(self) -> Iterator[None]:

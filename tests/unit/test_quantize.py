@@ -33,6 +33,7 @@ from sepvit_edge.package.session import PackageSession, open_package
 from sepvit_edge.pipeline.export import export_package
 from sepvit_edge.pipeline.lowering import quantization_for
 from sepvit_edge.profiling.first_look import FirstLook, Speedup
+from sepvit_edge.quantization import scheme
 from sepvit_edge.quantization.calibration import MagnitudeHistogram, calibrate
 from sepvit_edge.quantization.scheme import (
     CLASSIFIER,
@@ -45,6 +46,7 @@ from sepvit_edge.quantization.scheme import (
     weight_scales,
 )
 from sepvit_edge.quantization.sensitivity import scan
+from sepvit_edge.training import quantized
 from sepvit_edge.training.loss import noise_share
 from sepvit_edge.training.quantized import QuantizedTrainee
 from sepvit_edge.training.recipe import TrainingRecipe
@@ -483,10 +485,12 @@ def test_training_against_the_noise_of_int8_lowers_it(digits_model) -> None:
     assert after < 0.8 * before
 
 
-def test_training_with_the_rounding_in_place_helps(digits_model) -> None:
-    """At 2 bits, where rounding alone ruins it: a few steps towards the float model."""
+def test_training_with_the_rounding_in_place_helps(digits_model, monkeypatch) -> None:
+    """With weights of -1, 0 and 1, where rounding alone ruins it: a few steps towards float."""
+    for module in (scheme, quantized):
+        monkeypatch.setattr(module, "WEIGHT_LIMIT", 1)
     recipe = TrainingRecipe(data="digits", batch=16, resolution_schedule=((64, 1.0),))
-    trainee = QuantizedTrainee.calibrated(digits_model, recipe, Digits("calibration"), bits=2)
+    trainee = QuantizedTrainee.calibrated(digits_model, recipe, Digits("calibration"))
     data, config = Digits("train"), digits_model.config
     pixels = np.stack([preprocess(data[i].image, config.preprocessing, 64) for i in range(128)])
     x = normalize(digits_model, torch.from_numpy(pixels))
