@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Mapping
@@ -107,6 +108,31 @@ def shipped_folder(in_wheel: str, in_checkout: str) -> Path:
     """Return a folder of data: inside the package in a wheel, beside it in a checkout."""
     inside = _PACKAGE / in_wheel
     return inside if inside.is_dir() else _PACKAGE.parent / in_checkout
+
+
+def to_toml(document: Mapping[str, Any]) -> str:
+    """Write values, lists of them and tables as TOML; values first.
+
+    Examples
+    --------
+    >>> print(to_toml({"target": "openvino", "quantization": {"keep_float": ["head"]}}))
+    target = "openvino"
+    <BLANKLINE>
+    [quantization]
+    keep_float = [
+      "head"
+    ]
+    <BLANKLINE>
+    """
+    lines, tables = [], []
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            tables.append(f"\n[{key}]\n{to_toml(value)}")
+        else:
+            # JSON's strings, numbers and lists are TOML's, but for this one character.
+            text = json.dumps(value, ensure_ascii=False, indent=2).replace("\x7f", "\\u007f")
+            lines.append(f"{key} = {text}\n")
+    return "".join([*lines, *tables])
 
 
 def first_fault(error: ValidationError, document: Mapping[str, Any] | None = None) -> str:
