@@ -16,6 +16,7 @@ from ..data.choose import BUILT_IN, open_dataset
 from ..errors import CheckFailed, SepViTError
 from ..files import file_sha256
 from ..model.reference import SepViT
+from ..model.variants import VARIANTS
 from ..package.folder import Package, compare_packages
 from ..package.manifest import SCHEMA_VERSION
 from .export import export_package
@@ -59,11 +60,12 @@ def known_weights(package: Package) -> str | Path | None:
     -------
     Path, str or None
         The built-in checkpoint with the digest that the manifest states, or ``"random"`` for
-        seeded random weights; None for any other checkpoint.
+        seeded random weights of a variant that this version knows; None for all others.
     """
     digest = package.manifest.source.file_sha256
     if digest is None:
-        return "random"
+        name, _, _ = package.manifest.model.variant.partition("-")  # numbers behind it are depths
+        return "random" if name in VARIANTS else None
     found = (path for path in builtin_checkpoints().values() if file_sha256(path) == digest)
     return next(found, None)
 
