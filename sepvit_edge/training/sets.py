@@ -123,7 +123,7 @@ def _open(spec: str, labels: tuple[str, ...] | None, classes: str = "") -> Datas
 def _split(data: Dataset, share: float) -> tuple[Dataset, Dataset]:
     """Split a folder by the content of its images."""
     assert isinstance(data, ImageFolder)
-    held = [is_held_out(path, share) for path in data.paths]
+    held = [is_held_out(path, share, "validation") for path in data.paths]
     sides = [[i for i, out in enumerate(held) if out is side] for side in (False, True)]
     if not all(sides):
         raise SepViTError(

@@ -73,7 +73,7 @@ def test_the_command_fine_tunes_to_own_classes(
     assert model.config.labels == tuple(COLOURS)
     # Colours that lie far apart; digits' weights saw grey only, chance is a third.
     assert card["held_out_top1"] > 0.9
-    held = sum(is_held_out(path, 0.2) for path in data.glob("*/*"))
+    held = sum(is_held_out(path, 0.2, "validation") for path in data.glob("*/*"))
     assert card["held_out_images"] == held == sum(c["images"] for c in card["accuracy"]["classes"])
     for picture in ("augmented.png", "confusion.png", "curves.png"):
         with Image.open(run / picture) as image:
@@ -85,6 +85,8 @@ def test_the_split_depends_on_content_alone(tmp_path: Path) -> None:
     files = sorted(data.glob("*/*"))
     held = {path.read_bytes() for path in files if is_held_out(path, 0.25)}
     assert 0.1 < len(held) / len(files) < 0.4
+    left = [path for path in files if not is_held_out(path, 0.25)]
+    assert 0.1 < sum(is_held_out(path, 0.25, "again") for path in left) / len(left) < 0.4
     for path in files:
         path.rename(path.with_name(f"renamed {path.name}"))
     again = {path.read_bytes() for path in data.glob("*/*") if is_held_out(path, 0.25)}
