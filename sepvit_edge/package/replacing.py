@@ -85,6 +85,8 @@ def check_destination(destination: Path, force: bool) -> None:
         if isinstance(error, OSError) and error.errno in _FULL:
             raise
         reason = error.strerror if isinstance(error, OSError) else error
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            reason = f"{error.filename} is not a folder"
         raise SepViTError(
             f"{destination} cannot be written: {reason}; give another --output"
         ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -205,6 +206,8 @@ def _check_output(output: Path) -> None:
         raise SepViTError(f"weights are written as .safetensors, not {output.suffix or 'a folder'}")
     if not output.parent.is_dir():
         raise SepViTError(f"there is no folder {output.parent}")
+    if output.is_dir() or not os.access(output.parent, os.W_OK | os.X_OK):
+        raise SepViTError(f"{output} cannot be written; choose another file or folder")
 
 
 def _check_options(

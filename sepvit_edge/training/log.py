@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..charts import load_pyplot
+from ..files import replacing_file
 from .state import Epoch
 
 CURVES = "curves.png"
@@ -60,5 +61,6 @@ def draw_curves(history: list[Epoch], path: Path) -> None:
     right.set(xlabel="epoch", ylabel="validation top-1, %")
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    with replacing_file(path) as partial:
+        figure.savefig(partial, dpi=120)
     plt.close(figure)

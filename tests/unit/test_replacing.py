@@ -127,6 +127,13 @@ def test_a_destination_that_cannot_be_made_is_refused_before_the_work(
         raise AssertionError("unreachable")
 
 
+def test_a_file_in_the_path_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for below in ("x", "x/y"):
+        with pytest.raises(SepViTError, match=r"written: .*/file(/x)? is not a folder; give"):
+            check_destination(tmp_path / "file" / below, False)
+
+
 def test_a_long_name_that_fits_is_written(tmp_path: Path) -> None:
     write(tmp_path / ("n" * 245), "long")
     assert content(tmp_path / ("n" * 245)) == "long"

@@ -292,3 +292,14 @@ def test_a_loading_process_that_is_killed_is_one_sentence(
 def test_a_negative_number_of_workers_is_refused(tmp_path: Path, run_command: Runner) -> None:
     done = run_command("train", "--output", tmp_path / "o.safetensors", "--workers", -1)
     assert done.status == 2 and "--workers" in done.err, done.err
+
+
+@needs_training
+def test_an_output_that_cannot_be_written_is_refused_before_training(tmp_path: Path) -> None:
+    from sepvit_edge.training.checkpoint import train_checkpoint
+
+    output = tmp_path / "o.safetensors"
+    output.mkdir()
+    with pytest.raises(SepViTError, match="cannot be written; choose another file or folder"):
+        train_checkpoint(output, RECIPE, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
