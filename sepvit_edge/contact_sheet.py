@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from .files import replacing_file
 _SIDE = 160
 _GAP = 8
 _LINE = 15
+_TEXT = 12
 _COLUMNS = 6
 
 
@@ -55,7 +57,7 @@ def write_contact_sheet(tiles: Sequence[Tile], path: Path, columns: int = _COLUM
     width, height = _SIDE + _GAP, _SIDE + _GAP + lines * _LINE
     sheet = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), "white")
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(12)
+    font = _font()
     for i, tile in enumerate(tiles):
         left, top = _GAP + i % columns * width, _GAP + i // columns * height
         image = Image.fromarray(tile.pixels)
@@ -68,6 +70,18 @@ def write_contact_sheet(tiles: Sequence[Tile], path: Path, columns: int = _COLUM
             draw.text(place, _fitting(text, draw, font), fill=colour, font=font)
     with replacing_file(path) as partial:
         sheet.save(partial, format="PNG")
+
+
+def _font() -> ImageFont.FreeTypeFont:
+    """Return matplotlib's font if that is installed: Pillow's has no letter beyond ASCII."""
+    matplotlib = find_spec("matplotlib")
+    if matplotlib is not None and matplotlib.origin is not None:
+        path = Path(matplotlib.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+        if path.is_file():
+            return ImageFont.truetype(path, _TEXT)
+    font = ImageFont.load_default(_TEXT)
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    return font
 
 
 def _fitting(text: str, draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sepvit_edge import contact_sheet
 from sepvit_edge.accuracy import accuracy_report, draw_confusion, softmax, worst_images
 from sepvit_edge.contact_sheet import Tile, write_contact_sheet
 from sepvit_edge.errors import CheckFailed, SepViTError
@@ -142,6 +143,13 @@ def test_a_contact_sheet_holds_each_image_where_it_belongs(tmp_path: Path) -> No
     assert [sheet.getpixel(middle) for middle in middles] == shades
     caption = np.asarray(sheet)[170 : 170 + lines, 8:168]
     assert (caption == (0xB0, 0, 0x20)).all(2).any()  # the colour of a mark
+
+
+def test_captions_have_letters_of_many_languages() -> None:
+    pytest.importorskip("matplotlib")
+    font = contact_sheet._font()
+    box = bytes(font.getmask("\uffff"))
+    assert all(bytes(font.getmask(letter)) != box for letter in "üéñßЖΩ")
 
 
 def test_an_output_file_is_checked_before_the_work(tmp_path: Path) -> None:
