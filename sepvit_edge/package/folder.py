@@ -11,6 +11,7 @@ import json
 import os
 import re
 import stat
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -186,6 +187,11 @@ def _check_file(folder: Path, file: PackageFile) -> None:
     path = _file_inside(folder, file.path)
     if path.stat().st_size != file.size or file_sha256(path) != file.sha256:
         raise SepViTError(f"{folder / file.path} was changed since it was exported; export again")
+
+
+def write_labels(labels: Sequence[str], folder: Path) -> None:
+    """Write labels.txt, a line each."""
+    (folder / LABELS).write_text("\n".join(labels) + "\n", encoding="utf-8", newline="\n")
 
 
 def _read_labels(folder: Path, manifest: Manifest) -> tuple[str, ...]:

@@ -17,8 +17,8 @@ from ..errors import CheckFailed, SepViTError
 from ..model.edge import EdgeModel, find_form
 from ..model.logits import torch_threads
 from ..model.reference import SepViT
-from ..package.folder import Package
-from ..package.manifest import LABELS, Manifest, Parity, Placement, source_facts
+from ..package.folder import Package, write_labels
+from ..package.manifest import Manifest, Parity, Placement, source_facts
 from ..package.replacing import check_destination, replacing
 from ..package.session import PackageSession
 from ..quantization.interface import ProgramQuantization
@@ -135,7 +135,7 @@ def _lower(model: SepViT, job: LoweringJob, installed: str, folder: Path) -> Man
     job.step(f"lowering to {job.recipe.target}")
     placement = get_backend(job.recipe.target).lower(job, folder)
     check_placement(placement, job.recipe)
-    (folder / LABELS).write_text("\n".join(job.labels) + "\n", encoding="utf-8")
+    write_labels(job.labels, folder)
     manifest = make_manifest(job, installed, source_facts(source_of(model)), placement)
     seal(manifest, folder)
     return manifest

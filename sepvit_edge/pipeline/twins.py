@@ -17,8 +17,8 @@ from ..config.recipe import Recipe, find_recipe
 from ..data.sample import Dataset
 from ..model.edge import EdgeModel, find_form
 from ..model.reference import SepViT
-from ..package.folder import Package
-from ..package.manifest import LABELS, source_facts
+from ..package.folder import Package, write_labels
+from ..package.manifest import source_facts
 from ..package.session import PackageSession
 from .lowering import lowering_job, make_manifest, quantization_for, seal
 
@@ -64,7 +64,7 @@ def _lower_unchecked(model: SepViT, job: LoweringJob, folder: Path) -> Package:
     """Lower into a folder, as a package without golden vectors and parity."""
     installed = check_runtime(RUNTIMES[job.recipe.target])
     placement = get_backend(job.recipe.target).lower(job, folder)
-    (folder / LABELS).write_text("\n".join(job.labels) + "\n", encoding="utf-8")
+    write_labels(job.labels, folder)
     seal(make_manifest(job, installed, source_facts(source_of(model)), placement), folder)
     return Package(folder)
 
