@@ -14,7 +14,7 @@ import torch
 
 from ..accuracy import AccuracyReport, accuracy_report, draw_confusion
 from ..checkpoints.files import save_checkpoint
-from ..data.choose import BUILT_IN, class_names, open_dataset
+from ..data.choose import BUILT_IN, class_names
 from ..data.sample import Dataset
 from ..errors import SepViTError
 from ..files import replacing_file
@@ -123,9 +123,7 @@ def train_checkpoint(
     channels = teacher.channels if teacher is not None and recipe.distillation.features else 0
     trainee: torch.nn.Module = FloatTrainee(model, channels)
     if qat:
-        built_in = recipe.data in BUILT_IN
-        calibration = open_dataset(recipe.data, labels, "calibration") if built_in else sets.train
-        trainee = _quantized_trainee(model, recipe, calibration, keep_float, scheme)
+        trainee = _quantized_trainee(model, recipe, sets.calibration, keep_float, scheme)
     trained = run_training(
         trainee,
         recipe,

@@ -35,11 +35,14 @@ class Sets:
         Images for the curve and the choice of the best weights.
     test : Dataset or None
         Images for the final accuracy: the validation images where there are no others.
+    calibration : Dataset
+        Images for the starting scales of quantisation-aware training.
     """
 
     train: Dataset | None
     validation: Dataset | None
     test: Dataset | None
+    calibration: Dataset
 
 
 def with_splits(recipe: TrainingRecipe) -> TrainingRecipe:
@@ -87,10 +90,12 @@ def open_sets(
     """
     if recipe.data in BUILT_IN:
         drawn = recipe.data == "glyphs"
+        held_out = open_dataset(recipe.data, labels, "calibration")
         return Sets(
             None if drawn else open_dataset(recipe.data, labels, "train"),
-            open_dataset(recipe.data, labels, "calibration"),
+            held_out,
             open_dataset(recipe.data, labels, "test"),
+            held_out,
         )
     named = None if recipe.distillation.unlabelled else labels
     train = _open(recipe.data, named)
@@ -108,7 +113,7 @@ def open_sets(
             f"{len(validation)} images for validation"
             + (f", {len(test)} for the test" if test else "")
         )
-    return Sets(train, validation, test or validation)
+    return Sets(train, validation, test or validation, train)
 
 
 def _open(spec: str, labels: tuple[str, ...] | None, classes: str = "") -> Dataset:
