@@ -172,9 +172,10 @@ class _Outputs:
 
         if self.save:
             check_folder(self.results)
-        for option, path in (("--report", self.report), ("--trace", self.trace)):
-            if path is not None:
-                check_output_file(path, option)
+        if self.report is not None:
+            check_output_file(self.report, "--report", ".html")
+        if self.trace is not None:
+            check_output_file(self.trace, "--trace", ".json")
 
     def write(
         self, profiles: Sequence[Profile], budgets: Sequence[BudgetLine], device: DeviceFile
@@ -252,8 +253,8 @@ def _compare(
     from .profiling.changes import compare_profiles
     from .profiling.results import find_results
 
-    sides = [find_results(reference, results) for reference in (first, second)]
-    changes = compare_profiles(*sides, tolerance)
+    before, after = (find_results(reference, results) for reference in (first, second))
+    changes = compare_profiles(before, after, tolerance)
     if json:
         told = ("ratio", "comparable", "regression", "verdict")
         emit_json([asdict(c) | {name: getattr(c, name) for name in told} for c in changes])

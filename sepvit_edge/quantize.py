@@ -5,7 +5,7 @@ Exports calibrate by themselves (`--precision int8`); this is for choosing how.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -131,7 +131,7 @@ def main(
 
 
 def _check_options(
-    sensitivity: bool, within: float | None, wanted: dict[str, object], chart: Path | None
+    sensitivity: bool, within: float | None, wanted: Mapping[str, object], chart: Path | None
 ) -> None:
     """Reject options that contradict each other, and a chart that cannot be written."""
     from .charts import load_pyplot

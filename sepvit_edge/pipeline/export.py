@@ -12,7 +12,7 @@ from ..backends.versions import check_runtime
 from ..checkpoints.source import source_of
 from ..config.recipe import Recipe, find_recipe
 from ..data.overlap import refuse_overlap
-from ..data.sample import Dataset, take_evenly, take_spread
+from ..data.sample import Dataset, Taken, take_evenly, take_spread
 from ..errors import CheckFailed, SepViTError
 from ..model.edge import EdgeModel, find_form
 from ..model.logits import torch_threads
@@ -105,7 +105,7 @@ def export_package(
     installed = check_runtime(runtime)
     images = images or recipe.parity_images
     data, images = (data, images) if data else default_data(model, images)
-    data = take_evenly(data, images)
+    taken = take_evenly(data, images)
     model = model.eval()
 
     quantization = None
@@ -115,7 +115,7 @@ def export_package(
         if not quantization.trained:
             typical = calibration or default_calibration(model)
             typical = take_spread(typical, recipe.quantization.calibration_images)
-            _refuse_calibrated(data, typical)
+            _refuse_calibrated(taken, typical)
     step("computing the edge form")
     edge = EdgeModel(model, batch, form)
     job = replace(lowering_job(model, edge, recipe, quantization), step=step)
@@ -125,7 +125,7 @@ def export_package(
         if manifest.verification == "compiled":
             write_golden(model, None, folder)
         else:
-            measured = _run(model, Package(folder), data, quantization, step)
+            measured = _run(model, Package(folder), taken, quantization, step)
         seal(manifest.model_copy(update={"parity": measured}), folder)
     return Package(destination)
 
@@ -144,7 +144,7 @@ def _lower(model: SepViT, job: LoweringJob, installed: str, folder: Path) -> Man
 def _run(
     model: SepViT,
     package: Package,
-    data: Dataset,
+    data: Taken,
     quantization: ProgramQuantization | None,
     step: Callable[[str], None],
 ) -> Parity:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..checkpoints.files import load_checkpoint
 from ..model.reference import DropPath, SepViT, create_model
@@ -80,7 +82,7 @@ def with_classes(model: SepViT, labels: tuple[str, ...]) -> SepViT:
 
 def set_drop_path(model: SepViT, rate: float) -> None:
     """Set the rate of stochastic depth: 0 at the first branch, `rate` at the last block."""
-    blocks = [block for stage in model.blocks for block in stage]
+    blocks = [block for stage in model.blocks for block in cast(nn.ModuleList, stage)]
     for block, share in zip(blocks, np.linspace(0, rate, len(blocks)), strict=True):
         for module in block.modules():
             if isinstance(module, DropPath):

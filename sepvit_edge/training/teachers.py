@@ -128,8 +128,8 @@ class EfficientNetTeacher(Teacher):
 
     def __init__(self, network: nn.Module, labels: tuple[str, ...]) -> None:
         super().__init__(labels, Preprocessing(0.875, (127 / 255,) * 3, (128 / 255,) * 3))
-        self.network = network.eval().requires_grad_(False)
-        self.network.to(memory_format=cast(Any, torch.channels_last))
+        network = cast(Any, network).to(memory_format=torch.channels_last)
+        self.network: nn.Module = network.eval().requires_grad_(False)
 
     def answer(self, x: Tensor) -> Answer:
         """Answer with logits, and the map that the last 1 x 1 convolution reads."""
@@ -186,7 +186,8 @@ def imagenet_efficientnet() -> nn.Module:
 def _efficientnet(classes: int) -> nn.Module:
     import timm
 
-    return cast(nn.Module, timm.create_model("tf_efficientnet_lite0", num_classes=classes))
+    network: nn.Module = timm.create_model("tf_efficientnet_lite0", num_classes=classes)
+    return network
 
 
 def _trained_efficientnet(path: Path) -> tuple[nn.Module, tuple[str, ...]] | None:
