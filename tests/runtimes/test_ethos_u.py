@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import MINI, TESTS, jittered, mini_digits, random_pixels
+from helpers import MINI, TESTS, jittered, mini_digits, mini_digits_int8, random_pixels
 from torch.export import ExportedProgram
 from torch.fx import Node
 
@@ -91,9 +91,7 @@ def test_moves_keep_the_grid(program: ExportedProgram) -> None:
 
 
 def test_weights_of_a_trained_checkpoint_keep_their_integers() -> None:
-    model = sepvit_edge.load_checkpoint(
-        sepvit_edge.checkpoints.builtin.builtin_checkpoints()["lite-glyphs-qat"]
-    )
+    model = mini_digits_int8()
     assert model.quantization is not None
     recipe = few_images(RECIPE)
     edge = EdgeModel(model, 1, FORM)
