@@ -126,8 +126,11 @@ def part_costs(
                 f"the runtime on {profile.device.name} tells no times of single operations; "
                 "choose another --target, or a --device on which Python runs"
             )
-        times.append({one.part: one.time_us / 1e3 for one in profile.attribution.parts})
-        wholes.append(profile.latency.p50_ms)
+        # Operations were timed in runs of their own: their shares count, of the p50.
+        whole = profile.latency.p50_ms
+        scale = whole / profile.attribution.whole_us
+        times.append({one.part: one.time_us * scale for one in profile.attribution.parts})
+        wholes.append(whole)
     costs = [
         PartCost(
             one.part,
@@ -238,7 +241,7 @@ def loss_of(reference: np.ndarray, measured: np.ndarray, labels: np.ndarray) -> 
     """Compare two arrays of logits (N, num_classes) by their accuracy on labels (N,)."""
     right = [logits.argmax(1) == labels for logits in (reference, measured)]
     difference, (low, high), _ = paired_difference(*right)
-    return Loss(float(right[1].mean()), -100 * difference, (-100 * high, -100 * low))
+    return Loss(float(right[1].mean()), 0.0 - 100 * difference, (-100 * high, -100 * low))
 
 
 def images_needed(loss: Loss, images: int, within: float) -> int | None:
