@@ -197,6 +197,7 @@ def profile_of(parts: dict[str, float], whole: float, operations: bool) -> Profi
     )
 
 
+@pytest.mark.slow  # four exports
 def test_a_recipe_keeps_the_loud_part_and_the_slow_one_in_float(
     run_command: Runner, tmp_path: Path, loud: None, device: list[list[str]]
 ) -> None:
