@@ -49,11 +49,11 @@ def check_output_file(path: Path, option: str, suffix: str) -> None:
         cannot be written.
     """
     folder = path.absolute().parent
-    if path.suffix.lower() != suffix:
-        raise SepViTError(f"{option} {path}: the file's name must end with {suffix}")
     try:
         if path.is_dir():
             raise SepViTError(f"{option} {path} is a folder; name a file in it")
+        if path.suffix.lower() != suffix:
+            raise SepViTError(f"{option} {path}: the file's name must end with {suffix}")
         if path.exists() and not path.is_file():
             raise SepViTError(f"{option} {path} is not a regular file; name another one")
         if not folder.is_dir():

@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -47,6 +47,7 @@ def replacing(destination: Path, force: bool) -> Iterator[Path]:
     """
     destination = destination.absolute()
     check_destination(destination, force)
+    destination.parent.mkdir(parents=True, exist_ok=True)
     with _locked(destination) as room:
         _tidy(destination, room)
         check_destination(destination, force)  # it may have been put back
@@ -64,7 +65,7 @@ def replacing(destination: Path, force: bool) -> Iterator[Path]:
 
 
 def check_destination(destination: Path, force: bool) -> None:
-    """Refuse a destination that cannot be written or must not be replaced; make its parents.
+    """Refuse a destination that cannot be written or must not be replaced; leave nothing there.
 
     Raises
     ------
@@ -77,10 +78,17 @@ def check_destination(destination: Path, force: bool) -> None:
         raise SepViTError(f"{destination} is the working folder or above it; name a folder in it")
     try:
         _check_content(destination, force)
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        # A name somewhat longer than those of the folder and its lock.
-        with tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}."):
-            pass
+        missing = [parent for parent in destination.parents if not parent.exists()]
+        try:
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            # A name somewhat longer than those of the folder and its lock.
+            prefix = f".{destination.name}."
+            with tempfile.TemporaryDirectory(dir=destination.parent, prefix=prefix):
+                pass
+        finally:
+            for parent in missing:
+                with suppress(OSError):  # not made, or another process has filled it
+                    parent.rmdir()
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in _FULL:
             raise

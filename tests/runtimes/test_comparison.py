@@ -105,6 +105,6 @@ def test_the_command_prints_the_table(run_command: Runner, digits_checkpoint: Pa
     arguments = ("--all", "--weights", digits_checkpoint, "--target", "openvino", "--images", 31)
     done = run_command("evaluate", *arguments)
     assert done.status == 0, done.err
-    assert "31 images of digits/test" in done.out and "int8" in done.out
+    assert "31 of 400 images of digits/test" in done.out and "int8" in done.out
     nothing = run_command("evaluate")
     assert nothing.status == 2 and "name a package, or give --all" in nothing.err
