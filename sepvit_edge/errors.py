@@ -24,6 +24,17 @@ class Interrupted(SepViTError):
     exit_status = 130
 
 
+def reason_of(error: Exception) -> str:
+    """Return the first line of a library's error, or the name of its class if it has no text.
+
+    Examples
+    --------
+    >>> reason_of(ValueError("bad magic")), reason_of(IndexError())
+    ('bad magic', 'IndexError')
+    """
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> SepViTError:
     """Return the error for an unknown name, with the closest known one.
 

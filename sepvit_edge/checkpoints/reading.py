@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..errors import SepViTError
+from ..errors import SepViTError, reason_of
 from .builtin import builtin_checkpoints
 from .containers import StateDict, find_state_dict
 from .metadata import KEY, Metadata, parse_metadata
@@ -102,8 +102,8 @@ def _torch_content(path: Path) -> object:
 
 
 def _unreadable(path: Path, error: Exception) -> SepViTError:
-    reason = str(error).partition("\n")[0] or type(error).__name__
+    reason = reason_of(error).rstrip(".")
     return SepViTError(
-        f"{path.name} is not a readable checkpoint ({reason.rstrip('.')}); copy or download it "
-        "again, or save the state dict alone: torch.save(model.state_dict(), ...)"
+        f"{path.name} is not a readable checkpoint ({reason}); copy or download it again, or "
+        "save the state dict alone: torch.save(model.state_dict(), ...)"
     )

@@ -595,11 +595,6 @@ class Attribution(Facts):
     parts: list[AttributedPart]
 
     @property
-    def unattributed_share(self) -> float:
-        """Share of the whole that belongs to no part."""
-        return self.unattributed_us / self.whole_us
-
-    @property
     def obtained(self) -> str:
         """The method, and the profiler's own cost."""
         if self.profiler_share is None:

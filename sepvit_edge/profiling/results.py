@@ -87,8 +87,8 @@ def save_result(profile: Profile, folder: Path) -> Path:
     if profile.date is not None:
         stem += f"{_AT}{profile.date:%Y-%m-%dT%H%M%SZ}"
     partial = folder / f".{stem}.{os.getpid()}"
-    partial.write_text(profile.model_dump_json() + "\n", encoding="utf-8")
     try:
+        partial.write_text(profile.model_dump_json() + "\n", encoding="utf-8")
         return _put(partial, folder, stem)
     finally:
         partial.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ..config.toml import first_fault
-from ..errors import SepViTError
+from ..errors import SepViTError, reason_of
 from ..files import replacing_file
 from .recipe import TrainingRecipe
 
@@ -292,8 +292,7 @@ def _read(path: Path) -> Any:
 
 
 def _damaged(path: Path, error: Exception) -> SepViTError:
-    reason = str(error).partition("\n")[0] or type(error).__name__
     return SepViTError(
-        f"{path} is damaged ({reason}); start another run with --run, or put a copy of the file in "
-        "its place"
+        f"{path} is damaged ({reason_of(error)}); start another run with --run, or put a copy of "
+        "the file in its place"
     )

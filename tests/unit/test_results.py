@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from datetime import datetime, timezone
@@ -54,6 +55,21 @@ def kept(tmp_path: Path) -> Path:
     for profile in (measured(9), measured(10, "13"), measured(12, "20")):
         save_result(profile, tmp_path)
     return tmp_path
+
+
+def test_a_full_disk_leaves_no_half_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_result(measured(10, "13"), tmp_path)
+    before = sorted(tmp_path.iterdir())
+    write = Path.write_text
+
+    def full(self: Path, text: str, **rest: Any) -> int:
+        write(self, text[:100], **rest)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        save_result(measured(11, "20"), tmp_path)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_nothing_that_is_kept_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
