@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from .checkpoints.files import load_checkpoint as load_checkpoint
     from .checkpoints.files import save_checkpoint as save_checkpoint

@@ -1,13 +1,16 @@
-"""Command list: `python -m sepvit_edge`; `python -m sepvit_edge export` runs one of them."""
+"""The commands as one: `sepvit-edge COMMAND`, or `python -m sepvit_edge COMMAND`."""
 
 from __future__ import annotations
 
-import ast
-import runpy
+import importlib
 import sys
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Annotated
 
-from .errors import unknown_name
+import typer
+
+from . import __version__
+from .cli.console import run_app
 
 # In the order in which they are used.
 COMMANDS = (
@@ -16,39 +19,42 @@ COMMANDS = (
 )
 
 
-def main() -> int:
+def main() -> None:
     """Run the command that the first argument names; without one, list them."""
-    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-        print(listing())
-        return 0
-    name = sys.argv.pop(1)
-    if name not in COMMANDS:
-        print(f"error: {unknown_name('command', name, COMMANDS)}", file=sys.stderr)
-        return 2
-    runpy.run_module(f"{__package__}.{name}", run_name="__main__", alter_sys=True)
-    return 0
+    # One command is enough, if it is named: the others would have to be imported.
+    named = [name for name in sys.argv[1:2] if name in COMMANDS]
+    run_app(application(named or COMMANDS))
 
 
-def listing() -> str:
-    """Return a line for each command."""
-    width = max(map(len, COMMANDS)) + 2
-    lines = [f"  {name:{width}}{summary(name)}" for name in COMMANDS]
-    usage = "Usage: python -m sepvit_edge COMMAND [OPTIONS]; COMMAND --help lists its options."
-    return "\n".join([usage, "", *lines])
+def application(names: Sequence[str] = COMMANDS) -> typer.Typer:
+    """Return the application with these commands."""
+    app = typer.Typer(
+        name="sepvit-edge",
+        help="From a SepViT checkpoint to verified packages for edge runtimes.",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(_without_command)
+    for name in names:
+        module = importlib.import_module(f".{name}", __package__)
+        # "Classify images with a package: `python ...`."
+        summary = (module.__doc__ or "").partition("\n")[0].partition(": `")[0]
+        module.main.add_to(app, name, summary)
+    return app
 
 
-def summary(name: str) -> str:
-    """Return the first sentence of a command's module, which is not imported for it.
-
-    Examples
-    --------
-    >>> summary("predict")
-    'Classify images with a package'
-    """
-    source = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
-    first = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
-    return first.partition(": `")[0]
+def _without_command(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version, and leave.")
+    ] = False,
+) -> None:
+    if version:
+        print(f"sepvit-edge {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

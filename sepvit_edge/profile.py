@@ -204,7 +204,8 @@ def _command_line() -> str:
     import shlex
     import sys
 
-    return shlex.join(["python", "-m", "sepvit_edge.profile", *sys.argv[1:]])
+    given = sys.argv[1:]
+    return shlex.join(["sepvit-edge", *([] if given[:1] == ["profile"] else ["profile"]), *given])
 
 
 def _print_table(results: Path) -> None:

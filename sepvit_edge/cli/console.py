@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import inspect
 import io
 import json
 import logging
@@ -14,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.cells import cell_len
@@ -33,7 +34,7 @@ from rich.text import Text
 from ..errors import Interrupted, SepViTError
 from .layout import column_widths
 
-_PACKAGE = __name__.partition(".")[0]
+_logger = logging.getLogger(__name__.partition(".")[0])
 # Paths and names of users are printed as they are: nothing in a text is markup or an emoji's name.
 console = Console(highlight=False, markup=False, emoji=False)
 # Progress and errors leave standard output to the result.
@@ -42,14 +43,63 @@ stderr = Console(stderr=True, highlight=False, markup=False, emoji=False)
 _COUNTING_S, _PROGRESS_S = 30.0, 10.0
 
 
-def command(function: Callable[..., Any]) -> Callable[[], None]:
-    """Turn a function into a typer command whose errors are one sentence and an exit status."""
+Verbose = Annotated[
+    int,
+    typer.Option(
+        *("--verbose", "-v"),
+        count=True,
+        show_default=False,
+        help="Print each step with its time; -vv also what the library logs.",
+    ),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print no progress and no warnings, only errors.")
+]
+
+
+class Command:
+    """A command: run alone as `python -m sepvit_edge.NAME`, or as one of `sepvit-edge`.
+
+    Its errors are one sentence and an exit status.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = _guarded(function)
+        self._help = _one_line_a_paragraph(function.__doc__ or "")
+
+    def __call__(self) -> None:
+        """Run with the arguments of the process."""
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        app.command(help=self._help)(self._function)
+        run_app(app)
+
+    def add_to(self, app: typer.Typer, name: str, summary: str) -> None:
+        """Become a command of an application, with a line in its list of commands."""
+        app.command(name, help=self._help, short_help=summary)(self._function)
+
+
+def command(function: Callable[..., Any]) -> Command:
+    """Turn a function into a command; its parameters are the options, beside -v and -q."""
+    return Command(function)
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run an application with the arguments of the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A file's name may hold bytes that are no text: print them as \udcff.
+            stream.reconfigure(errors="backslashreplace")
+    app()
+
+
+def _guarded(function: Callable[..., Any]) -> Callable[..., None]:
+    """Add -v and -q to a function, and turn its errors into one sentence and an exit status."""
 
     @functools.wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> None:
+    def guarded(*args: Any, verbose: int = 0, quiet: bool = False, **kwargs: Any) -> None:
         status = 0
         try:
-            with _showing_warnings(), _noting_interrupts():
+            with _showing(verbose, quiet), _noting_interrupts():
                 function(*args, **kwargs)
         except SepViTError as error:
             _fail(str(error))
@@ -71,43 +121,51 @@ def command(function: Callable[..., Any]) -> Callable[[], None]:
             os._exit(status)
         raise typer.Exit(status)
 
-    def run() -> None:
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                # A file's name may hold bytes that are no text: print them as \udcff.
-                stream.reconfigure(errors="backslashreplace")
-        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        app.command(help=_one_line_a_paragraph(function.__doc__ or ""))(guarded)
-        app()
+    signature = inspect.signature(function, eval_str=True)
+    ours = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
+        for name, kind, default in (("verbose", Verbose, 0), ("quiet", Quiet, False))
+    ]
+    parameters = [*signature.parameters.values(), *ours]
+    guarded.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    guarded.__annotations__ = {each.name: each.annotation for each in parameters}
+    return guarded
 
-    return run
 
-
-class _Warnings(logging.Handler):
-    """Shows what the library logs as warnings, each sentence once."""
+class _Messages(logging.Handler):
+    """Shows what the library logs, each warning once."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__()
         self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         sentence = record.getMessage()
-        if sentence not in self._said:
+        if record.levelno < logging.WARNING:
+            stderr.print(Text(sentence), soft_wrap=True)
+        elif sentence not in self._said:
             self._said.add(sentence)
             warn(sentence)
 
 
 @contextmanager
-def _showing_warnings() -> Iterator[None]:
-    """Show the library's warnings on standard error while the block runs."""
-    ours, shown = logging.getLogger(_PACKAGE), _Warnings()
-    ours.addHandler(shown)
-    ours.propagate = False  # a handler that some toolchain installs would say it again
+def _showing(verbose: int, quiet: bool) -> Iterator[None]:
+    """Show on standard error what the library logs while the block runs.
+
+    The level of the package's logger is also what progress and steps go by: `-q` is ERROR, `-v` is
+    INFO, `-vv` is DEBUG.
+    """
+    level = logging.ERROR if quiet else max(logging.DEBUG, logging.WARNING - 10 * verbose)
+    shown, before = _Messages(), _logger.level
+    _logger.addHandler(shown)
+    _logger.setLevel(level)
+    _logger.propagate = False  # a handler that some toolchain installs would say it again
     try:
         yield
     finally:
-        ours.propagate = True
-        ours.removeHandler(shown)
+        _logger.propagate = True
+        _logger.setLevel(before)
+        _logger.removeHandler(shown)
 
 
 @contextmanager
@@ -169,7 +227,8 @@ def _fail(sentence: str) -> None:
 
 def warn(sentence: str) -> None:
     """Print a warning on standard error."""
-    stderr.print(Text.assemble(("warning: ", "yellow"), sentence), soft_wrap=True)
+    if not _quiet():
+        stderr.print(Text.assemble(("warning: ", "yellow"), sentence), soft_wrap=True)
 
 
 def emit_json(document: object) -> None:
@@ -220,27 +279,37 @@ def steps() -> Iterator[Callable[[str], None]]:
     """Show the current step on standard error while the block runs.
 
     Where standard error is not a terminal, each step is a line; one that only counts further
-    (``5 of 60 s``) is written again twice a minute.
+    (``5 of 60 s``) is written again twice a minute. With -v they are lines with the seconds since
+    the start; with -q there are none.
 
     Yields
     ------
     callable
         Takes the name of the next step.
     """
-    if stderr.is_terminal:
+    if _quiet():
+        yield lambda text: None
+        return
+    verbose = _logger.isEnabledFor(logging.INFO)
+    if stderr.is_terminal and not verbose:
         with stderr.status("starting") as status:
             yield lambda text: status.update(Text(f"{text} ..."))
         return
-    said, when = "", 0.0
+    said, when, began = "", 0.0, time.monotonic()
 
     def tell(text: str) -> None:
         nonlocal said, when
         kind, now = re.sub(r"\d+", "0", text), time.monotonic()
         if kind != said or now - when >= _COUNTING_S:
             said, when = kind, now
-            stderr.print(Text(f"{text} ..."), soft_wrap=True)
+            elapsed = f"{now - began:7.1f} s  " if verbose else ""
+            stderr.print(Text(f"{elapsed}{text} ..."), soft_wrap=True)
 
     yield tell
+
+
+def _quiet() -> bool:
+    return not _logger.isEnabledFor(logging.WARNING)
 
 
 def _columns() -> tuple[ProgressColumn, ...]:
@@ -252,13 +321,17 @@ def _columns() -> tuple[ProgressColumn, ...]:
 def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on standard error while the block runs.
 
-    Where standard error is not a terminal, a line every 10 s tells how many steps are done.
+    Where standard error is not a terminal, a line every 10 s tells how many steps are done; with -q
+    there is none.
 
     Yields
     ------
     callable
         Takes the number of steps done since the last call.
     """
+    if _quiet():
+        yield lambda steps: None
+        return
     if not stderr.is_terminal:
         done, tell = 0, _now_and_then(title)
 
@@ -278,13 +351,16 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
 def step_progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
     """Show a bar over numbered steps on standard error, with a text that changes.
 
-    Where standard error is not a terminal, a line every 10 s shows the same.
+    Where standard error is not a terminal, a line every 10 s shows the same; with -q there is none.
 
     Yields
     ------
     callable
         Takes the step, the number of steps and the text.
     """
+    if _quiet():
+        yield lambda step, steps, text: None
+        return
     if not stderr.is_terminal:
         yield _now_and_then(title)
         return

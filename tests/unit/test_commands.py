@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ import torch
 from helpers import MINI, REPOSITORY, TESTS, Runner, jittered, random_pixels, run_process
 from PIL import Image
 
-from sepvit_edge import save_checkpoint
+from sepvit_edge import __version__, save_checkpoint
 from sepvit_edge.__main__ import COMMANDS
 
 ROOT_MODULES = {path.stem for path in (REPOSITORY / "sepvit_edge").glob("*.py")}
@@ -48,15 +50,38 @@ def test_the_package_lists_its_commands_and_runs_them() -> None:
 
     listed = run()
     assert listed.returncode == 0
-    lines = dict(line.split(maxsplit=1) for line in listed.stdout.splitlines()[2:])
-    assert tuple(lines) == COMMANDS and set(COMMANDS) <= ROOT_MODULES
-    assert lines["export"] == "Export a model as a package"
+    assert re.findall(r"^│ ([a-z]+)  ", listed.stdout, re.M) == list(COMMANDS)
+    assert set(COMMANDS) <= ROOT_MODULES
+    assert re.search(r"export +Export a model as a package", listed.stdout)
+    assert run("--version").stdout == f"sepvit-edge {__version__}\n"
     unknown = run("exprot")
-    assert unknown.returncode == 2 and "did you mean 'export'" in unknown.stderr
+    assert unknown.returncode == 2 and "Did you mean 'export'" in unknown.stderr
     helped = run("predict", "--help")
-    assert helped.returncode == 0 and "Usage: python -m sepvit_edge.predict" in helped.stdout
+    assert helped.returncode == 0 and "Usage: python -m sepvit_edge predict" in helped.stdout
     failed = run("predict", "none", "none.png")
     assert failed.returncode == 2 and failed.stderr == "error: there is no package none\n"
+
+
+def test_the_shell_completes_commands_and_options() -> None:
+    def complete(words: str) -> list[str]:
+        environment = {"_SEPVIT_EDGE_COMPLETE": "complete_bash", "COMP_WORDS": words}
+        code = (
+            "import sys; sys.argv = ['sepvit-edge']; from sepvit_edge.__main__ import main; main()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            env={**os.environ, **environment, "COMP_CWORD": str(len(words.split()) - 1)},
+        )
+        return done.stdout.split()
+
+    assert complete("sepvit-edge ex") == ["export"]
+    assert complete("sepvit-edge export --ima") == ["--image-size", "--images"]
+
+
+def test_the_version_is_told_once() -> None:
+    assert metadata.version("sepvit-edge") == __version__
 
 
 def test_running_as_a_module_does_not_warn() -> None:

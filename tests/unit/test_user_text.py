@@ -63,6 +63,40 @@ def test_a_command_shows_warnings_once(
     assert capsys.readouterr().err == "warning: one\nwarning: [two]\n"
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (None, "reading ...\nwarning: odd\n"),
+        ("-q", ""),
+        ("-v", "    0.0 s  reading ...\nwarning: odd\na fact\n"),
+        ("-vv", "    0.0 s  reading ...\nwarning: odd\na fact\na detail\n"),
+    ],
+)
+def test_quiet_and_verbose(
+    option: str | None,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @console.command
+    def main() -> None:
+        """Say something at every level."""
+        log = logging.getLogger("sepvit_edge.data")
+        with steps() as step, progress("a bar", 2) as advance:
+            step("reading")
+            advance(1)
+        log.warning("odd")
+        log.info("a fact")
+        log.debug("a detail")
+
+    monkeypatch.setattr("sys.argv", ["main", *([option] if option else [])])
+    monkeypatch.setattr(console.time, "monotonic", lambda: 0.0)
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err == said
+    assert logging.getLogger("sepvit_edge").level == logging.NOTSET
+
+
 def test_a_name_that_is_no_text_is_printed(
     run_command: Runner, tmp_path: Path, package_path: Path
 ) -> None:
