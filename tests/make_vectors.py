@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+from dense_vectors import class_map_cases, detection_cases, exponential_cases, fit_cases
+from noise import noise
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image, ImageCms
 from safetensors.numpy import load_file, save, save_file
@@ -50,18 +52,6 @@ from sepvit_edge.profiling.runner.golden import MINIMUM_SQNR_DB
 VECTORS = Path(__file__).parent / "vectors"
 # A result of so few pixels is stored whole: a digest says that something is wrong, not what.
 _SHOWN_PIXELS = 40
-
-
-def noise(width: int, height: int, seed: int) -> np.ndarray:
-    """Pixels that every language makes for itself: uint8 (height, width, 3).
-
-    Byte after byte: ``state = state * 1664525 + 1013904223`` modulo 2^32, starting from the seed;
-    the byte is the state's highest one.
-    """
-    powers = np.full(width * height * 3, 1664525, np.uint32).cumprod(dtype=np.uint32)
-    sums = np.concatenate([[1], powers[:-1]]).astype(np.uint32).cumsum(dtype=np.uint32)
-    states = powers * np.uint32(seed) + sums * np.uint32(1013904223)
-    return (states >> np.uint32(24)).astype(np.uint8).reshape(height, width, 3)
 
 
 def _rounded(value: Any) -> float:
@@ -909,6 +899,10 @@ def make_vectors(folder: Path) -> None:
         "safetensors": safetensors_cases(),
         "top_k": top_k_cases(),
         "statistics": statistics_cases(),
+        "fit": fit_cases(),
+        "exponential": exponential_cases(),
+        "class_maps": class_map_cases(),
+        "detections": detection_cases(),
     }
     for name, cases in documents.items():
         lines = ",\n".join(json.dumps(case, ensure_ascii=False) for case in cases)

@@ -9,6 +9,8 @@
    the columns. Apps repeat it byte for byte.
 4. The centre square of image_size is cut out, its corner rounded down.
 
+Dense models see the whole image instead of the square: `fit_image` replaces steps 3 and 4.
+
 Scaling to 0..1 and normalising are inside the exported graph, so no caller can forget them.
 """
 
@@ -25,6 +27,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..errors import SepViTError
 from ..model.variants import Preprocessing
+from .fit import Fit
 
 # A 100-megapixel image decodes to 300 MB; a larger one is a mistake or an attack.
 MAX_PIXELS = 100_000_000
@@ -193,6 +196,15 @@ def preprocess(
     >>> preprocess(photo, Preprocessing(), 224).shape
     (224, 224, 3)
     """
+    rgb, name = _upright(image)
+    width, height = resized_size(rgb.size, rule.resize_side(image_size), name)
+    rgb = resize(rgb, (width, height))
+    left, top = (width - image_size) // 2, (height - image_size) // 2
+    return np.array(rgb.crop((left, top, left + image_size, top + image_size)))
+
+
+def _upright(image: Image.Image | np.ndarray | str | Path) -> tuple[Image.Image, str]:
+    """Return an image of any kind as upright RGB (steps 1 and 2 of the rule), and its name."""
     if isinstance(image, (str, Path)):
         image = load_image(image)
     elif isinstance(image, np.ndarray):
@@ -204,14 +216,58 @@ def preprocess(
         image = Image.fromarray(image)
     rgb, name = to_rgb(image), _name(image)
     _check_size(rgb.size, name)
-    width, height = resized_size(rgb.size, rule.resize_side(image_size), name)
+    return rgb, name
+
+
+def resize(rgb: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Resize to a width and height by the rule: BILINEAR, along the rows and then the columns."""
     # One axis a call: given both, Pillow 13 takes the columns first for some tall images and rounds
     # the pixels between the two differently from Pillow 12 (its pull request 9549).
-    for size in ((width, rgb.height), (width, height)):
-        if rgb.size != size:
-            rgb = rgb.resize(size, Image.Resampling.BILINEAR)
-    left, top = (width - image_size) // 2, (height - image_size) // 2
-    return np.array(rgb.crop((left, top, left + image_size, top + image_size)))
+    for step in ((size[0], rgb.height), size):
+        if rgb.size != step:
+            rgb = rgb.resize(step, Image.Resampling.BILINEAR)
+    return rgb
+
+
+def fit_image(
+    image: Image.Image | np.ndarray | str | Path,
+    mean: tuple[float, float, float],
+    size: tuple[int, int],
+) -> tuple[np.ndarray, Fit]:
+    """Turn one image into the input pixels of a dense model, all of it, in its own proportions.
+
+    Steps 1 and 2 of the rule; then the image is resized by step 3's filter to the largest size
+    inside the input, rounded down, and stands in its top left corner. The rest has the mean colour,
+    ``floor(255 * mean + 0.5)``, which the graph's normalisation makes almost zero.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image, numpy.ndarray, str or Path
+        An image, uint8 pixels (H, W, 3), or a file.
+    mean : tuple of float
+        Mean per channel, for pixels scaled to 0..1.
+    size : tuple of int
+        Height and width of the model's input.
+
+    Returns
+    -------
+    pixels : numpy.ndarray
+        uint8 (height, width, 3), RGB.
+    fit : Fit
+        The place of the image in them, and the way back.
+
+    Raises
+    ------
+    SepViTError
+        If the image cannot be used; the message says why.
+    """
+    rgb, _ = _upright(image)
+    fit = Fit.of((rgb.height, rgb.width), size)
+    pixels = np.empty((*size, 3), np.uint8)
+    pixels[:] = [int(255 * value + 0.5) for value in mean]
+    height, width = fit.content
+    pixels[:height, :width] = np.asarray(resize(rgb, (width, height)))
+    return pixels, fit
 
 
 def preprocess_batch(

@@ -16,16 +16,22 @@ from safetensors.numpy import load, load_file
 
 pytest.importorskip("onnxruntime")
 
-from make_vectors import VECTORS, apply_edits, make_vectors, noise
+from dense_vectors import listed, numbers
+from make_vectors import VECTORS, apply_edits, make_vectors
+from noise import noise
 
 from sepvit_edge.backends.versions import check_range
-from sepvit_edge.data.preprocess import _check_size, preprocess, resized_size, to_rgb
+from sepvit_edge.data.preprocess import _check_size, fit_image, preprocess, resized_size, to_rgb
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.variants import Preprocessing
 from sepvit_edge.package.folder import Package
 from sepvit_edge.package.manifest import GOLDEN
+from sepvit_edge.package.postprocessing import DetectionRule, SegmentationRule
 from sepvit_edge.package.session import open_package
+from sepvit_edge.postprocess.detection import anchors, detect
+from sepvit_edge.postprocess.exponential import exp
+from sepvit_edge.postprocess.segmentation import class_map
 from sepvit_edge.profiling.document import read_profile
 from sepvit_edge.profiling.runner.errors import Refusal
 from sepvit_edge.profiling.runner.golden import MINIMUM_SQNR_DB
@@ -245,6 +251,52 @@ def test_the_noise_is_the_documented_one() -> None:
         state = (state * 1664525 + 1013904223) % 2**32
         expected.append(state >> 24)
     assert noise(5, 4, 77).reshape(-1).tolist() == expected
+
+
+def test_fitting_an_image_into_an_input_and_the_way_back() -> None:
+    for case in cases("fit"):
+        image = noise(case["width"], case["height"], case["seed"])
+        pixels, fit = fit_image(image, tuple(case["mean"]), tuple(case["input"][::-1]))
+        assert list(fit.content[::-1]) == case["content"]
+        assert _sha256(pixels) == case["sha256"], case
+        back = fit.boxes_back(np.array([case["box"]], np.float32))
+        assert back[0].tolist() == case["box_back"]
+        classes = noise(*case["input"], case["seed"] + 7)[..., 0] // 16
+        assert _sha256(fit.map_back(classes)) == case["map_back_sha256"], case
+
+
+def test_exponentials() -> None:
+    for case in cases("exponential"):
+        assert exp(np.array([case["x"]])).tolist() == [case["exp"]]
+
+
+def test_class_maps() -> None:
+    for case in cases("class_maps"):
+        shape = (case["classes"], case["height"], case["width"])
+        logits = numbers(int(np.prod(shape)), case["seed"], 128, case["divisor"]).reshape(shape)
+        if case["copied"]:
+            logits[4], logits[9] = logits[2], np.nan
+        found = class_map(logits, SegmentationRule()).astype(np.uint8)
+        assert _sha256(found) == case["sha256"], case
+
+
+@pytest.mark.parametrize("case", named("detections"))
+def test_detections(case: dict[str, Any]) -> None:
+    rule = DetectionRule(**case["rule"])
+    size, content = tuple(case["input"][::-1]), tuple(case["content"][::-1])
+    count, classes = len(anchors(rule, size)), case["classes"]
+    logits = numbers(count * classes, case["seed"], case["middle"], 8).reshape(count, classes)
+    deltas = numbers(count * 4, case["seed"] + 50, 128, 64).reshape(count, 4)
+    found = detect(logits, deltas, rule, size, content)
+    assert listed(found) == {key: case[key] for key in ("boxes", "scores", "labels")}
+
+
+def test_detections_differ_in_kind() -> None:
+    """None, some, and as many as are allowed; scores that are equal."""
+    found = {case["name"]: case for case in cases("detections")}
+    counts = {name: len(case["labels"]) for name, case in found.items()}
+    assert counts["none"] == 0 < counts["few"] < counts["all overlaps"]
+    assert len(set(found["all overlaps"]["scores"])) < counts["all overlaps"]
 
 
 def _sha256(pixels: np.ndarray) -> str:
