@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from .checkpoints.files import save_checkpoint as save_checkpoint
     from .errors import CheckFailed as CheckFailed
     from .errors import SepViTError as SepViTError
-    from .model.reference import create_model as create_model
+    from .model.create import create_model as create_model
     from .package.session import open_package as open_package
     from .pipeline.export import export_package as export_package
 
 _HOME = {
     "CheckFailed": "errors",
     "SepViTError": "errors",
-    "create_model": "model.reference",
+    "create_model": "model.create",
     "export_package": "pipeline.export",
     "load_checkpoint": "checkpoints.files",
     "open_package": "package.session",

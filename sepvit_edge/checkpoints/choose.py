@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ..model.reference import SepViT, create_model
+from ..model.create import create_model
+from ..model.reference import SepViT
 from .builtin import default_checkpoint
 from .files import load_checkpoint
 from .labels import read_labels

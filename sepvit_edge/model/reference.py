@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .variants import HEAD_DIM, MLP_RATIO, ModelConfig, Preprocessing, Source, find_variant, windows
+from .variants import HEAD_DIM, MLP_RATIO, ModelConfig, Source, find_variant, windows
 
 if TYPE_CHECKING:
     from .quantized import Quantization
@@ -243,51 +243,6 @@ class SepViT(nn.Module):
             if stage < 3:
                 x = maps[-1]
         return maps if features else self.head(self.norm(x).mean(1))
-
-
-def create_model(
-    variant: str,
-    num_classes: int = 1000,
-    image_size: int = 224,
-    *,
-    preprocessing: Preprocessing | None = None,
-    labels: tuple[str, ...] = (),
-    drop_path: float = 0.0,
-) -> SepViT:
-    """Create a reference model with new random weights.
-
-    Parameters
-    ----------
-    variant : str
-        ``"lite"``, ``"t"``, ``"s"`` or ``"b"``.
-    num_classes : int
-        Size of the classifier's output.
-    image_size : int
-        Side of the input in pixels, a multiple of 32.
-    preprocessing : Preprocessing, optional
-        Default: ImageNet's.
-    labels : tuple of str
-        Class names. Default: ``"0" ... "n-1"``.
-    drop_path : float
-        Stochastic depth rate for training.
-
-    Raises
-    ------
-    SepViTError
-        If the variant is unknown, the image size is not a multiple of 32, or the number of labels
-        is not `num_classes`.
-
-    Examples
-    --------
-    >>> import sepvit_edge, torch
-    >>> model = sepvit_edge.create_model("lite", num_classes=10, image_size=64)
-    >>> model(torch.zeros(1, 3, 64, 64)).shape
-    torch.Size([1, 10])
-    """
-    config = ModelConfig(
-        variant, num_classes, image_size, preprocessing or Preprocessing(), tuple(labels)
-    )
-    return SepViT(config, drop_path)
 
 
 def with_config(model: SepViT, config: ModelConfig) -> SepViT:

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from ..checkpoints.files import load_checkpoint
-from ..model.reference import DropPath, SepViT, create_model
+from ..model.create import create_model
+from ..model.reference import DropPath, SepViT
 from ..model.variants import find_variant
 from .data import rule_of
 from .recipe import TrainingRecipe

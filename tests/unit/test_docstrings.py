@@ -15,7 +15,7 @@ PACKAGE = REPOSITORY / "sepvit_edge"
 # Runtimes that an example needs.
 NEEDS = {"pipeline.export": "openvino", "package.session": "onnxruntime"}
 PUBLIC = (
-    *("model.reference.create_model", "pipeline.export.export_package"),
+    *("model.create.create_model", "pipeline.export.export_package"),
     *("package.session.open_package", "checkpoints.files.load_checkpoint"),
     "checkpoints.files.save_checkpoint",
 )

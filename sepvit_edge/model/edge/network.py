@@ -58,7 +58,7 @@ class EdgeModel(nn.Module):
 
     Examples
     --------
-    >>> from sepvit_edge.model.reference import create_model
+    >>> from sepvit_edge import create_model
     >>> edge = EdgeModel(create_model("lite", num_classes=10, image_size=32), batch=2)
     >>> edge.example_input().shape
     torch.Size([2, 32, 32, 3])
