@@ -18,8 +18,9 @@ _log = logging.getLogger(__name__)
 
 # Wrappers that torch puts into keys, at any depth. No module of ours has such a name.
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-# Keys of the model by which a state dict is found in a file, whatever stands in front of them.
-_ANCHORS = ("patch_embeds.0.proj.weight", "head.weight")
+# Keys of the model by which a state dict is found in a file, whatever stands in front of them; the
+# first is that of a dense model, whose backbone has the second one too.
+_ANCHORS = ("backbone.norm_list.0.weight", "patch_embeds.0.proj.weight", "head.weight")
 # What wrappers count in a tensor beside the model.
 _COUNTERS = {"n_averaged"}
 # What timm takes first, in this order, once there is no moving average.

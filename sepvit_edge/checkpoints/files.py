@@ -10,20 +10,24 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from safetensors.torch import save_file
 
-from ..errors import SepViTError
+from ..errors import SepViTError, unknown_name
 from ..files import file_sha256, replacing_file
+from ..model.create import ReferenceModel
+from ..model.dense import DenseModel, DenseTask
+from ..model.dense.config import DENSE_TASKS, WindowRule
 from ..model.reference import SepViT
 from ..model.variants import ModelConfig, Source, find_variant
+from .dense import Expected, dense_model, is_dense
 from .fitting import (
     differences,
     empty_model,
-    fault_of,
     guess_variant,
+    is_counter,
     nearest_variant,
     num_classes_of,
 )
@@ -37,15 +41,42 @@ from .quantized import (
 )
 from .reading import locate, read_state_dict
 from .source import weights_digest
+from .tensors import float_weights
 
 
+@overload
 def load_checkpoint(
     path: str | Path,
     *,
     variant: str | None = None,
     labels: tuple[str, ...] | None = None,
     image_size: int | None = None,
-) -> SepViT:
+    task: Literal["classification"] = "classification",
+) -> SepViT: ...
+@overload
+def load_checkpoint(
+    path: str | Path,
+    *,
+    variant: str | None = None,
+    labels: tuple[str, ...] | None = None,
+    task: DenseTask,
+    head: str | None = None,
+    input_size: tuple[int, int] | None = None,
+    window: WindowRule | None = None,
+) -> DenseModel: ...
+@overload
+def load_checkpoint(path: str | Path, *, task: None) -> ReferenceModel: ...
+def load_checkpoint(
+    path: str | Path,
+    *,
+    variant: str | None = None,
+    labels: tuple[str, ...] | None = None,
+    image_size: int | None = None,
+    task: str | None = "classification",
+    head: str | None = None,
+    input_size: tuple[int, int] | None = None,
+    window: WindowRule | None = None,
+) -> ReferenceModel:
     """Read a checkpoint into a reference model in evaluation mode.
 
     Parameters
@@ -59,11 +90,19 @@ def load_checkpoint(
     labels : tuple of str, optional
         Class names. Default: the file's.
     image_size : int, optional
-        Side of the input in pixels. Default: the file's; no weight depends on it.
+        Of a classifier: side of the input in pixels. Default: the file's; no weight depends on it.
+    task : str or None
+        The expected task; None takes what the file holds.
+    head : str, optional
+        Of a dense model: the expected head. Default: the one that the keys fit.
+    input_size : tuple of int, optional
+        Of a dense model: height and width in pixels. Default: the file's, or 512 x 512.
+    window : str, optional
+        Of a dense model: ``"paper"`` or ``"fit"``. Default: the file's, or the paper's.
 
     Returns
     -------
-    SepViT
+    SepViT or DenseModel
         With float32 weights; ``model.source`` holds their origin.
 
     Raises
@@ -82,6 +121,16 @@ def load_checkpoint(
     path, key = locate(path)
     found, metadata = read_state_dict(path, key)
     state, name = found.values, f"{path.name}{found.found}"
+    if task is not None and task not in ("classification", *DENSE_TASKS):
+        raise unknown_name("task", task, ("classification", *DENSE_TASKS))
+    if is_dense(state, metadata):
+        _refuse_dense(task, name)
+        expected = Expected(task, head, variant, input_size, window, labels)
+        dense = dense_model(state, metadata, name, expected)
+        dense.source = _source(dense, path, metadata)
+        return dense
+    if task not in (None, "classification"):
+        raise SepViTError(f"{name} is a classifier, not a model for {task}")
     quantization = take_quantization(state, metadata, path)
     config = _config(state, metadata, name)
     if variant is not None and find_variant(variant).key != config.variant:
@@ -99,13 +148,22 @@ def load_checkpoint(
     model = _assemble(state, config, name)
     if quantization is not None:
         model = with_integers(model, quantization, path)
-    model.source = Source(
-        weights_digest(model),
-        file_sha256(path),
-        path.stat().st_size,
-        metadata.trained_on,
-    )
+    model.source = _source(model, path, metadata)
     return model
+
+
+def _source(model: ReferenceModel, path: Path, metadata: Metadata) -> Source:
+    return Source(
+        weights_digest(model), file_sha256(path), path.stat().st_size, metadata.trained_on
+    )
+
+
+def _refuse_dense(task: str | None, name: str) -> None:
+    if task == "classification":
+        raise SepViTError(
+            f"{name} is a model for segmentation or detection, not a classifier; name its task "
+            "(in Python: load_checkpoint(..., task='segmentation'))"
+        )
 
 
 def _config(state: Mapping[str, Any], metadata: Metadata, name: str) -> ModelConfig:
@@ -140,20 +198,13 @@ def _assemble(state: Mapping[str, Any], config: ModelConfig, name: str) -> SepVi
             f"{config.num_classes} classes: {differing}{looks}"
         )
     model = empty_model(config)
-    floats = {}
-    for key in model.state_dict():
-        fault = fault_of(state[key])
-        if fault:
-            raise SepViTError(f"{name} cannot be used: {key} {fault}")
-        floats[key] = state[key].to(torch.float32).contiguous()
-        if not floats[key].isfinite().all():
-            raise SepViTError(f"{name} holds values that are not finite, first in {key}")
+    floats = float_weights({key: state[key] for key in model.state_dict()}, name)
     model.load_state_dict(floats, assign=True)
     return model.eval()
 
 
 def save_checkpoint(
-    model: SepViT,
+    model: ReferenceModel,
     path: str | Path,
     *,
     dtype: torch.dtype = torch.float32,
@@ -163,7 +214,7 @@ def save_checkpoint(
 
     Parameters
     ----------
-    model : SepViT
+    model : SepViT or DenseModel
         The weights and their configuration.
     path : str or Path
         The file.
@@ -182,11 +233,16 @@ def save_checkpoint(
     ...     sepvit_edge.load_checkpoint(f"{folder}/pets.safetensors").config.labels
     ('cat', 'dog')
     """
-    metadata: dict[str, Any] = {"config": asdict(model.config)}
+    dense = isinstance(model, DenseModel)
+    metadata: dict[str, Any] = {"dense" if dense else "config": asdict(model.config)}
     if trained_on:
         metadata["trained_on"] = trained_on
-    state = {key: value.detach().to("cpu", dtype) for key, value in model.state_dict().items()}
-    if model.quantization is not None:
+    state = {
+        key: value.detach().to("cpu", dtype)
+        for key, value in model.state_dict().items()
+        if not is_counter(key)
+    }
+    if isinstance(model, SepViT) and model.quantization is not None:
         state = quantized_state(model, model.quantization)
         metadata["quantization"] = quantization_metadata(model.quantization)
     with replacing_file(Path(path)) as partial:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
+from ..model.dense import DenseConfig, DenseModel
 from ..model.reference import SepViT
 from ..model.variants import VARIANTS, ModelConfig, Variant
 
@@ -32,10 +33,25 @@ def guess_variant(state: Mapping[str, Any]) -> Variant | None:
     return None
 
 
-def empty_model(config: ModelConfig) -> SepViT:
+@overload
+def empty_model(config: ModelConfig) -> SepViT: ...
+@overload
+def empty_model(config: DenseConfig) -> DenseModel: ...
+def empty_model(config: ModelConfig | DenseConfig) -> SepViT | DenseModel:
     """Return a model of a configuration whose weights take no memory."""
     with torch.device("meta"):
-        return SepViT(config)
+        return SepViT(config) if isinstance(config, ModelConfig) else DenseModel(config)
+
+
+def wanted_shapes(config: ModelConfig | DenseConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every weight of a configuration's model; counters are left out."""
+    state = empty_model(config).state_dict()
+    return {key: tuple(value.shape) for key, value in state.items() if not is_counter(key)}
+
+
+def is_counter(key: str) -> bool:
+    """Return whether a key of a state dict counts the steps of a training, as batch norms do."""
+    return key.endswith(".num_batches_tracked")
 
 
 def num_classes_of(state: Mapping[str, Any]) -> int:
@@ -79,9 +95,9 @@ class Differences:
         )
 
 
-def differences(state: Mapping[str, Any], config: ModelConfig) -> Differences:
+def differences(state: Mapping[str, Any], config: ModelConfig | DenseConfig) -> Differences:
     """Compare the keys and shapes of a state dict with those of a configuration's model."""
-    wanted = {key: tuple(value.shape) for key, value in empty_model(config).state_dict().items()}
+    wanted = wanted_shapes(config)
     found = {key: shape_of(value) for key, value in state.items() if isinstance(value, Tensor)}
     return Differences(
         [key for key in wanted if key not in state],

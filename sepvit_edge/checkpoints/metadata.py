@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..config.toml import first_fault
 from ..errors import SepViTError
+from ..model.dense import DenseConfig
 from ..model.variants import ModelConfig, Preprocessing
 
 KEY = "sepvit_edge"
@@ -49,6 +50,35 @@ class StoredConfig(_Stored):
         )
 
 
+class StoredDense(_Stored):
+    """Configuration of a dense model; see `sepvit_edge.model.dense.DenseConfig`."""
+
+    task: Literal["segmentation", "detection"]
+    head: str
+    variant: str
+    num_classes: int
+    input_size: tuple[int, int]
+    window: Literal["paper", "fit"]
+    channels: int
+    preprocessing: StoredPreprocessing
+    labels: tuple[str, ...]
+
+    def dense_config_of(self) -> DenseConfig:
+        """Return the configuration itself."""
+        rule = self.preprocessing
+        return DenseConfig(
+            self.task,
+            self.head,
+            self.variant,
+            self.num_classes,
+            self.input_size,
+            self.window,
+            self.channels,
+            Preprocessing(rule.crop, rule.mean, rule.std),
+            self.labels,
+        )
+
+
 class StoredCalibration(_Stored):
     """Calibration images; see `sepvit_edge.model.quantized.Calibration`."""
 
@@ -85,7 +115,9 @@ class Metadata(BaseModel):
     Attributes
     ----------
     config : StoredConfig, optional
-        Configuration.
+        Configuration of a classifier.
+    dense : StoredDense, optional
+        Configuration of a dense model.
     quantization : StoredQuantization, optional
         Of a quantisation-aware checkpoint.
     trained_on : str, optional
@@ -96,6 +128,7 @@ class Metadata(BaseModel):
 
     # Absent is allowed, null is not: a default is not checked.
     config: StoredConfig = None  # type: ignore[assignment]
+    dense: StoredDense = None  # type: ignore[assignment]
     quantization: StoredQuantization = None  # type: ignore[assignment]
     trained_on: str = None  # type: ignore[assignment]
 

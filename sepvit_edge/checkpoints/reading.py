@@ -76,7 +76,7 @@ def read_state_dict(path: Path, key: str = "") -> tuple[StateDict, Metadata]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
         raise _unreadable(path, error) from None
-    if metadata.config is not None:  # ours: no tool has wrapped it
+    if metadata.config or metadata.dense:  # ours: no tool has wrapped it
         return StateDict(tensors, ".", "", ""), metadata
     return find_state_dict(tensors, path, key), metadata
 

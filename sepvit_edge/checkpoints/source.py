@@ -6,11 +6,12 @@ import hashlib
 
 from torch import nn
 
-from ..model.reference import SepViT
+from ..model.create import ReferenceModel
 from ..model.variants import Source
+from .fitting import is_counter
 
 
-def source_of(model: SepViT) -> Source:
+def source_of(model: ReferenceModel) -> Source:
     """Return the origin of a model's weights; only their digest if they have changed since."""
     digest = weights_digest(model)
     known = model.source
@@ -21,6 +22,8 @@ def weights_digest(model: nn.Module) -> str:
     """Compute the SHA-256 of a model's float32 state dict and of a SepViT's quantisation."""
     digest = hashlib.sha256()
     for key, value in sorted(model.state_dict().items()):
+        if is_counter(key):
+            continue
         digest.update(f"{key} {tuple(value.shape)}\n".encode())
         digest.update(value.detach().cpu().float().contiguous().numpy().data)
     quantization = getattr(model, "quantization", None)

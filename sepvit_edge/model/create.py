@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import Literal, TypeAlias, overload
 
 from ..errors import SepViTError
 from .dense import DenseConfig, DenseModel, DenseTask
 from .dense.config import WindowRule, default_head, paper_classes
 from .reference import SepViT
 from .variants import ModelConfig, Preprocessing
+
+ReferenceModel: TypeAlias = SepViT | DenseModel
 
 
 @overload
