@@ -80,10 +80,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Give a whole file to a worker, as files share what they make; keep their order."""
-    from xdist.scheduler import LoadFileScheduling
+    from scheduling import FileScheduling
 
     config.option.loadscopereorder = False
-    return LoadFileScheduling(config, log)
+    return FileScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
