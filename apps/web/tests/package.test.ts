@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { checkTarget, inRange, Session } from "../src/core/engine";
 import { SepViTError } from "../src/core/errors";
 import { manifestDigest } from "../src/core/manifest";
-import { Package } from "../src/core/package";
+import { folderName, Package } from "../src/core/package";
 import { MemoryFolder, vectorCases } from "./vectors";
 
 type Edit =
@@ -94,4 +94,25 @@ test.each(
   vectorCases<{ version: string; minimum: string; below: string; app: boolean }>("versions"),
 )("$version in $minimum to $below: $app", ({ version, minimum, below, app }) => {
   expect(inRange(version, minimum, below)).toBe(app);
+});
+
+test.each([
+  ["lite/manifest.json", "x", "lite"],
+  ["a/lite v1/manifest.json", "x", "lite v1"],
+  ["manifest.json", "my package", "my package"],
+  ["manifest.json", "..", "package"],
+  ["manifest.json", "", "package"],
+])("%s in %s is the package %s", (manifest, archive, name) => {
+  expect(folderName(manifest, archive)).toBe(name);
+});
+
+test.each([
+  "../manifest.json",
+  "./manifest.json",
+  "a/../manifest.json",
+  "../a/manifest.json",
+  "/manifest.json",
+  "a//manifest.json",
+])("%s leaves the archive", (manifest) => {
+  expect(() => folderName(manifest, "x")).toThrow("which leaves the folder");
 });

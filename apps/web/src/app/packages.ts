@@ -3,7 +3,7 @@
 import { unzip } from "fflate";
 import { SepViTError } from "../core/errors";
 import { MANIFEST } from "../core/manifest";
-import { Package, type PackageFolder } from "../core/package";
+import { folderName, Package, type PackageFolder } from "../core/package";
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
@@ -75,7 +75,7 @@ export async function importPackage(files: readonly File[]): Promise<PackageEntr
     throw new SepViTError(`${first.name} is not a package: ${MANIFEST} is missing`, "no-manifest");
   }
   const prefix = manifest.slice(0, -MANIFEST.length);
-  const name = prefix.split("/").at(-2) ?? first.name.replace(/\.zip$/i, "");
+  const name = folderName(manifest, first.name.replace(/\.zip$/i, ""));
   const folder: PackageFolder = {
     name,
     read: async (path) => (await read.get(prefix + path)?.()) ?? null,

@@ -22,6 +22,22 @@ export interface PackageFolder {
   read(path: string): Promise<Bytes | null>;
 }
 
+/**
+ * Return the name of the folder of a manifest in an archive, or the archive's own name.
+ *
+ * The name becomes a part of an address, in which "." and ".." are other folders.
+ */
+export function folderName(manifest: string, archive: string): string {
+  const folders = manifest.split("/").slice(0, -1);
+  if (folders.some((part) => ["", ".", ".."].includes(part))) {
+    throw new SepViTError(
+      `${archive} names the file "${manifest}", which leaves the folder; zip the package again`,
+      "path",
+    );
+  }
+  return folders.at(-1) ?? (/^\.*$/.test(archive) ? "package" : archive);
+}
+
 /** A package whose every byte was checked. */
 export class Package {
   private constructor(
