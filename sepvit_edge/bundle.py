@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from .cli.console import command, emit_json, print_columns, steps
+from .cli.options import RequireSignature
 from .pipeline.apps import APPS
 
 
@@ -28,20 +29,27 @@ def main(
         Path | None,
         typer.Option(help="Folder of the app's project. Default: the one in this repository."),
     ] = None,
+    require_signature: RequireSignature = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Put packages into an app, replacing those that it has.
 
     Every package is checked first, and refused if the app has no runtime for it.
     """
+    from .errors import SepViTError, unknown_name
     from .package.folder import Package
     from .pipeline.apps import bundle_packages, export_default, read_index
 
+    if app not in APPS:
+        raise unknown_name("app", app, APPS)
+
     with tempfile.TemporaryDirectory() as scratch, steps() as step:
+        if not packages and require_signature:
+            raise SepViTError("--require-signature is for packages that are given; name them")
         if not packages:
             step("exporting SepViT-Lite in int8")
             packages = [export_default(app, Path(scratch))]
-        folder = bundle_packages(packages, app, project)
+        folder = bundle_packages(packages, app, project, require_signature)
     rows, documents = [], []
     for package in map(Package, read_index(folder)):
         name, manifest = package.path.name, package.manifest

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .cli.console import command, console, emit_json, print_columns, print_table, progress, steps
-from .cli.options import Classes
+from .cli.options import MOST_THREADS, Classes, RequireSignature
 from .errors import CheckFailed, SepViTError
 
 if TYPE_CHECKING:
@@ -63,8 +63,12 @@ def main(
         Path | None, typer.Option(metavar="PNG", help="Write a picture of the confusion matrix.")
     ] = None,
     threads: Annotated[
-        int, typer.Option(help="Threads; 1 gives the same result on any number of cores.", min=1)
+        int,
+        typer.Option(
+            help="Threads; 1 gives the same result on any number of cores.", min=1, max=MOST_THREADS
+        ),
     ] = 1,
+    require_signature: RequireSignature = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Measure a package's accuracy on labelled images, and its distance to its checkpoint.
@@ -72,23 +76,31 @@ def main(
     Accuracy is top-1, top-5, that of every class, the confusions and the calibration error. The
     distance to the fp32 reference is measured if the checkpoint is built in or given.
     """
+    from .cli.names import check_names, check_targets
+
     _check_options(package, weights or [], everything, by_block, worst, confusion)
+    check_names(weights=weights or [], data=[data, calibration], classes=classes)
+    check_targets(target or [])
     if everything:
         _evaluate_all(weights or [], data, classes, images, target or [], json)
         return
     from .cli.choices import choose_data
     from .data.sample import take_evenly
-    from .package.session import open_package
+    from .package.folder import Package
+    from .package.session import PackageSession
+
+    # The package and the images are checked before torch is loaded.
+    opened = Package(package or "", require_signature)
+    dataset, limit = choose_data(data, classes, opened.labels), images
     from .pipeline.defaults import data_for
     from .pipeline.verify import known_weights, reference_of
 
-    session = open_package(package or "", threads)
-    manifest = session.package.manifest
-    checkpoint = weights[0] if weights else known_weights(session.package)
+    session = PackageSession(opened, threads)
+    manifest = opened.manifest
+    checkpoint = weights[0] if weights else known_weights(opened)
     model = None
     if checkpoint is not None or by_block:
-        model = reference_of(session.package, checkpoint)
-    dataset, limit = choose_data(data, classes, session.package.labels), images
+        model = reference_of(opened, checkpoint)
     if dataset is None:
         dataset, limit = data_for(manifest.source.trained_on, images)
     taken = take_evenly(dataset, limit)

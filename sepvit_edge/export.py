@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from .config.recipe import Recipe
     from .model.reference import SepViT
     from .package.folder import Package
+    from .package.signature import SigningKey
     from .profiling.first_look import FirstLook
 
 
@@ -44,7 +44,7 @@ def main(
         typer.Option(help="Side in pixels, a multiple of 32. Default: the checkpoint's own."),
     ] = None,
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "",
-    batch: Annotated[int, typer.Option(help="Images in a call, fixed in the package.")] = 1,
+    batch: Annotated[int, typer.Option(help="Images in a call, fixed in the package.", min=1)] = 1,
     output: Annotated[
         Path | None, typer.Option(help="Folder. Default: packages/VARIANT-TARGET-PRECISION.")
     ] = None,
@@ -75,6 +75,13 @@ def main(
         ),
     ] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing package.")] = False,
+    sign: Annotated[
+        Path | None,
+        typer.Option(metavar="KEY", help="Sign the package with a private key on P-256 (PEM)."),
+    ] = None,
+    sign_until: Annotated[
+        str, typer.Option(metavar="DAY", help="Last day of the signature, as 2027-06-30.")
+    ] = "",
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if the times are not trustworthy.")
     ] = False,
@@ -86,16 +93,38 @@ def main(
     precision defaults to int8 for quantisation-aware weights, otherwise to fp32.
     """
     from .backends.support import toolkit
-    from .checkpoints.choose import choose_model
+    from .cli.names import check_names, check_targets
+    from .package.signature import load_signing_key
 
+    check_names(
+        weights=[weights],
+        variant=variant,
+        image_sizes=[image_size],
+        labels=labels,
+        data=[data, calibration],
+        classes=classes,
+    )
+    precisions = [precision] if precision else []
+    # Of targets, "all" and the default alone have no recipe of a precision to look for.
+    check_targets([target] if target not in ("", "all") else [], precisions, recipe)
+    if sign_until and sign is None:
+        raise SepViTError("--sign-until is for a signature; give --sign KEY too")
+    if sign is not None and verify is not None:
+        raise SepViTError("--verify compares a package and signs nothing; leave --sign out")
+    key = load_signing_key(sign, sign_until) if sign is not None else None
     if toolkit_env:
         os.environ[toolkit.VARIABLE] = toolkit_env
     if verify is not None:
         _verify(verify, weights, data, classes, calibration, json)
         return
-    load = partial(choose_model, weights, variant, labels, image_size)
+
+    def load() -> SepViT:
+        from .checkpoints.choose import choose_model
+
+        return choose_model(weights, variant, labels, image_size)
+
     options = ExportOptions(
-        precision, keep_float or [], batch, data, classes, images, calibration, force, strict
+        precision, keep_float or [], batch, data, classes, images, calibration, force, strict, key
     )
     if target != "all":
         _export_target(load, target, recipe, output, options, json)
@@ -118,6 +147,7 @@ class ExportOptions:
     calibration: str
     force: bool
     strict: bool
+    sign: SigningKey | None
 
 
 def _export_one(
@@ -143,6 +173,7 @@ def _export_one(
         images=options.images,
         calibration=choose_calibration(options.calibration, model, recipe),
         force=options.force,
+        sign=options.sign,
         step=step,
     )
     return package, first_look(model, package, step)
@@ -158,13 +189,18 @@ def _export_target(
 ) -> None:
     """Export for one target, and print the result."""
     from .cli.choices import choose_recipe, keep_in_float
-    from .cli.tables import export_rows
-    from .pipeline.defaults import default_output
+    from .package.replacing import check_destination
 
     precision = options.precision
-    choose_recipe(recipe, target, precision)  # a wrong name fails before the weights are loaded
+    # What is wrong already fails before the weights are loaded.
+    keep_in_float(choose_recipe(recipe, target, precision), options.keep_float if precision else ())
+    if output is not None:
+        check_destination(output, options.force)
     with steps() as step:
         step("loading the weights")
+        from .cli.tables import export_rows
+        from .pipeline.defaults import default_output
+
         model = load()
         chosen = keep_in_float(choose_recipe(recipe, target, precision, model), options.keep_float)
         folder = output or default_output(model, chosen)
@@ -274,6 +310,9 @@ def _identity(package: Path) -> tuple[int, int] | None:
 def _verify(
     package: Path, weights: str, data: str, classes: str, calibration: str, json: bool
 ) -> None:
+    from .package.folder import Package
+
+    Package(package)  # a missing or damaged one fails before torch is loaded
     from .pipeline.verify import verify_package
 
     with steps() as step:

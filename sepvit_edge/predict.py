@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .cli.console import command, emit_json, print_columns, warn
+from .cli.options import MOST_THREADS, RequireSignature
 
 
 @command
@@ -16,8 +17,10 @@ def main(
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     top: Annotated[int, typer.Option(help="Number of classes to show.", min=1)] = 3,
     threads: Annotated[
-        int | None, typer.Option(help="Threads. Default: chosen by the runtime.", min=1)
+        int | None,
+        typer.Option(help="Threads. Default: chosen by the runtime.", min=1, max=MOST_THREADS),
     ] = None,
+    require_signature: RequireSignature = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Name the most probable classes of each image.
@@ -28,12 +31,17 @@ def main(
 
     from .data.folders import list_images
     from .errors import SepViTError
-    from .package.session import open_package
+    from .package.folder import Package
+    from .package.session import PackageSession
 
-    session = open_package(package, threads)
-    labels = session.package.labels
+    opened = Package(package, require_signature)
+    paths = list_images(images)
+    if not any(path.exists() for path in paths):
+        raise SepViTError(f"there is no file {paths[0]}")
+    session = PackageSession(opened, threads)
+    labels = opened.labels
     results, failures = [], 0
-    for path in list_images(images):
+    for path in paths:
         try:
             logits = session.run(path)[0].astype(np.float64)
         except SepViTError as error:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .cli.console import command, emit_json, steps
+from .cli.options import MOST_THREADS, RequireSignature
 
 if TYPE_CHECKING:
+    from .package.folder import Package
     from .profiling.budgets import BudgetLine
     from .profiling.devices import DeviceFile
     from .profiling.document import Profile
@@ -94,6 +96,7 @@ def main(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if the times are not trustworthy.")
     ] = False,
+    require_signature: RequireSignature = None,
     json: Annotated[bool, typer.Option("--json", help="Print the documents as JSON.")] = False,
 ) -> None:
     """Measure packages on a device: latency, memory, start, heat, and where the time goes.
@@ -106,6 +109,7 @@ def main(
     from .cli.numbers import seconds_of, whole_numbers
     from .cli.profile_tables import print_profiles
     from .errors import CheckFailed, SepViTError
+    from .package.folder import Package
     from .profiling.budgets import check_budgets, faults
     from .profiling.devices import load_device
     from .profiling.measuring import Request, obtain_profiles
@@ -121,7 +125,7 @@ def main(
         return _compare(*compare, results, tolerance / 100, strict, json)
     name, facts = load_device(device)
     request = Request(
-        threads=whole_numbers(threads, "--threads", "1,2,4") or None,
+        threads=whole_numbers(threads, "--threads", "1,2,4", MOST_THREADS) or None,
         cores=cores or None,
         execution=execution or None,
         max_start_temp_c=max_start_temp,
@@ -137,14 +141,22 @@ def main(
                 "--ab times its two packages and nothing else; leave packages, --app-file, "
                 "--report, --trace, --save and --sustained out"
             )
-        return _time_in_turn(*ab, name, facts, request, strict, json)
+        both = Package(ab[0], require_signature), Package(ab[1], require_signature)
+        return _time_in_turn(*both, name, facts, request, strict, json)
     if save and facts.emulated:
         raise SepViTError("times of an emulated device are not kept; leave --save out")
     outputs = _Outputs(results, save, report, trace)
     outputs.check()
     with steps() as step:
         profiles = obtain_profiles(
-            packages or [], name, facts, request, step, app_file=app_file, etdump=etdump
+            packages or [],
+            name,
+            facts,
+            request,
+            step,
+            app_file=app_file,
+            etdump=etdump,
+            trust=require_signature,
         )
     budgets = check_budgets(profiles, facts.budgets)
     outputs.write(profiles, budgets, facts)
@@ -215,8 +227,8 @@ def _print_table(results: Path) -> None:
 
 
 def _time_in_turn(
-    first: Path,
-    second: Path,
+    first: Package,
+    second: Package,
     name: str,
     device: DeviceFile,
     request: Request,
@@ -227,14 +239,12 @@ def _time_in_turn(
 
     from .cli.profile_tables import print_versus
     from .errors import CheckFailed
-    from .package.folder import Package
     from .profiling.measuring import measure_pairs, now
     from .profiling.pairs import versus
 
-    packages = Package(first), Package(second)
     with steps() as step:
-        pairs = measure_pairs(*packages, name, device, request, step)
-    found = versus(pairs, str(first), str(second))
+        pairs = measure_pairs(first, second, name, device, request, step)
+    found = versus(pairs, str(first.path), str(second.path))
     if json:
         told = {"verdict": found.verdict, "pairs_ms": pairs.pairs_ms}
         emit_json(asdict(found) | {"date": f"{now():%Y-%m-%dT%H:%M:%SZ}"} | told)

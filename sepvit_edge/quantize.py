@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .cli.console import command, console, emit_json, print_columns, progress, steps
-from .cli.options import Classes
+from .cli.options import MOST_THREADS, Classes
 from .errors import SepViTError
 
 if TYPE_CHECKING:
@@ -72,7 +72,11 @@ def main(
     target: Annotated[str, typer.Option(help="With --within: runtime. Default: openvino.")] = "",
     threads: Annotated[
         int | None,
-        typer.Option(help="With --within: threads on the device. Default: its highest.", min=1),
+        typer.Option(
+            help="With --within: threads on the device. Default: its highest.",
+            min=1,
+            max=MOST_THREADS,
+        ),
     ] = None,
     bootstrap: Annotated[
         bool,
@@ -96,6 +100,8 @@ def main(
     With --within, find the parts to leave in float: those whose noise is worth the milliseconds
     that int8 saves there, measured on the device. The recipe is for `export --recipe`.
     """
+    from .cli.names import check_names, check_targets
+
     wanted = {
         "--device": device,
         "--target": target,
@@ -104,6 +110,8 @@ def main(
         "--output": output,
     }
     _check_options(sensitivity, within, wanted, chart)
+    check_names(weights=[weights], data=[data, calibration], classes=classes)
+    check_targets([target] if target else [], ["int8"] if within is not None else [])
     from .checkpoints.builtin import default_checkpoint
     from .checkpoints.files import load_checkpoint
     from .cli.choices import choose_data

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .cli.console import command, console, emit_json, steps, warn
-from .cli.options import Classes
+from .cli.options import MOST_THREADS, Classes
 
 if TYPE_CHECKING:
     from .profiling.candidates import Candidate
@@ -65,6 +65,7 @@ def main(
     stopped. Exit status 1: nothing fits the budgets or, with --strict, the choice rests on times
     that are not trustworthy.
     """
+    from .cli.names import check_names, check_targets
     from .cli.numbers import whole_numbers, words
     from .errors import CheckFailed, SepViTError
     from .profiling.budgets import parse_budget, tightest
@@ -72,19 +73,25 @@ def main(
     from .profiling.devices import load_device
     from .profiling.recommending import Search
 
+    check_names(weights=weights or [], data=[data], classes=classes)
+    check_targets(words(targets), words(precisions))
     if classes and not data:
         raise SepViTError("--classes gives the folders of --data their labels; give --data too")
     name, facts = load_device(device)
     budgets = tightest(facts.budgets, parse_budget(budget))
+    sizes = whole_numbers(image_sizes, "--image-sizes", "160,224")
+    check_names(image_sizes=sizes)
     search = Search(
         name,
         facts,
         folder,
         weights=weights or [""],
-        image_sizes=whole_numbers(image_sizes, "--image-sizes", "160,224") or [None],
+        image_sizes=sizes or [None],
         targets=words(targets) or facts.measuring.targets,
         precisions=words(precisions),
-        threads=whole_numbers(threads, "--threads", "1,2,4") or facts.measuring.threads or [None],
+        threads=whole_numbers(threads, "--threads", "1,2,4", MOST_THREADS)
+        or facts.measuring.threads
+        or [None],
         data=data,
         classes=classes,
         images=images,

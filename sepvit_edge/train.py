@@ -100,9 +100,10 @@ def main(
 
     Options default to the recipe's values.
     """
+    from .cli.names import check_names
     from .errors import Interrupted
-    from .training.checkpoint import train_checkpoint
-    from .training.recipe import load_training_recipe, parse_schedule
+    from .files import check_output_file
+    from .training.recipe import check_options, load_training_recipe, parse_schedule
 
     given = {
         "variant": variant,
@@ -125,6 +126,15 @@ def main(
         changes["distillation"] = {"teacher": teacher, "weight": 0.5}
     default = "qat" if qat else "fine-tune" if weights else ""
     chosen = load_training_recipe(recipe or default, changes)
+    check_names(
+        weights=[weights, teacher],
+        data=[chosen.data, chosen.validation],
+        classes=chosen.classes,
+    )
+    check_options(chosen, weights, qat, keep_float or (), scheme)
+    check_output_file(output, "--output", ".safetensors")
+    from .training.checkpoint import train_checkpoint
+
     out = stderr if json else console
     with step_progress("training") as show:
 

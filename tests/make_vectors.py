@@ -26,6 +26,7 @@ from noise import noise
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image, ImageCms
 from safetensors.numpy import load_file, save, save_file
+from signature_vectors import signature_cases
 
 from sepvit_edge.data.preprocess import preprocess, resized_size, to_rgb
 from sepvit_edge.errors import SepViTError
@@ -892,6 +893,7 @@ def make_vectors(folder: Path) -> None:
         "images": image_files(images),
         "packages": package_cases(package),
         "sessions": session_cases(),
+        "signatures": signature_cases(package),
         "profiles": profile_cases(),
         "versions": version_cases(),
         "self_check": self_check_cases(package),

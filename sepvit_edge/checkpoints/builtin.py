@@ -1,4 +1,4 @@
-"""The checkpoints that ship with the package."""
+"""Checkpoints by name: those that ship with the package, and files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from ..errors import SepViTError
 from ..model.variants import find_variant
 
 _FOLDER = Path(__file__).parent.parent / "builtin"
+_CHOICE = "::"  # between a file's name and the weights to take from it
 
 
 def builtin_checkpoints() -> dict[str, Path]:
@@ -37,3 +38,38 @@ def default_checkpoint(variant: str | None = None) -> Path:
             f"--weights random to measure size and speed (built in: {', '.join(shipped) or 'none'})"
         )
     return shipped[next((name for name in names if name.endswith("-qat")), names[0])]
+
+
+def locate(path: str | Path) -> tuple[Path, str]:
+    """Split what the user names into a file and, behind ``::``, the weights to take from it.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file, ``FILE::KEY``, or the name of a built-in checkpoint.
+
+    Raises
+    ------
+    SepViTError
+        If there is no such file.
+
+    Examples
+    --------
+    >>> file, key = locate("lite-digits")
+    >>> file.name, key
+    ('lite-digits.safetensors', '')
+    """
+    named = str(path)
+    try:
+        if named in builtin_checkpoints():
+            return builtin_checkpoints()[named], ""
+        if Path(named).exists():
+            return Path(named), ""
+        file, separator, key = named.rpartition(_CHOICE)
+        if separator and Path(file).exists():
+            return Path(file), key
+    except (OSError, ValueError) as error:  # too long a name, or one with a zero byte
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SepViTError(f"the checkpoint {named!r} cannot be read: {reason}") from None
+    known = ", ".join(builtin_checkpoints())
+    raise SepViTError(f"there is no checkpoint {named} (built in: {known or 'none'})")

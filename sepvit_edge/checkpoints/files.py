@@ -22,6 +22,7 @@ from ..model.dense import DenseModel, DenseTask
 from ..model.dense.config import DENSE_TASKS, WindowRule
 from ..model.reference import SepViT
 from ..model.variants import ModelConfig, Source, find_variant
+from .builtin import locate
 from .dense import Expected, dense_model, is_dense
 from .fitting import (
     differences,
@@ -39,7 +40,7 @@ from .quantized import (
     take_quantization,
     with_integers,
 )
-from .reading import locate, read_state_dict
+from .reading import read_state_dict
 from .source import weights_digest
 from .tensors import float_weights
 
@@ -141,7 +142,7 @@ def load_checkpoint(
     config = replace(
         config,
         labels=config.labels if labels is None else labels,
-        image_size=image_size or config.image_size,
+        image_size=config.image_size if image_size is None else image_size,
     )
     if quantization is not None:
         state |= placeholders(quantization, config, state)

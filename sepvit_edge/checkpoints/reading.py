@@ -10,47 +10,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import SepViTError, reason_of
-from .builtin import builtin_checkpoints
 from .containers import StateDict, find_state_dict
 from .metadata import KEY, Metadata, parse_metadata
 from .recognise import recognise
-
-_CHOICE = "::"  # between a file's name and the weights to take from it
-
-
-def locate(path: str | Path) -> tuple[Path, str]:
-    """Split what the user names into a file and, behind ``::``, the weights to take from it.
-
-    Parameters
-    ----------
-    path : str or Path
-        A file, ``FILE::KEY``, or the name of a built-in checkpoint.
-
-    Raises
-    ------
-    SepViTError
-        If there is no such file.
-
-    Examples
-    --------
-    >>> file, key = locate("lite-digits")
-    >>> file.name, key
-    ('lite-digits.safetensors', '')
-    """
-    named = str(path)
-    try:
-        if named in builtin_checkpoints():
-            return builtin_checkpoints()[named], ""
-        if Path(named).exists():
-            return Path(named), ""
-        file, separator, key = named.rpartition(_CHOICE)
-        if separator and Path(file).exists():
-            return Path(file), key
-    except (OSError, ValueError) as error:  # too long a name, or one with a zero byte
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise SepViTError(f"the checkpoint {named!r} cannot be read: {reason}") from None
-    known = ", ".join(builtin_checkpoints())
-    raise SepViTError(f"there is no checkpoint {named} (built in: {known or 'none'})")
 
 
 def read_state_dict(path: Path, key: str = "") -> tuple[StateDict, Metadata]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..config.recipe import Recipe, find_recipe, load_recipe
 from ..data.choose import open_dataset
 from ..data.sample import Dataset
 from ..errors import SepViTError
-from ..model.reference import SepViT
-from ..pipeline.defaults import default_precision
 from .console import warn
+
+if TYPE_CHECKING:
+    from ..model.reference import SepViT
 
 
 def choose_recipe(recipe: str, target: str, precision: str, model: SepViT | None = None) -> Recipe:
@@ -33,7 +35,11 @@ def choose_recipe(recipe: str, target: str, precision: str, model: SepViT | None
         If there is no such recipe, or the options contradict each other.
     """
     if not recipe:
-        own = default_precision(model) if model is not None else None
+        own = None
+        if model is not None:
+            from ..pipeline.defaults import default_precision
+
+            own = default_precision(model)
         return find_recipe(target or "openvino", precision or own)
     chosen = load_recipe(recipe)
     for option, given, stated in (

@@ -9,7 +9,7 @@ from ..errors import SepViTError
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
-def whole_numbers(text: str, option: str, example: str) -> tuple[int, ...]:
+def whole_numbers(text: str, option: str, example: str, most: int = 10**9) -> tuple[int, ...]:
     """Read numbers from 1 with commas between them; none from an empty text.
 
     Parameters
@@ -18,6 +18,8 @@ def whole_numbers(text: str, option: str, example: str) -> tuple[int, ...]:
         The option's value.
     option, example : str
         Name of the option and a value of it, for the error.
+    most : int
+        The largest number.
 
     Raises
     ------
@@ -32,6 +34,8 @@ def whole_numbers(text: str, option: str, example: str) -> tuple[int, ...]:
     pieces = [piece.strip() for piece in text.split(",")] if text else []
     if not all(re.fullmatch("[1-9][0-9]*", piece) for piece in pieces):
         raise SepViTError(f"{option} takes numbers from 1, for example {example}, not {text!r}")
+    if large := next((piece for piece in pieces if len(piece) > 9 or int(piece) > most), ""):
+        raise SepViTError(f"{option} {large} is too large; give {most:,} at most")
     return tuple(int(piece) for piece in pieces)
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+# More than any machine's cores; some runtimes start whatever they are told to.
+MOST_THREADS = 1024
 
 Classes = Annotated[
     str,
@@ -13,5 +17,14 @@ Classes = Annotated[
         metavar="FILE",
         help="Label of each folder of the images, where folders are not named after labels: a JSON "
         'object {"folder": "label"}, or lines of a folder, a tab or comma, and a label.',
+    ),
+]
+
+RequireSignature = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--require-signature",
+        metavar="KEYS",
+        help="Refuse packages that none of these public keys (PEM) has signed; repeatable.",
     ),
 ]

@@ -9,7 +9,7 @@ from ..errors import SepViTError, unknown_name
 from . import glyphs
 from .classes import read_pairs
 from .digits import Digits
-from .folders import ImageFolder, class_folders
+from .folders import ImageFolder, check_folder, class_folders
 from .sample import Dataset, Unlabelled
 
 BUILT_IN = ("digits", "glyphs")
@@ -59,9 +59,23 @@ def open_dataset(
         if tuple(labels) != glyphs.LABELS:
             raise SepViTError("the model's classes are not 0-9, A-Z, a-z; give --data FOLDER")
         return glyphs.Glyphs(split)
+    check_data_name(spec)
+    return ImageFolder(Path(spec), labels, read_pairs(classes) if classes else None)
+
+
+def check_data_name(spec: str | Path) -> None:
+    """Refuse a name that is neither a built-in data set nor a folder; read nothing.
+
+    Raises
+    ------
+    SepViTError
+        If there is no such set or folder.
+    """
+    if spec in BUILT_IN:
+        return
     if not Path(spec).exists() and Path(spec).parent == Path("."):
         raise unknown_name("data set or folder", str(spec), BUILT_IN)
-    return ImageFolder(Path(spec), labels, read_pairs(classes) if classes else None)
+    check_folder(Path(spec))
 
 
 def class_names(spec: str | Path) -> tuple[str, ...]:

@@ -213,10 +213,26 @@ def list_images(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
+def check_folder(root: Path) -> None:
+    """Refuse a path that is not a folder.
+
+    Raises
+    ------
+    SepViTError
+        Naming the path.
+    """
+    try:
+        found = root.is_dir()
+    except (OSError, ValueError) as error:  # too long a name, or one with a zero byte
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SepViTError(f"the folder {str(root)!r} cannot be read: {reason}") from None
+    if not found:
+        raise SepViTError(f"there is no folder {root}")
+
+
 def _class_folders(root: Path, labels: Sequence[str] = ()) -> list[Path]:
     """Return the folders of a folder that may be classes; splits are refused."""
-    if not root.is_dir():
-        raise SepViTError(f"there is no folder {root}")
+    check_folder(root)
     kept = [f for f in service_folders(root) if f.name in labels]  # named on purpose
     folders = sorted([*subfolders(root), *kept])
     splits = split_folders(root)

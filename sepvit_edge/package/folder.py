@@ -27,6 +27,7 @@ from ..files import file_sha256
 from ..model.variants import Preprocessing
 from .manifest import GOLDEN, LABELS, MANIFEST, SCHEMA_VERSION, TASKS, Manifest, PackageFile
 from .schema import standing
+from .signature import SIGNATURE, Keys, load_trusted_keys, verify_folder
 
 _LARGEST_MANIFEST = 1 << 24  # bytes; that of an export has some 10 kB
 _DIGEST_LINE = re.compile(rb'"digest": "([0-9a-f]{64})"')
@@ -41,6 +42,9 @@ class Package:
     ----------
     path : str or Path
         The folder.
+    trust : path or sequence of paths, optional
+        Files of public keys of which one must have signed the package. Default: a signature is not
+        looked at.
 
     Attributes
     ----------
@@ -54,11 +58,16 @@ class Package:
     Raises
     ------
     SepViTError
-        If it is damaged, or its version or task is not supported; the sentence says why.
+        If it is damaged, its version or task is not supported, or a trusted signature is asked for
+        and missing; the sentence says why.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, trust: Keys | None = None) -> None:
         self.path = Path(path)
+        if trust is not None:
+            trusted = load_trusted_keys(trust)
+            _check_folder(self.path)
+            verify_folder(self.path, trusted)
         self.manifest = _read_manifest(self.path)
         for file in self.manifest.files:
             _check_file(self.path, file)
@@ -83,12 +92,16 @@ class Package:
             raise SepViTError(f"{self.path / GOLDEN} cannot be read: {error}") from None
 
 
-def _read_manifest(folder: Path) -> Manifest:
-    """Check the version first, then the digest, then the task and every field."""
+def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise SepViTError(f"there is no package {folder}")
     if not os.path.lexists(folder / MANIFEST):
         raise SepViTError(f"{folder} is not a package: {MANIFEST} is missing")
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    """Check the version first, then the digest, then the task and every field."""
+    _check_folder(folder)
     path = _file_inside(folder, MANIFEST)
     if path.stat().st_size > _LARGEST_MANIFEST:
         raise _damaged(folder)
@@ -209,8 +222,9 @@ def _read_labels(folder: Path, manifest: Manifest) -> tuple[str, ...]:
 
 
 def list_files(folder: Path) -> list[PackageFile]:
-    """List every file of a package folder except its manifest, in order of path."""
-    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
+    """List the files of a package folder but manifest and signature, in order of path."""
+    others = (folder / MANIFEST, folder / SIGNATURE)
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p not in others)
     return [
         PackageFile(
             path=p.relative_to(folder).as_posix(), sha256=file_sha256(p), size=p.stat().st_size
@@ -232,7 +246,7 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
 
 
 def compare_packages(first: Path, second: Path) -> None:
-    """Compare two packages byte by byte.
+    """Compare two packages byte by byte; a signature is not compared, as it needs the key.
 
     Raises
     ------
@@ -240,7 +254,11 @@ def compare_packages(first: Path, second: Path) -> None:
         Naming the first file that differs or is in one of them only.
     """
     files = [
-        {p.relative_to(root).as_posix(): p for p in root.rglob("*") if p.is_file()}
+        {
+            p.relative_to(root).as_posix(): p
+            for p in root.rglob("*")
+            if p.is_file() and p != root / SIGNATURE
+        }
         for root in (first, second)
     ]
     # The manifest last: it holds the digests of the others.

@@ -13,6 +13,7 @@ from ..backends.versions import check_range, check_runtime
 from ..data.preprocess import preprocess_batch
 from ..errors import SepViTError
 from .folder import Package
+from .signature import Keys
 
 if TYPE_CHECKING:
     from ..backends.interface import OpTiming, Session
@@ -128,7 +129,9 @@ class PackageSession:
         return self._session.profile(self._as_input(pixels), runs)
 
 
-def open_package(path: str | Path, threads: int | None = None) -> PackageSession:
+def open_package(
+    path: str | Path, threads: int | None = None, trust: Keys | None = None
+) -> PackageSession:
     """Check a package and load it.
 
     Parameters
@@ -137,11 +140,14 @@ def open_package(path: str | Path, threads: int | None = None) -> PackageSession
         The folder.
     threads : int, optional
         Threads of the runtime. Default: chosen by the runtime.
+    trust : path or sequence of paths, optional
+        Files of public keys of which one must have signed the package.
 
     Raises
     ------
     SepViTError
-        If the package is damaged, or its runtime is missing or of another version.
+        If the package is damaged or not signed as asked for, or its runtime is missing or of
+        another version.
 
     Examples
     --------
@@ -151,4 +157,4 @@ def open_package(path: str | Path, threads: int | None = None) -> PackageSession
     >>> logits.shape == (1, len(session.package.labels))
     True
     """
-    return PackageSession(Package(path), threads)
+    return PackageSession(Package(path, trust), threads)

@@ -13,6 +13,7 @@ from ..errors import SepViTError, unknown_name
 
 if TYPE_CHECKING:
     from ..package.folder import Package
+    from ..package.signature import Keys
 
 INDEX = "index.json"
 # Git does not keep empty folders.
@@ -43,7 +44,10 @@ APPS = {
 
 
 def bundle_packages(
-    packages: Sequence[str | Path], app: str, project: str | Path | None = None
+    packages: Sequence[str | Path],
+    app: str,
+    project: str | Path | None = None,
+    trust: Keys | None = None,
 ) -> Path:
     """Check packages and copy them into an app, replacing those that it has.
 
@@ -55,6 +59,8 @@ def bundle_packages(
         A key of `APPS`.
     project : str or Path, optional
         Folder of the app's project. Default: the one in this repository.
+    trust : path or sequence of paths, optional
+        Files of public keys of which one must have signed each package.
 
     Returns
     -------
@@ -76,7 +82,7 @@ def bundle_packages(
     root = Path(project) if project else Path(__file__).parents[2] / "apps" / app
     if not root.is_dir():
         raise SepViTError(f"there is no project {root}; give the app's folder with --project")
-    opened = [Package(path) for path in packages]
+    opened = [Package(path, trust) for path in packages]
     names = [package.path.resolve().name for package in opened]
     for package, name in zip(opened, names, strict=True):
         target = package.manifest.target
@@ -140,10 +146,13 @@ def export_default(app: str, folder: Path) -> Path:
 
 
 def _copy(package: Package, destination: Path) -> dict[str, object]:
-    """Copy the files that the manifest lists, and no others; return their entry in the index."""
+    """Copy the files that the manifest lists and the signature; return their entry in the index."""
     from ..package.manifest import MANIFEST
+    from ..package.signature import SIGNATURE
 
     files = [MANIFEST, *sorted(file.path for file in package.manifest.files)]
+    if (package.path / SIGNATURE).is_file():
+        files.append(SIGNATURE)
     for path in files:
         target = destination / PurePosixPath(path)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from ..package.folder import Package, write_labels
 from ..package.manifest import Manifest, Parity, Placement, source_facts
 from ..package.replacing import check_destination, replacing
 from ..package.session import PackageSession
+from ..package.signature import SigningKey, sign_folder
 from ..quantization.interface import ProgramQuantization
 from .defaults import default_calibration, default_data, default_output, default_precision
 from .golden import write_golden
@@ -40,6 +41,7 @@ def export_package(
     images: int | None = None,
     calibration: Dataset | None = None,
     force: bool = False,
+    sign: SigningKey | None = None,
     step: Callable[[str], None] = lambda _: None,
 ) -> Package:
     """Export a model, check the result and write it as a package.
@@ -67,6 +69,8 @@ def export_package(
         Images to calibrate int8 on, unless the model is quantisation-aware. Default: built-in ones.
     force : bool
         Replace an existing package.
+    sign : SigningKey, optional
+        Key to sign the package with (`sepvit_edge.package.signature`). Default: not signed.
     step : callable
         Called with the name of each step, for a progress display.
 
@@ -127,6 +131,8 @@ def export_package(
         else:
             measured = _run(model, Package(folder), taken, quantization, step)
         seal(manifest.model_copy(update={"parity": measured}), folder)
+        if sign is not None:
+            sign_folder(folder, sign, destination.name)
     return Package(destination)
 
 

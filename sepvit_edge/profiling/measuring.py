@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import SepViTError
 from ..package.folder import Package
+from ..package.signature import Keys
 from .connections.hosts import open_host
 from .connections.interface import Step
 from .connections.run import Job, pairs_on_host, run_on_host
@@ -244,6 +245,7 @@ def obtain_profiles(
     *,
     app_file: Path | None = None,
     etdump: Path | None = None,
+    trust: Keys | None = None,
 ) -> list[Profile]:
     """Measure packages, or read the document that an app exported.
 
@@ -257,6 +259,8 @@ def obtain_profiles(
         A document to read instead of measuring; it must be about one of the packages.
     etdump : Path or None
         Times of operations that ExecuTorch's event tracer wrote for the one package.
+    trust : path or sequence of paths, optional
+        Files of public keys of which one must have signed each package.
 
     Raises
     ------
@@ -265,7 +269,7 @@ def obtain_profiles(
     """
     if not paths and app_file is None:
         raise SepViTError("name a package; python -m sepvit_edge.export makes one")
-    packages = [Package(path) for path in paths]
+    packages = [Package(path, trust) for path in paths]
     if etdump is not None and len(packages) != 1:
         raise SepViTError("--etdump belongs to one package: name the one that it was recorded with")
     if app_file is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -17,12 +16,12 @@ from ..checkpoints.files import save_checkpoint
 from ..data.choose import BUILT_IN, class_names
 from ..data.sample import Dataset
 from ..errors import SepViTError
-from ..files import replacing_file
+from ..files import check_output_file, replacing_file
 from ..model.reference import SepViT, set_image_size
 from .card import training_card
 from .data import TrainingImages
 from .loop import FloatTrainee, Trainee, evaluate_logits, run_training
-from .recipe import TrainingRecipe
+from .recipe import TrainingRecipe, check_options
 from .sets import Sets, open_sets, with_splits
 from .start import starting_model
 from .state import STATE, Epoch
@@ -104,8 +103,8 @@ def train_checkpoint(
         On bad input; nothing is written then.
     """
     _check_installed()
-    _check_output(output)
-    _check_options(recipe, weights, qat, keep_float, scheme)
+    check_output_file(output, "--output", ".safetensors")
+    check_options(recipe, weights, qat, keep_float, scheme)
     if (run / STATE).exists() and not resume:
         raise SepViTError(
             f"{run} holds a run already: give --resume to continue it, or another --run"
@@ -197,45 +196,6 @@ def _check_installed() -> None:
     for name in ("accelerate", "matplotlib", "tensorboard", "timm"):
         if find_spec(name) is None:
             raise SepViTError(f"training needs {name}: pip install 'sepvit-edge[train]'")
-
-
-def _check_output(output: Path) -> None:
-    if output.suffix != ".safetensors":
-        raise SepViTError(f"weights are written as .safetensors, not {output.suffix or 'a folder'}")
-    if not output.parent.is_dir():
-        raise SepViTError(f"there is no folder {output.parent}")
-    if output.is_dir() or not os.access(output.parent, os.W_OK | os.X_OK):
-        raise SepViTError(f"{output} cannot be written; choose another file or folder")
-
-
-def _check_options(
-    recipe: TrainingRecipe,
-    weights: str,
-    qat: bool,
-    keep_float: Sequence[str],
-    scheme: str,
-) -> None:
-    """Refuse options that do not go together."""
-    if not recipe.data:
-        raise SepViTError("give the training data by --data: a folder per class, or a built-in set")
-    if qat and not weights:
-        raise SepViTError("quantisation-aware training starts from trained weights: give --weights")
-    if scheme == "full" and keep_float:
-        raise SepViTError("full int8 leaves no layer in float: leave --keep-float out")
-    if scheme == "full" and not qat:
-        raise SepViTError("--scheme is for quantisation-aware training: give --qat")
-    if recipe.rounding_noise and not qat:
-        raise SepViTError("rounding_noise is for quantisation-aware training: give --qat")
-    float_only = ("freeze_until", "layer_decay", "head_warmup")
-    stated = [
-        key
-        for key in float_only
-        if getattr(recipe, key) != TrainingRecipe.model_fields[key].default
-    ]
-    if recipe.distillation.features:
-        stated.append("distillation.features")
-    if qat and stated:
-        raise SepViTError(f"{stated[0]} is for float training; leave it out with --qat")
 
 
 def _classes(recipe: TrainingRecipe, teacher: Teacher | None) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -247,3 +247,39 @@ def load_training_recipe(name_or_file: str, changes: Mapping[str, Any]) -> Train
     if not name_or_file:
         return TRAINING_RECIPES.check(changes, "the training recipe")
     return TRAINING_RECIPES.load(name_or_file, changes)
+
+
+def check_options(
+    recipe: TrainingRecipe,
+    weights: str,
+    qat: bool,
+    keep_float: Sequence[str],
+    scheme: str,
+) -> None:
+    """Refuse options that do not go together; for the arguments, see `train_checkpoint`.
+
+    Raises
+    ------
+    SepViTError
+        Naming the option to give or to leave out.
+    """
+    if not recipe.data:
+        raise SepViTError("give the training data by --data: a folder per class, or a built-in set")
+    if qat and not weights:
+        raise SepViTError("quantisation-aware training starts from trained weights: give --weights")
+    if scheme == "full" and keep_float:
+        raise SepViTError("full int8 leaves no layer in float: leave --keep-float out")
+    if scheme == "full" and not qat:
+        raise SepViTError("--scheme is for quantisation-aware training: give --qat")
+    if recipe.rounding_noise and not qat:
+        raise SepViTError("rounding_noise is for quantisation-aware training: give --qat")
+    float_only = ("freeze_until", "layer_decay", "head_warmup")
+    stated = [
+        key
+        for key in float_only
+        if getattr(recipe, key) != TrainingRecipe.model_fields[key].default
+    ]
+    if recipe.distillation.features:
+        stated.append("distillation.features")
+    if qat and stated:
+        raise SepViTError(f"{stated[0]} is for float training; leave it out with --qat")

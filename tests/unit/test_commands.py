@@ -43,6 +43,73 @@ def test_help_is_quick_and_loads_no_torch(name: str) -> None:
     assert "Usage" in done.stdout
 
 
+_WITHOUT_TORCH = """
+import importlib, io, sys
+from contextlib import redirect_stderr, redirect_stdout
+
+sys.modules["torch"] = None  # to import it is an error
+for line in sys.stdin:
+    name, *sys.argv[1:] = line.split()
+    main = importlib.import_module(f"sepvit_edge.{name}").main
+    try:
+        main()
+    except SystemExit as leaving:
+        assert leaving.code == 2, line
+    else:
+        raise AssertionError(line)
+"""
+_WRONG_NAMES = """
+export --target openvin
+export --precision int9
+export --target openvino --precision fp32 --keep-float stages.0.*
+export --recipe nope
+export --variant q
+export --variant s
+export --weights nope.pth
+export --weights random --labels nope.txt
+export --image-size 0
+export --image-size 100000
+export --data nope
+export --calibration no/such/folder
+export --output .
+export --verify nope
+predict nope photo.png
+predict PACKAGE nope.png
+predict PACKAGE . --threads 100000
+evaluate nope
+evaluate PACKAGE --data nope
+evaluate PACKAGE --weights nope.pth
+evaluate PACKAGE --classes nope.json
+evaluate --all --target openvin
+profile PACKAGE --threads 1,100000
+profile PACKAGE --threads 99999999999999999999999
+recommend --weights nope.pth
+recommend --targets openvin
+recommend --image-sizes 100
+quantize --weights nope.pth
+quantize --data nope
+train --output o.safetensors
+train --output o.safetensors --data nope
+train --output no/folder/o.safetensors --data digits
+train --output o.safetensors --data digits --teacher nope
+bundle --app androd
+bundle nope --app android
+"""
+
+
+def test_wrong_names_are_refused_before_torch_is_loaded(tmp_path: Path) -> None:
+    lines = _WRONG_NAMES.strip().replace("PACKAGE", str(TESTS / "vectors" / "package"))
+    command = [sys.executable, "-c", _WITHOUT_TORCH]
+    where = {"PYTHONPATH": str(REPOSITORY), "PATH": os.environ["PATH"], "COLUMNS": "300"}
+    done = subprocess.run(
+        command, input=lines, capture_output=True, text=True, cwd=tmp_path, env=where
+    )
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(said) == len(lines.splitlines()) - 1  # typer draws a box around its own
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_package_lists_its_commands_and_runs_them() -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "sepvit_edge", *arguments]
@@ -163,7 +230,7 @@ def test_a_labelled_folder_gives_accuracy_and_force_replaces_a_package(
         (["--image-size", "100"], "96 and 128"),
         (["--weights", "none.pth"], "there is no checkpoint"),
         (["--labels", "none.txt"], "cannot be read"),
-        (["--weights", "random", "--batch", "0"], "--batch must be 1 or more"),
+        (["--weights", "random", "--batch", "0"], "Invalid value for '--batch'"),
         (["--weights", "random", "--data", "none"], "unknown data set"),
         (["--weights", "random", "--data", "digits"], "not the digits"),
         (["--verify", "none"], "there is no package"),

@@ -300,6 +300,6 @@ def test_an_output_that_cannot_be_written_is_refused_before_training(tmp_path: P
 
     output = tmp_path / "o.safetensors"
     output.mkdir()
-    with pytest.raises(SepViTError, match="cannot be written; choose another file or folder"):
+    with pytest.raises(SepViTError, match="is a folder; name a file in it"):
         train_checkpoint(output, RECIPE, tmp_path / "run")
     assert not (tmp_path / "run").exists()

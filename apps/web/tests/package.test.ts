@@ -1,18 +1,8 @@
 import { expect, test } from "vitest";
 import { checkTarget, inRange, Session } from "../src/core/engine";
 import { SepViTError } from "../src/core/errors";
-import { manifestDigest } from "../src/core/manifest";
 import { folderName, Package } from "../src/core/package";
-import { MemoryFolder, vectorCases } from "./vectors";
-
-type Edit =
-  | { op: "flip"; file: string; byte: number; bit: number }
-  | { op: "truncate"; file: string; bytes: number }
-  | { op: "append" | "write"; file: string; text: string }
-  | { op: "delete"; file: string }
-  | { op: "replace"; file: string; from: string; to: string }
-  | { op: "seal" }
-  | { op: "link"; file: string; target: string; text: string };
+import { type Edit, edited, MemoryFolder, vectorCases } from "./vectors";
 
 interface PackageCase {
   name: string;
@@ -20,35 +10,6 @@ interface PackageCase {
   kind: string | null;
   mentions: string[];
   omits?: string[];
-}
-
-async function edited(edits: Edit[]): Promise<MemoryFolder> {
-  const folder = MemoryFolder.tiny();
-  const { files } = folder;
-  const text = (file: string) => new TextDecoder().decode(files.get(file));
-  const write = (file: string, value: string) => files.set(file, new TextEncoder().encode(value));
-  for (const edit of edits) {
-    if (edit.op === "flip") {
-      const bytes = files.get(edit.file) as Uint8Array;
-      bytes[edit.byte] = (bytes[edit.byte] as number) ^ (1 << edit.bit);
-    } else if (edit.op === "truncate") {
-      files.set(edit.file, (files.get(edit.file) as Uint8Array<ArrayBuffer>).slice(0, edit.bytes));
-    } else if (edit.op === "append") write(edit.file, text(edit.file) + edit.text);
-    else if (edit.op === "write") write(edit.file, edit.text);
-    else if (edit.op === "delete") files.delete(edit.file);
-    else if (edit.op === "replace") {
-      expect(text(edit.file)).toContain(edit.from);
-      write(
-        edit.file,
-        text(edit.file).replace(edit.from, () => edit.to),
-      );
-    } else if (edit.op === "seal") {
-      const bytes = files.get("manifest.json") as Uint8Array<ArrayBuffer>;
-      const digest = await manifestDigest(bytes);
-      write("manifest.json", text("manifest.json").replace(/[0-9a-f]{64}/, digest));
-    }
-  }
-  return folder;
 }
 
 // A package here is bytes in memory: it cannot have links.
