@@ -91,7 +91,7 @@ def main(
         float, typer.Option(min=0, help="Per cent that may become worse in a comparison.")
     ] = 5,
     table: Annotated[
-        bool, typer.Option("--table", help="Print the results as README's table.")
+        bool, typer.Option("--table", help="Print the kept results as a table in Markdown.")
     ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 if the times are not trustworthy.")

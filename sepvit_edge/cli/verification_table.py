@@ -1,83 +1,35 @@
-"""The page on how NPU packages were verified: `python -m sepvit_edge.cli.verification_table`."""
+"""Facts of NPU packages for the documentation: `python -m sepvit_edge.cli.verification_table`."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..package.verification import LEVELS
-from .console import command
+from .console import command, emit_json
 
 if TYPE_CHECKING:
     from ..package.folder import Package
-    from ..package.manifest import Manifest
-
-_HEADER = (
-    *("target", "device", "model", "MB", "verification", "images", "fp32", "int8", "CPU"),
-    *("top-1 agreement", "operators outside", "MACs inside"),
-)
 
 
 @command
 def main(
     packages: Annotated[list[Path], typer.Argument(help="Folders of packages.")],
 ) -> None:
-    """Print a page in Markdown on how each package was verified, and its known figures."""
+    """Print how each package was verified, and its known figures, as JSON.
+
+    docs/data/verification.json holds it; scripts/make_docs.py makes the tables.
+    """
     from ..package.folder import Package
 
-    sys.stdout.write(page([Package(path) for path in packages]))
+    emit_json(facts([Package(path) for path in packages]))
 
 
-def page(packages: Sequence[Package]) -> str:
-    """Return the page; packages are ordered by target, precision, size of the model and device."""
-    packages = sorted(packages, key=_order)
-    manifests = [package.manifest for package in packages]
-    known = [manifest for manifest in manifests if manifest.placement.estimates]
-    levels = dict.fromkeys(manifest.verification for manifest in manifests)
-    lines = [
-        "# NPU targets",
-        "",
-        "Made from the manifests of packages by "
-        "`python -m sepvit_edge.cli.verification_table PACKAGE... > docs/npu.md`. "
-        "SQNR is that of the logits in dB: against the fp32 reference, against the same int8 "
-        "model in torch, against the same file on a CPU.",
-        "",
-        *_table(
-            _HEADER,
-            [_row(package) for package in packages],
-        ),
-        "",
-        *(f"- **{name}**: {level.proof}." for name, level in LEVELS.items() if name in levels),
-    ]
-    if known:
-        lines += [
-            "",
-            "## Estimates",
-            "",
-            "What compilers expect of the devices. Nothing here was measured.",
-            "",
-            *_table(
-                ("target", "model", "what", "estimate", "by"),
-                [
-                    (m.target, _model(m), e.what, f"{e.value:.4g} {e.unit}", e.source)
-                    for m in known
-                    for e in m.placement.estimates
-                ],
-            ),
-        ]
-    lines += ["", "## Versions", ""]
-    versions: dict[str, list[str]] = {}
-    for manifest in manifests:
-        text = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
-        versions.setdefault(text, [])
-        if manifest.target not in versions[text]:
-            versions[text].append(manifest.target)
-    lines += [f"- {', '.join(targets)}: {text}" for text, targets in versions.items()]
-    return "\n".join(lines) + "\n"
+def facts(packages: Sequence[Package]) -> list[dict[str, Any]]:
+    """Return the facts of packages by target, precision, size of the model and device."""
+    return [_facts(package) for package in sorted(packages, key=_order)]
 
 
 def _order(package: Package) -> tuple[object, ...]:
@@ -91,37 +43,26 @@ def _order(package: Package) -> tuple[object, ...]:
     )
 
 
-def _model(manifest: Manifest) -> str:
-    model = manifest.model
-    return f"{model.name}, {model.image_size} px, {manifest.precision}"
-
-
-def _row(package: Package) -> tuple[str, ...]:
+def _facts(package: Package) -> dict[str, Any]:
     manifest = package.manifest
     placement, parity = manifest.placement, manifest.parity
     inside = [group for group in placement.placed if group.accelerated]
-    placed = ("not known", "not known")
-    if inside or placement.outside:
-        share = sum(group.macs_share for group in inside)
-        placed = (str(len(placement.outside)), f"{share:.1%}")
-    distance: tuple[str, ...] = ("-",) * 5
-    if parity is not None:
-        ratios = (parity.sqnr_db, parity.sqnr_quantized_db, parity.sqnr_cpu_db)
-        texts = ["-" if ratio is None else f"{ratio:.1f}" for ratio in ratios]
-        distance = (f"{parity.images} {parity.data}", *texts, f"{parity.top1_agreement:.1%}")
-    return (
-        manifest.target,
-        placement.device,
-        _model(manifest),
-        f"{package.size / 1e6:.1f}",
-        manifest.verification,
-        *distance,
-        *placed,
-    )
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (header, ["-"] * len(header), *rows)]
+    placed = bool(inside or placement.outside)
+    distance = ("images", "data", "sqnr_db", "sqnr_quantized_db", "sqnr_cpu_db", "top1_agreement")
+    return {
+        "target": manifest.target,
+        "device": placement.device,
+        "model": manifest.model.name,
+        "image_size": manifest.model.image_size,
+        "precision": manifest.precision,
+        "megabytes": round(package.size / 1e6, 1),
+        "verification": manifest.verification,
+        "parity": parity and {key: getattr(parity, key) for key in distance},
+        "outside": len(placement.outside) if placed else None,
+        "macs_inside": sum(group.macs_share for group in inside) if placed else None,
+        "estimates": [estimate.model_dump(mode="json") for estimate in placement.estimates],
+        "versions": manifest.versions,
+    }
 
 
 if __name__ == "__main__":

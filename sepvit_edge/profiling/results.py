@@ -217,7 +217,7 @@ def load_folder(folder: Path) -> list[Profile]:
 
 
 def markdown_table(profiles: Sequence[Profile]) -> str:
-    """Write results as the table of README.md."""
+    """Write results as a table in Markdown."""
     header = [
         *("device", "model", "runtime", "precision", "threads"),
         *("p50 ms", "p90 ms", "p99 ms", "cold start ms", "peak MB", "model MB"),

@@ -1,6 +1,6 @@
 """Post-training quantisation: scales of the activations, measured on images.
 
-The choice of a scale was decided by measurement (README, "Quantisation"): the clipping with the
+The choice of a scale was decided by measurement (docs/quantization.md): the clipping with the
 least squared error, on histograms of every tensor, against a percentile and the plain maximum.
 """
 

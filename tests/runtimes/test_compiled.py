@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ from helpers import Runner, mini_digits
 
 import sepvit_edge
 from sepvit_edge.backends.registry import RUNTIMES, get_backend, host_targets
-from sepvit_edge.cli.verification_table import page
 from sepvit_edge.config.recipe import load_recipe
 from sepvit_edge.errors import CheckFailed, SepViTError
 from sepvit_edge.metrics import sqnr_db
@@ -158,23 +158,22 @@ def test_targets_for_npus_are_named_to_be_exported(run_command: Runner) -> None:
     assert "'all' exports every non-NPU target" in run_command("export", "--help").out
 
 
-def test_the_page_says_what_each_package_proves(
+def test_the_facts_say_what_each_package_proves(
     packages: dict[str, Package], run_command: Runner
 ) -> None:
-    text = page(list(packages.values()))
-    rows = {line.split(" | ")[0][2:]: line for line in text.splitlines() if line[:3] == "| e"}
-    rows |= {line.split(" | ")[0][2:]: line for line in text.splitlines() if line[:3] == "| o"}
-    vulkan, coreml = rows["executorch-vulkan"], rows["executorch-coreml"]
-    assert "| compiled | - | - | - | - | - | 0 | 100.0% |" in vulkan
+    done = run_command("cli.verification_table", *(package.path for package in packages.values()))
+    assert done.status == 0
+    rows = {f"{row['target']}-{row['precision']}": row for row in json.loads(done.out)}
+    vulkan, coreml = rows["executorch-vulkan-fp16"], rows["executorch-coreml-fp16"]
+    assert vulkan["verification"] == "compiled" and vulkan["parity"] is None
+    assert vulkan["outside"] == 0 and vulkan["macs_inside"] == pytest.approx(1)
     parity = packages["executorch-coreml-fp16"].manifest.parity
     assert parity is not None
-    proof = f"evaluated | 4 {parity.data} | {parity.sqnr_db} | - | - | 100.0% | 0 | 100.0%"
-    assert f"| {proof} |" in coreml
-    assert rows["openvino-npu"].endswith("| not known | not known |")
-    assert "- **compiled**: the toolchain accepted" in text and "**emulated**" not in text
-    assert "executorch 1.4" in text and "Estimates" not in text
-    done = run_command("cli.verification_table", *(package.path for package in packages.values()))
-    assert done.status == 0 and done.out == text
+    assert coreml["verification"] == "evaluated" and coreml["parity"]["images"] == 4
+    assert coreml["parity"]["sqnr_db"] == parity.sqnr_db
+    npu = rows["openvino-npu-fp16"]
+    assert npu["outside"] is None and npu["macs_inside"] is None and npu["estimates"] == []
+    assert vulkan["versions"]["executorch"].startswith("1.4")
 
 
 def test_every_verification_is_explained() -> None:

@@ -105,7 +105,7 @@ def test_weights_of_a_trained_checkpoint_keep_their_integers() -> None:
 
 
 def test_what_full_int8_costs() -> None:
-    """On a trained checkpoint; figures over all images are in README."""
+    """On a trained checkpoint; figures over all images are in docs/targets/ethos-u.md."""
     model = mini_digits()
     data = Digits("test")
     size = model.config.image_size

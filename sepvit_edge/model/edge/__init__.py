@@ -7,8 +7,8 @@ between the layers have a file each: rows.py, heads.py (rows, each attention hea
 maps.py.
 
 Each principle below has a number, and the number stands where it is applied. What each is worth is
-measured by `python benchmarks/edge_form.py --principles`; README has the table. How a new unit gets
-its form is in docs/development/edge-form.md.
+measured by `python benchmarks/edge_form.py --principles`; docs/results/edge-form.md has the table.
+How a new unit gets its form is in docs/development/edge-form.md.
 
 Shapes: B images (static), n windows of M = ws * ws pixels an image, T = M or M + 1 tokens a window,
 C channels, h heads of d = 32. The stream between parts is (rows, C): one row a pixel, images one

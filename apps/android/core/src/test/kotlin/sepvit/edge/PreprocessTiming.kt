@@ -1,7 +1,7 @@
 package sepvit.edge
 
 /**
- * Times the preprocessing of a 12-megapixel photo, for README:
+ * Times the preprocessing of a 12-megapixel photo, for docs:
  *
  *     mvn -q -pl core test-compile dependency:build-classpath -Dmdep.outputFile=target/classpath
  *     java -cp core/target/classes:core/target/test-classes:$(cat core/target/classpath) \
