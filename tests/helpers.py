@@ -92,6 +92,45 @@ def jittered(variant: str, num_classes: int = 10, image_size: int = 64, seed: in
     return model.eval()
 
 
+def dense_model(
+    head: str,
+    input_size: tuple[int, int],
+    window: str = "paper",
+    variant: str = MINI,
+    num_classes: int = 5,
+    channels: int = 16,
+):
+    """A small dense model whose every weight is far from its initial value."""
+    import sepvit_edge
+
+    torch.manual_seed(0)
+    task = "detection" if head == "retinanet" else "segmentation"
+    model = sepvit_edge.create_model(
+        variant,
+        num_classes,
+        task=task,
+        head=head,
+        input_size=input_size,
+        window=window,
+        channels=channels,
+    )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.add_(0.1 * torch.randn_like(parameter))
+            elif parameter.ndim == 1:  # of norms
+                parameter.add_(0.2 * torch.randn_like(parameter))
+            elif parameter.ndim == 2:
+                parameter.mul_(3)
+            elif "head" in name or "neck" in name:  # as large as ReLUs keep a signal
+                torch.nn.init.kaiming_normal_(parameter)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 1.5)
+    return model.eval()
+
+
 def macs_share(model, layers: Iterable[str]) -> float:
     """Share of a model's MACs that layers of its edge form have."""
     from sepvit_edge.model.edge import EdgeModel

@@ -19,10 +19,13 @@ from torch.fx import Node
 from .edge import EdgeModel
 
 _ATEN = torch.ops.aten
+# Operations that are not decomposed: every runtime has a kernel for them.
+_WHOLE = (_ATEN.linear.default, _ATEN.upsample_bilinear2d.vec)
 _PART = re.compile(
     r"(?P<input>input)"
     r"|(?P<head>head)"
-    r"|stages_(?P<stage>\d)_(?:(?P<sub>patch_embedding|cpe)"
+    r"|(?P<neck>neck)"
+    r"|stages_(?P<stage>\d)_(?:(?P<sub>patch_embedding|cpe|norm)"
     r"|blocks_(?P<block>\d+)(?:_(?P<part>dsa|psa|proj|mlp))?)"
 )
 
@@ -38,10 +41,11 @@ def trace(model: EdgeModel) -> ExportedProgram:
     Returns
     -------
     torch.export.ExportedProgram
-        Linears are kept whole: every runtime has a kernel for them.
+        Linears and bilinear resizing are kept whole.
     """
     table = torch.export.default_decompositions()
-    table.pop(_ATEN.linear.default, None)
+    for whole in _WHOLE:
+        table.pop(whole, None)
     with warnings.catch_warnings():
         # torch 2.13 copies its own deprecated tree specs.
         warnings.simplefilter("ignore", FutureWarning)
@@ -93,14 +97,15 @@ def part_of(name: str) -> str | None:
     -------
     str or None
         ``"input"``, ``"stages.0.patch_embedding"``, ``"stages.2.blocks.4.psa"``,
-        ``"stages.2.blocks.4"`` (window order and residual), ``"stages.0.cpe"``, ``"head"``; None
-        if the name does not come from a traced graph.
+        ``"stages.2.blocks.4"`` (window order and residual), ``"stages.0.cpe"``, ``"stages.0.norm"``
+        (of a dense model), ``"neck"``, ``"head"``; None if the name does not come from a traced
+        graph.
     """
     match = _PART.match(name)
     if match is None:
         return None
-    if match["input"] or match["head"]:
-        return match["input"] or match["head"]
+    if match["input"] or match["head"] or match["neck"]:
+        return match["input"] or match["head"] or match["neck"]
     if match["sub"]:
         return f"stages.{match['stage']}.{match['sub']}"
     block = f"stages.{match['stage']}.blocks.{match['block']}"

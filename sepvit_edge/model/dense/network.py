@@ -44,7 +44,7 @@ class DenseModel(nn.Module):
         dims, width, classes = self.backbone.dims, config.channels, config.num_classes
         if config.head == "semantic-fpn":
             self.neck = FPN(dims, width)
-            self.decode_head = SemanticFPNHead(width, classes)
+            self.decode_head: SemanticFPNHead | UperNetHead = SemanticFPNHead(width, classes)
         elif config.head == "upernet":
             self.decode_head = UperNetHead(dims, width, classes)
         else:

@@ -10,7 +10,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from ..dense.backbone import PositionEncoding
 from ..reference import (
+    MLP,
     ConditionalPositionEncoding,
     DepthwiseSeparableSelfAttention,
     OverlappingPatchEmbedding,
@@ -49,44 +51,48 @@ def fold(model: SepViT) -> ModelWeights:
         stages.append(
             StageWeights(
                 (side, side),
-                _embedding(embed, model.config.preprocessing.std if i == 0 else None),
+                fold_embedding(embed, model.config.preprocessing.std if i == 0 else None),
                 [_block(block) for block in blocks],
-                _position_encoding(cast(ConditionalPositionEncoding, model.pos_block[i])),
+                fold_encoding(cast(ConditionalPositionEncoding, model.pos_block[i])),
             )
         )
-    head = HeadWeights(_norm(model.norm, affine=False), _behind_norm(model.norm, model.head))
+    head = HeadWeights(
+        fold_norm(model.norm, affine=False), fold_behind_norm(model.norm, model.head)
+    )
     return ModelWeights(model.config.preprocessing.mean, stages, head)
 
 
-def _layer(layer: nn.Linear | nn.Conv2d) -> LayerWeights:
+def fold_layer(layer: nn.Linear | nn.Conv2d) -> LayerWeights:
+    """Take a layer as it is."""
     return LayerWeights(layer.weight, cast(Tensor, layer.bias))
 
 
-def _norm(norm: nn.LayerNorm, affine: bool = True) -> NormWeights:
+def fold_norm(norm: nn.LayerNorm, affine: bool = True) -> NormWeights:
+    """Take a norm, with its affine part or without."""
     own = LayerWeights(norm.weight, norm.bias) if affine else None
     return NormWeights(norm.weight.numel(), norm.eps, own)
 
 
-def _behind_norm(norm: nn.LayerNorm, linear: nn.Linear) -> LayerWeights:
+def fold_behind_norm(norm: nn.LayerNorm, linear: nn.Linear) -> LayerWeights:
     """Fold a LayerNorm's affine part into the linear that follows it (principle 4)."""
     weight = linear.weight.double()
     return LayerWeights(weight * norm.weight.double(), linear.bias + weight @ norm.bias.double())
 
 
-def _embedding(
+def fold_embedding(
     embed: OverlappingPatchEmbedding, input_std: tuple[float, ...] | None
 ) -> EmbeddingWeights:
     """Fold the pixels' scale into the first convolution (principle 4); others stay."""
-    proj = _layer(embed.proj)
+    proj = fold_layer(embed.proj)
     if input_std is not None:
         scale = torch.tensor(input_std, dtype=torch.float64).reshape(1, 3, 1, 1) * 255
         proj = LayerWeights(proj.weight / scale, proj.bias)
-    return EmbeddingWeights(proj, _norm(embed.norm))
+    return EmbeddingWeights(proj, fold_norm(embed.norm))
 
 
-def _position_encoding(cpe: ConditionalPositionEncoding) -> LayerWeights:
+def fold_encoding(cpe: ConditionalPositionEncoding | PositionEncoding) -> LayerWeights:
     """Fold "+ x" into the centre tap of the depthwise convolution (principle 4)."""
-    conv = _layer(cast(nn.Conv2d, cpe.proj[0]))
+    conv = fold_layer(cast(nn.Conv2d, cpe.proj[0]))
     weight = conv.weight.clone()
     weight[:, :, 1, 1] += 1
     return LayerWeights(weight, conv.bias)
@@ -94,29 +100,36 @@ def _position_encoding(cpe: ConditionalPositionEncoding) -> LayerWeights:
 
 def _block(block: SepViTBlock) -> BlockWeights:
     groups = block.side // block.ws
+    # Principle 3: the tokens are normalised here, once.
+    tokens = block.norm1(block.win_tokens)[0] if block.separable else None
     return BlockWeights(
         Windows(groups, groups, block.ws),
-        _dsa(block),
-        _psa(block.attn) if block.separable else None,
-        _layer(block.attn.proj),
-        MLPWeights(
-            _norm(block.norm2, affine=False),
-            _behind_norm(block.norm2, block.mlp.fc1),
-            _layer(block.mlp.fc2),
-        ),
+        fold_dsa(block.norm1, block.attn, tokens),
+        fold_psa(block.attn) if block.separable else None,
+        fold_layer(block.attn.proj),
+        fold_mlp(block.norm2, block.mlp),
     )
 
 
-def _dsa(block: SepViTBlock) -> DSAWeights:
-    # Principle 3: the tokens are normalised here, once.
-    tokens = block.norm1(block.win_tokens)[0] if block.separable else None
-    q, k, v = _split(block.attn.DSA_qkv, 3)  # principle 5
-    return DSAWeights(_norm(block.norm1), _scaled(q), k, v, tokens)
+def fold_dsa(
+    norm: nn.LayerNorm, attention: DepthwiseSeparableSelfAttention, tokens: Tensor | None
+) -> DSAWeights:
+    """Fold norm1 and DSA, with normed window tokens (n, 1, C)."""
+    q, k, v = _split(attention.DSA_qkv, 3)  # principle 5
+    return DSAWeights(fold_norm(norm), _scaled(q), k, v, tokens)
 
 
-def _psa(attention: DepthwiseSeparableSelfAttention) -> PSAWeights:
+def fold_mlp(norm: nn.LayerNorm, mlp: MLP) -> MLPWeights:
+    """Fold norm2 and the two linears behind it."""
+    return MLPWeights(
+        fold_norm(norm, affine=False), fold_behind_norm(norm, mlp.fc1), fold_layer(mlp.fc2)
+    )
+
+
+def fold_psa(attention: DepthwiseSeparableSelfAttention) -> PSAWeights:
+    """Fold the norm, q and k of PSA."""
     q, k = _split(attention.PSA_qk, 2)  # principle 5
-    return PSAWeights(_norm(attention.win_tokens_norm), _scaled(q), k)
+    return PSAWeights(fold_norm(attention.win_tokens_norm), _scaled(q), k)
 
 
 def _split(linear: nn.Linear, count: int) -> list[LayerWeights]:

@@ -89,8 +89,13 @@ class EdgeModel(nn.Module):
                 yield f"stages.{i}.blocks.{j}", block
 
     @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs in front of the taps."""
+        return ("logits",)
+
+    @property
     def tap_names(self) -> list[str]:
-        """Names of the outputs after the logits, in order."""
+        """Names of the outputs after the model's own, in order."""
         if not self.taps:
             return []
         names = []

@@ -83,12 +83,20 @@ class DSA(nn.Module):
         self.softmax, self.ones = form.softmax, form.softmax.constant(self.tokens)
         self.window_tokens = weights.token_rows(batch)  # principle 3
 
+    def with_tokens(self, x: Tensor) -> Tensor:
+        """(B n M, C) normed, in window order -> (B n T, C)."""
+        C, n, T = x.shape[1], self.count, self.tokens
+        if self.window_tokens is None:
+            return x
+        return torch.cat((self.window_tokens, x.reshape(n, T - 1, C)), 1).reshape(n * T, C)
+
     def forward(self, x: Tensor) -> Tensor:
         """(B n M, C) in window order -> (B n T, C)."""
+        return self.attended(self.with_tokens(self.norm(x)))
+
+    def attended(self, x: Tensor) -> Tensor:
+        """(B n T, C) normed -> the same, attention and shortcut added."""
         C, n, h, T = x.shape[1], self.count, self.heads, self.tokens
-        x = self.norm(x)
-        if self.window_tokens is not None:
-            x = torch.cat((self.window_tokens, x.reshape(n, T - 1, C)), 1).reshape(n * T, C)
         # Principle 5: three linears, k straight to (d, T).
         q = self.q(x).reshape(n, T, h, HEAD_DIM).permute(0, 2, 1, 3).reshape(n * h, T, HEAD_DIM)
         k = self.k(x).reshape(n, T, h, HEAD_DIM).permute(0, 2, 3, 1).reshape(n * h, HEAD_DIM, T)
@@ -112,15 +120,22 @@ class PSA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B n T, C) -> (B n M, C)."""
-        B, n, h, C = self.batch, self.windows, self.heads, x.shape[1]
-        x = x.reshape(B * n, -1, C)
-        M = x.shape[1] - 1
+        x = x.reshape(self.batch * self.windows, -1, x.shape[1])
+        # Principle 4: the identity is the shortcut.
+        return self.mixture(self.attention(x) + self.identity, x)
+
+    def attention(self, x: Tensor) -> Tensor:
+        """(B n, T, C) -> weights (B h, n, n)."""
+        B, n, h, C = self.batch, self.windows, self.heads, x.shape[2]
         tokens = F.gelu(self.norm(x[:, :1].reshape(B * n, C)))
         q = self.q(tokens).reshape(B, n, h, HEAD_DIM).permute(0, 2, 1, 3)
         k = self.k(tokens).reshape(B, n, h, HEAD_DIM).permute(0, 2, 3, 1)
         scores = torch.bmm(q.reshape(B * h, n, HEAD_DIM), k.reshape(B * h, HEAD_DIM, n))
-        # Principle 4: the identity is the shortcut.
-        attention = self.softmax.apply(scores, self.ones) + self.identity
+        return self.softmax.apply(scores, self.ones)
+
+    def mixture(self, attention: Tensor, x: Tensor) -> Tensor:
+        """(B h, n, n), (B n, T, C) -> mixed pixels (B n M, C)."""
+        B, n, h, M, C = self.batch, self.windows, self.heads, x.shape[1] - 1, x.shape[2]
         v = x[:, 1:].reshape(B * n, M, h, HEAD_DIM)
         return self.mixed(attention, v, B).reshape(B * n * M, C)
 
@@ -158,6 +173,13 @@ class MLP(nn.Module):
         return self.fc2(F.gelu(self.fc1(self.norm(x))))
 
 
+def swap(x: Tensor, rows: int, first: int, second: int, ws: int) -> Tensor:
+    """(rows * first * second * ws, C) -> the same with the axes first and second swapped."""
+    C = x.shape[1]
+    x = x.reshape(rows, first, second, ws * C)
+    return x.permute(0, 2, 1, 3).reshape(-1, C)
+
+
 class Block(nn.Module):
     """One SepViT block; the stream enters and leaves in map order."""
 
@@ -183,9 +205,7 @@ class Block(nn.Module):
         """Swap the inner axes of (B rows of windows, first, second, ws C) (principle 1)."""
         if self.windows.count == 1:
             return x
-        C, rows = x.shape[1], self.batch * self.windows.rows
-        x = x.reshape(rows, first, second, self.windows.side * C)
-        return x.permute(0, 2, 1, 3).reshape(-1, C)
+        return swap(x, self.batch * self.windows.rows, first, second, self.windows.side)
 
     def forward(self, x: Tensor, taps: Taps, name: str) -> Tensor:
         """(rows, C) -> (rows, C)."""

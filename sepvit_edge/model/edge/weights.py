@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..variants import HEAD_DIM
@@ -18,6 +19,22 @@ Sides = tuple[int, int]  # of a map: height, width
 def _frozen(values: Tensor) -> nn.Parameter:
     """Copy values into a float32 parameter: edge models share nothing with the reference."""
     return nn.Parameter(values.detach().to(torch.float32, copy=True).contiguous(), False)
+
+
+class LinearReLU(nn.Linear):
+    """A linear and its ReLU: one int8 layer where it is quantised."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(rows, in) -> (rows, out)."""
+        return F.relu(super().forward(input))
+
+
+class ConvReLU(nn.Conv2d):
+    """A convolution and its ReLU: one int8 layer where it is quantised."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, in, H, W) -> (B, out, H, W)."""
+        return F.relu(super().forward(input))
 
 
 @dataclass(frozen=True)
@@ -35,10 +52,10 @@ class LayerWeights:
     weight: Tensor
     bias: Tensor
 
-    def linear(self) -> nn.Linear:
-        """Make a linear of (rows, C)."""
+    def linear(self, relu: bool = False) -> nn.Linear:
+        """Make a linear of (rows, C); with `relu` its ReLU is a part of it."""
         outputs, inputs = self.weight.shape
-        linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
+        linear = nn.utils.skip_init(LinearReLU if relu else nn.Linear, inputs, outputs)
         linear.weight, linear.bias = _frozen(self.weight), _frozen(self.bias)
         return linear
 
@@ -46,11 +63,12 @@ class LayerWeights:
         """Make a 1 x 1 convolution of a linear's weights."""
         return LayerWeights(self.weight[:, :, None, None], self.bias).convolution()
 
-    def convolution(self, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    def convolution(self, stride: int = 1, groups: int = 1, relu: bool = False) -> nn.Conv2d:
         """Make a convolution of (B, C, H, W) that keeps H and W at stride 1."""
         outputs, inputs, kernel, _ = self.weight.shape
+        kind = ConvReLU if relu else nn.Conv2d
         conv = nn.utils.skip_init(
-            nn.Conv2d, inputs * groups, outputs, kernel, stride, kernel // 2, groups=groups
+            kind, inputs * groups, outputs, kernel, stride, kernel // 2, groups=groups
         )
         conv.weight, conv.bias = _frozen(self.weight), _frozen(self.bias)
         return conv
@@ -146,11 +164,14 @@ class Windows:
         Windows down and across.
     side : int
         Pixels of a window's side (ws).
+    padding : tuple of int
+        Rows of pixels below the map, and columns on its right, that fill the last windows.
     """
 
     rows: int
     columns: int
     side: int
+    padding: Sides = (0, 0)
 
     @property
     def count(self) -> int:
@@ -161,6 +182,12 @@ class Windows:
     def pixels(self) -> int:
         """Pixels of a window (M)."""
         return self.side**2
+
+    @property
+    def map(self) -> Sides:
+        """Sides of the map without its padding."""
+        down, right = self.padding
+        return self.rows * self.side - down, self.columns * self.side - right
 
 
 @dataclass(frozen=True)
