@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .cli.console import command, emit_json, print_columns, warn
+from .cli.console import (
+    command,
+    emit_json,
+    print_columns,
+    print_table,
+    progress,
+    stderr,
+    warn,
+)
 from .cli.options import MOST_THREADS, RequireSignature
+from .errors import Interrupted, SepViTError
+
+if TYPE_CHECKING:
+    from .package.session import PackageSession
+    from .pipeline.bulk import Prediction
 
 
 @command
@@ -21,49 +36,126 @@ def main(
         typer.Option(help="Threads. Default: chosen by the runtime.", min=1, max=MOST_THREADS),
     ] = None,
     require_signature: RequireSignature = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the classes to a .csv or .parquet file; a run that ended early continues.",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Name the most probable classes of each image.
 
     Images that cannot be read are reported and skipped; the exit status is then 2.
     """
-    import numpy as np
-
     from .data.folders import list_images
-    from .errors import SepViTError
     from .package.folder import Package
     from .package.session import PackageSession
+    from .pipeline.saving import check_save
 
+    if save is not None:
+        check_save(save)
     opened = Package(package, require_signature)
     paths = list_images(images)
     if not any(path.exists() for path in paths):
         raise SepViTError(f"there is no file {paths[0]}")
     session = PackageSession(opened, threads)
-    labels = opened.labels
-    results, failures = [], 0
-    for path in paths:
-        try:
-            logits = session.run(path)[0].astype(np.float64)
-        except SepViTError as error:
-            warn(str(error))
-            failures += 1
-            continue
-        probabilities = np.exp(logits - logits.max())
-        probabilities /= probabilities.sum()
-        # A stable sort: equal logits keep the order of the classes, in every language.
-        best = np.argsort(-probabilities, kind="stable")[:top]
-        classes = [{"label": labels[i], "probability": float(probabilities[i])} for i in best]
-        results.append({"image": str(path), "classes": classes})
+    if save is not None:
+        broken = _save(session, paths, top, save, json)
+    else:
+        broken = _print(session, paths, top, json)
+    if broken:
+        raise SepViTError(f"{broken} of {len(paths)} images could not be classified")
+
+
+def _print(session: PackageSession, paths: Sequence[Path], top: int, json: bool) -> int:
+    """Print the classes of each image; return the number of those that cannot be read."""
+    from .pipeline.bulk import classify_files
+
+    found: list[Prediction] = []
+    with progress("classifying", len(paths), "images") as advance:
+        for each in classify_files(session, paths, top):
+            advance(1)
+            if each.error:
+                warn(each.error)
+            else:
+                found.append(each)
     if json:
-        emit_json(results)
-    elif results:
-        rows = []
-        for found in results:
-            cells = [f"{c['label']} {c['probability']:.1%}" for c in found["classes"]]  # type: ignore[index]
-            rows.append([str(found["image"]), *cells])
+        emit_json(
+            [
+                {
+                    "image": str(each.image),
+                    "classes": [{"label": label, "probability": p} for label, p in each.classes],
+                }
+                for each in found
+            ]
+        )
+    elif found:
+        rows = [
+            [str(each.image), *(f"{label} {p:.1%}" for label, p in each.classes)] for each in found
+        ]
         print_columns(["image", *(f"top {i + 1}" for i in range(len(rows[0]) - 1))], rows)
-    if failures:
-        raise SepViTError(f"{failures} of {failures + len(results)} images could not be classified")
+    return len(paths) - len(found)
+
+
+def _save(session: PackageSession, paths: Sequence[Path], top: int, path: Path, json: bool) -> int:
+    """Write the classes of each image to a file; return the number of those that have none."""
+    import time
+
+    from .pipeline.bulk import classify_files
+    from .pipeline.saving import growing_table
+
+    count = min(top, len(session.package.labels))
+    places = [f"{name}_{i + 1}" for i in range(count) for name in ("class", "probability")]
+    facts = {"package": session.package.manifest.digest}
+    keys = [str(path) for path in paths]
+    began = time.monotonic()
+    with (
+        _telling_how_to_continue(path),
+        growing_table(path, facts, ["image", *places, "error"], keys) as table,
+    ):
+        kept = table.kept
+        if kept:
+            stderr.print(f"{path} is continued: {kept} of {len(paths)} images are there")
+        with progress("classifying", len(paths), "images", done=kept) as advance:
+            for each in classify_files(session, paths[kept:], top):
+                advance(1)
+                if each.error:
+                    warn(each.error)
+                cells = [cell for pair in each.classes for cell in pair] or [""] * len(places)
+                table.add([str(each.image), *cells, each.error])
+        broken = {row[0]: row[-1] for row in table.rows() if row[-1]}
+    seconds = time.monotonic() - began
+    speed = (len(paths) - kept) / seconds
+    if json:
+        emit_json(
+            {
+                "saved": str(path),
+                "images": len(paths),
+                "continued_from": kept,
+                "broken": [{"image": image, "error": error} for image, error in broken.items()],
+                "images_per_second": round(speed, 2),
+            }
+        )
+    else:
+        rows = [
+            ("images", f"{len(paths):,}"),
+            ("broken", f"{len(broken):,}"),
+            ("images per second", f"{speed:.1f}"),
+        ]
+        print_table(str(path), rows)
+    return len(broken)
+
+
+@contextmanager
+def _telling_how_to_continue(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted; repeat the command to continue {path} where it ended"
+        ) from None
 
 
 if __name__ == "__main__":

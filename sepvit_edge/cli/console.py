@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
@@ -25,6 +26,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    Task,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -317,12 +319,44 @@ def _columns() -> tuple[ProgressColumn, ...]:
     return title, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
 
 
+def _speed_text(speed: float, unit: str, left: int | None) -> str:
+    """Return the speed of a loop and the time that it needs for the rest."""
+    if not unit:
+        return ""
+    text = f"({speed:.{0 if speed >= 10 else 1}f} {unit}/s"
+    return f"{text})" if left is None else f"{text}, {timedelta(seconds=round(left / speed))} left)"
+
+
+class _SpeedColumn(ProgressColumn):
+    """The speed of a bar."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        return Text(_speed_text(task.speed or 0, self._unit, None))
+
+
 @contextmanager
-def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+def progress(
+    title: str, total: int | None, unit: str = "", done: int = 0
+) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on standard error while the block runs.
 
     Where standard error is not a terminal, a line every 10 s tells how many steps are done; with -q
     there is none.
+
+    Parameters
+    ----------
+    title : str
+        What is done.
+    total : int or None
+        Number of steps, if known.
+    unit : str
+        What a step is, to show how many there are a second, and the time left. Default: not shown.
+    done : int
+        Number of steps that were done before.
 
     Yields
     ------
@@ -333,17 +367,19 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
         yield lambda steps: None
         return
     if not stderr.is_terminal:
-        done, tell = 0, _now_and_then(title)
+        began, first, tell = time.monotonic(), done, _now_and_then(title)
 
         def advance(steps: int) -> None:
             nonlocal done
             done += steps
-            tell(done, total, "")
+            speed = (done - first) / max(time.monotonic() - began, 1e-9)
+            tell(done, total, _speed_text(speed, unit, total and total - done))
 
         yield advance
         return
-    with Progress(*_columns(), console=stderr, transient=True) as bar:
-        task = bar.add_task(title, total=total)
+    speed_column = [_SpeedColumn(unit)] if unit else []
+    with Progress(*_columns(), *speed_column, console=stderr, transient=True) as bar:
+        task = bar.add_task(title, total=total, completed=done)
         yield lambda steps: bar.advance(task, steps)
 
 
