@@ -68,6 +68,10 @@ def main(
             help="Threads; 1 gives the same result on any number of cores.", min=1, max=MOST_THREADS
         ),
     ] = 1,
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write each image's class to a .csv or .parquet file."),
+    ] = None,
     require_signature: RequireSignature = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -77,8 +81,13 @@ def main(
     distance to the fp32 reference is measured if the checkpoint is built in or given.
     """
     from .cli.names import check_names, check_targets
+    from .pipeline.saving import check_save
 
     _check_options(package, weights or [], everything, by_block, worst, confusion)
+    if save is not None:
+        if everything or by_block:
+            raise SepViTError("--save is for one package and its classes; leave it out here")
+        check_save(save)
     check_names(weights=weights or [], data=[data, calibration], classes=classes)
     check_targets(target or [])
     if everything:
@@ -114,7 +123,34 @@ def main(
             "with one folder per class by --data"
         )
     outputs = _run(session, model, taken, threads)
+    count = len(taken)
+    if outputs.broken:
+        taken = taken.only([i for i in range(count) if i not in outputs.broken])
+    if save is not None:
+        _save(session.package, taken, outputs, save)
     _report(session.package, taken, outputs, worst, confusion, json)
+    if outputs.broken:
+        raise SepViTError(
+            f"{len(outputs.broken)} of {count} images of {taken.name} could not be read; the "
+            "figures are those of the others"
+        )
+
+
+def _save(package: Package, data: Taken, outputs: Outputs, path: Path) -> None:
+    """Write the class of each image, the most probable one, and the probabilities of both."""
+    from .accuracy import softmax
+    from .pipeline.saving import growing_table
+
+    columns = ["image", "class", "class_1", "probability_1", "probability_of_class"]
+    names = [data.title(i) for i in range(len(data))]
+    facts = {"package": package.manifest.digest, "data": outputs.data_sha256}
+    with growing_table(path, facts, columns, names) as table:
+        for i in range(table.kept, len(names)):
+            shares, label = softmax(outputs.logits[i : i + 1])[0], outputs.labels[i]
+            best = int(shares.argmax())
+            known = ["", ""] if label is None else [package.labels[label], float(shares[label])]
+            row = [names[i], known[0], package.labels[best], float(shares[best]), known[1]]
+            table.add(row)
 
 
 def _check_options(
@@ -164,8 +200,8 @@ def _run(
     # The scales of a calibrated package are in its own files only.
     if model is not None and manifest.quantization is not None and manifest.quantization.trained:
         quantization = quantization_for(model, parse_recipe(manifest.recipe))
-    with torch_threads(threads), progress(f"running {data.name}", len(data)) as advance:
-        return run_images(session, data, model, quantization, advance)
+    with torch_threads(threads), progress(f"running {data.name}", len(data), "images") as advance:
+        return run_images(session, data, model, quantization, advance, skip_broken=True)
 
 
 def _report(
@@ -197,6 +233,7 @@ def _report(
                 "data": outputs.data,
                 "data_sha256": outputs.data_sha256,
                 "selection": outputs.selection.model_dump(mode="json"),
+                "broken": list(outputs.broken.values()),
                 "accuracy": accuracy and accuracy.to_json(),
                 "parity": parity and parity.model_dump(mode="json"),
             }

@@ -321,8 +321,6 @@ def _columns() -> tuple[ProgressColumn, ...]:
 
 def _speed_text(speed: float, unit: str, left: int | None) -> str:
     """Return the speed of a loop and the time that it needs for the rest."""
-    if not unit:
-        return ""
     text = f"({speed:.{0 if speed >= 10 else 1}f} {unit}/s"
     return f"{text})" if left is None else f"{text}, {timedelta(seconds=round(left / speed))} left)"
 
@@ -367,13 +365,12 @@ def progress(
         yield lambda steps: None
         return
     if not stderr.is_terminal:
-        began, first, tell = time.monotonic(), done, _now_and_then(title)
+        tell = _now_and_then(title, unit, done)
 
         def advance(steps: int) -> None:
             nonlocal done
             done += steps
-            speed = (done - first) / max(time.monotonic() - began, 1e-9)
-            tell(done, total, _speed_text(speed, unit, total and total - done))
+            tell(done, total, "")
 
         yield advance
         return
@@ -406,15 +403,19 @@ def step_progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
         yield lambda step, steps, text: bar.update(task, completed=step, total=steps, text=text)
 
 
-def _now_and_then(title: str) -> Callable[[int, int | None, str], None]:
+def _now_and_then(
+    title: str, unit: str = "", first: int = 0
+) -> Callable[[int, int | None, str], None]:
     """Return what prints the steps done, their number and a text, at most every 10 s."""
-    said = time.monotonic()
+    said = began = time.monotonic()
 
     def tell(done: int, total: int | None, text: str) -> None:
         nonlocal said
         now = time.monotonic()
         if now - said >= _PROGRESS_S:
             said = now
+            if unit:
+                text = _speed_text((done - first) / (now - began), unit, total and total - done)
             count = f"{done}" if total is None else f"{done} of {total}"
             stderr.print(Text(f"{title}: {count} {text}".rstrip()), soft_wrap=True)
 

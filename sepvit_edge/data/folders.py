@@ -65,6 +65,8 @@ class ImageFolder:
         If the folder is missing, holds no image, or its folders are not the model's classes.
     """
 
+    parallel = True
+
     def __init__(
         self,
         root: Path,

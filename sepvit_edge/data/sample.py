@@ -96,6 +96,8 @@ class Taken:
         How folders were matched to classes, for folders (`sepvit_edge.data.classes`).
     left_out : dict
         Reason -> number of the files in a folder that are not read.
+    parallel : bool
+        Whether several threads may read images at once.
     """
 
     def __init__(self, data: Dataset, indices: Sequence[int]) -> None:
@@ -105,12 +107,25 @@ class Taken:
         self.labelled = all(data.label(i) is not None for i in indices)
         self.class_rule: str | None = getattr(data, "class_rule", None)
         self.left_out: dict[str, int] = getattr(data, "left_out", {})
+        self.parallel: bool = getattr(data, "parallel", False)
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __getitem__(self, index: int) -> Sample:
         return self._data[self._indices[index]]
+
+    def title(self, index: int) -> str:
+        """Return the path of an image, or its place in a built-in set; it is not read for it."""
+        place = self._indices[index]
+        paths = getattr(self._data, "paths", None)
+        return f"{self.name}/{place}" if paths is None else str(paths[place])
+
+    def only(self, indices: Sequence[int]) -> Taken:
+        """Return some of the images, as a sample of the whole set."""
+        part = Taken(self._data, [self._indices[i] for i in indices])
+        part.available = self.available
+        return part
 
     def label(self, index: int) -> int | None:
         """Return the class of an image."""

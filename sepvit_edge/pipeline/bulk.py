@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from ..accuracy import softmax
 from ..errors import SepViTError
-from ..machine import usable_cores
 from ..package.session import PackageSession
+from .reading import read_ahead
 
 _CHUNK = 16  # images that are read, and then run, together
 
@@ -64,44 +61,26 @@ def classify_files(
     """
     batch = session.package.manifest.input.shape[0]
     size = max(batch, _CHUNK // batch * batch)
-    chunks = (paths[start : start + size] for start in range(0, len(paths), size))
-    count = readers or len(usable_cores())
-    waiting: deque[Future[tuple[Sequence[Path], list[np.ndarray | str]]]] = deque()
-    with ThreadPoolExecutor(count) as pool:
-        try:
-            for chunk in islice(chunks, count + 1):
-                waiting.append(pool.submit(_read, session, chunk))
-            while waiting:
-                files, read = waiting.popleft().result()
-                for chunk in islice(chunks, 1):
-                    waiting.append(pool.submit(_read, session, chunk))
-                yield from _predict(session, files, read, top)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
 
-
-def _read(
-    session: PackageSession, files: Sequence[Path]
-) -> tuple[Sequence[Path], list[np.ndarray | str]]:
-    """Return the pixels of each file, or the sentence that says why it cannot be read."""
-    read: list[np.ndarray | str] = []
-    for path in files:
+    def read(path: Path) -> tuple[Path, np.ndarray | str]:
         try:
-            read.append(session.preprocess(path)[0])
+            return path, session.preprocess(path)[0]
         except SepViTError as error:
-            read.append(str(error))
-    return files, read
+            return path, str(error)
+
+    for piece in read_ahead(paths, read, size, readers):
+        yield from _predict(session, piece, top)
 
 
 def _predict(
-    session: PackageSession, files: Sequence[Path], read: Sequence[np.ndarray | str], top: int
+    session: PackageSession, piece: Sequence[tuple[Path, np.ndarray | str]], top: int
 ) -> Iterator[Prediction]:
     labels = session.package.labels
-    pixels = [each for each in read if not isinstance(each, str)]
+    pixels = [read for _, read in piece if not isinstance(read, str)]
     probabilities = iter(softmax(session.run_pixels(np.stack(pixels))[0]) if pixels else [])
-    for path, each in zip(files, read, strict=True):
-        if isinstance(each, str):
-            yield Prediction(path, error=each)
+    for path, read in piece:
+        if isinstance(read, str):
+            yield Prediction(path, error=read)
             continue
         shares = next(probabilities)
         # A stable sort: equal logits keep the order of the classes, in every language.

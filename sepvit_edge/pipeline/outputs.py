@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
 from ..data.overlap import refuse_seen
-from ..data.preprocess import preprocess_batch
+from ..data.preprocess import preprocess
 from ..data.sample import SAMPLE_SEED, Taken
+from ..errors import SepViTError
 from ..model.logits import reference_logits
 from ..model.reference import SepViT
 from ..package.manifest import Selection
 from ..package.session import PackageSession
 from ..quantization.interface import ProgramQuantization
+from .reading import read_ahead
+
+# Each says it once, and commands show it as a warning.
+_log = logging.getLogger(__name__)
 
 _BATCH = 16
 
@@ -28,6 +35,8 @@ class Outputs:
     ----------
     data : str
         Name of the images.
+    broken : dict of int to str
+        Places of the images that cannot be read, and why; no array has a row for them.
     data_sha256 : str
         Digest of the pixels that the models took.
     selection : Selection
@@ -45,6 +54,7 @@ class Outputs:
     """
 
     data: str
+    broken: dict[int, str]
     data_sha256: str
     selection: Selection
     labels: list[int | None]
@@ -60,6 +70,8 @@ def run_images(
     model: SepViT | None = None,
     quantization: ProgramQuantization | None = None,
     advance: Callable[[int], None] = lambda _: None,
+    *,
+    skip_broken: bool = False,
 ) -> Outputs:
     """Run a package on images, beside its reference if that is known.
 
@@ -75,11 +87,15 @@ def run_images(
         With `model`: integers and scales of an int8 package.
     advance : callable
         Called with the number of images done, for a progress bar.
+    skip_broken : bool
+        Whether to leave out images that cannot be read, and to log each as a warning.
 
     Raises
     ------
     CheckFailed
         If the package's model was trained on some of the images.
+    SepViTError
+        If an image cannot be read and is not to be left out, or none can be read.
     """
     manifest = session.package.manifest
     refuse_seen(data, manifest.source.trained_on)
@@ -88,13 +104,32 @@ def run_images(
         rounds_to = quantization.reference(model)
     measured, references, quantized, on_cpu = [], [], [], []
     labels: list[int | None] = []
-    digest = hashlib.sha256()
-    for start in range(0, len(data), _BATCH):
-        samples = [data[i] for i in range(start, min(start + _BATCH, len(data)))]
-        images = [sample.image for sample in samples]
-        pixels = preprocess_batch(images, session.package.preprocessing, manifest.model.image_size)
+    digest, broken = hashlib.sha256(), {}
+
+    def read(index: int) -> np.ndarray | SepViTError:
+        try:
+            image = data[index].image
+            return preprocess(image, session.package.preprocessing, manifest.model.image_size)
+        except SepViTError as error:
+            return error
+
+    places = iter(range(len(data)))
+    for piece in read_ahead(range(len(data)), read, _BATCH, None if data.parallel else 1):
+        advance(len(piece))
+        good = []
+        for place, each in zip(islice(places, len(piece)), piece, strict=True):
+            if isinstance(each, SepViTError):
+                if not skip_broken:
+                    raise each
+                broken[place] = str(each)
+                _log.warning(str(each))
+                continue
+            good.append(each)
+            labels.append(data.label(place))
+        if not good:
+            continue
+        pixels = np.stack(good)
         digest.update(pixels.data)
-        labels += [sample.label for sample in samples]
         measured.append(session.run_pixels(pixels)[0])
         if model is not None:
             references.append(reference_logits(model, pixels))
@@ -102,11 +137,17 @@ def run_images(
                 on_cpu.append(outputs[0])
         if rounds_to is not None:
             quantized.append(rounds_to(pixels))
-        advance(len(samples))
+    if not measured:
+        raise SepViTError(f"none of the {len(data)} images of {data.name} can be read")
+    selection = selection_of(data)
+    if broken:
+        left_out = selection.left_out | {"damaged": len(broken)}
+        selection = selection.model_copy(update={"left_out": left_out})
     return Outputs(
         data=data.name,
+        broken=broken,
         data_sha256=digest.hexdigest(),
-        selection=selection_of(data),
+        selection=selection,
         labels=labels,
         logits=np.concatenate(measured),
         reference=_joined(references),

@@ -193,3 +193,40 @@ def test_parquet_holds_the_same(images: list[Path], tmp_path: Path, run_command:
     assert list(columns) == list(rows[0]) and columns["image"] == [r["image"] for r in rows]
     assert columns["probability_1"][0] == float(rows[0]["probability_1"])
     assert columns["probability_1"][BROKEN] is None
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """24 images of 6 colours, a folder each; 2 are damaged."""
+    from sepvit_edge.package.folder import Package
+
+    root = tmp_path / "tree"
+    for label, colour in zip(Package(TINY).labels, ("red", "lime", "blue", "grey"), strict=True):
+        (root / label).mkdir(parents=True)
+        for i in range(6):
+            Image.new("RGB", (20 + i, 20), colour).save(root / label / f"{i}.png")
+    for path in (root / "red" / "0.png", root / "blue" / "5.png"):
+        path.write_bytes(b"damaged")
+    return root
+
+
+def test_an_evaluation_leaves_broken_images_out_and_counts_them(
+    tree: Path, tmp_path: Path, run_command: Runner
+) -> None:
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "found.csv"
+    done = run_command("evaluate", TINY, "--data", tree, "--save", path, "--json")
+    told = json.loads(done.out)
+    assert done.status == 2 and "2 of 24 images" in done.err
+    assert told["accuracy"]["images"] == 22 and told["accuracy"]["top1"] == 1
+    assert [name in said for name, said in zip(("5.png", "0.png"), told["broken"], strict=True)]
+    assert told["selection"]["left_out"] == {"damaged": 2}
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 22 and all(row["class"] == row["class_1"] for row in rows)
+    assert all(row["probability_1"] == row["probability_of_class"] for row in rows)
+    assert all(Path(row["image"]).parent.name == row["class"] for row in rows)
+    for broken in tree.glob("*/*"):
+        broken.write_bytes(b"damaged")
+    none = run_command("evaluate", TINY, "--data", tree)
+    assert none.status == 2 and "none of the 24 images" in none.err

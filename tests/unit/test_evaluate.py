@@ -137,3 +137,12 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch)
         for _ in range(4):
             advance(16)
     assert capsys.readouterr().err == "running x: 32 of 64\nrunning x: 64 of 64\n"
+
+
+def test_progress_tells_the_speed_and_the_time_left(capsys, monkeypatch) -> None:
+    clock = iter((0, 20))
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    with console.progress("running x", 2100, "images", done=100) as advance:
+        advance(400)
+    said = "running x: 500 of 2100 (20 images/s, 0:01:20 left)\n"
+    assert capsys.readouterr().err == said
