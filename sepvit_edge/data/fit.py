@@ -55,7 +55,7 @@ class Fit:
         """Resize a class map of the image to the input of `size`; `outside` fills the padding."""
         result = np.full(size, outside, classes.dtype)
         height, width = self.content
-        result[:height, :width] = _nearest(classes, self.content)
+        result[:height, :width] = nearest(classes, self.content)
         return result
 
     def map_back(self, classes: np.ndarray) -> np.ndarray:
@@ -63,7 +63,7 @@ class Fit:
 
         The pixel x of n takes pixel ``(2 * x + 1) * content // (2 * n)``, along either axis.
         """
-        return _nearest(classes[: self.content[0], : self.content[1]], self.original)
+        return nearest(classes[: self.content[0], : self.content[1]], self.original)
 
     @staticmethod
     def _scales(to: tuple[int, int], of: tuple[int, int]) -> np.ndarray:
@@ -71,7 +71,7 @@ class Fit:
         return np.array([x, y, x, y])
 
 
-def _nearest(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def nearest(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize a map (h, w) to the nearest pixels, by integers alone."""
     rows, columns = (
         (2 * np.arange(to) + 1) * length // (2 * to)

@@ -25,7 +25,8 @@ from .sample import Sample
 _log = logging.getLogger(__name__)
 
 _LOOSE = "loose images"  # beside the class folders
-_SPLITS = {
+# Names of folders and files -> split.
+SPLIT_NAMES = {
     "train": "train",
     "training": "train",
     "val": "validation",
@@ -179,19 +180,19 @@ def split_folders(root: Path) -> dict[str, Path]:
         If the folder cannot be read, or two of its folders are the same split.
     """
     folders = [f for f in subfolders(root) if has_images(f)] if root.is_dir() else []
-    named = [folder for folder in folders if folder.name.lower() in _SPLITS]
+    named = [folder for folder in folders if folder.name.lower() in SPLIT_NAMES]
     if not named or not (len(named) == len(folders) or any(map(_holds_folders, named))):
         return {}
     found: dict[str, Path] = {}
     for folder in named:
-        split = _SPLITS[folder.name.lower()]
+        split = SPLIT_NAMES[folder.name.lower()]
         if split in found:
             raise SepViTError(
                 f"{root} has two folders for one split, {found[split].name} and {folder.name}; "
                 "remove one"
             )
         found[split] = folder
-    return {split: found[split] for split in dict.fromkeys(_SPLITS.values()) if split in found}
+    return {split: found[split] for split in dict.fromkeys(SPLIT_NAMES.values()) if split in found}
 
 
 def list_images(paths: Sequence[Path]) -> list[Path]:

@@ -98,17 +98,17 @@ class Wildness:
 
 WILDNESS = Wildness()
 
-_CAPITAL = 64  # pixels, height of H on the canvas, before the text is put into the frame
+CAPITAL = 64  # pixels, height of H on the canvas, before the text is put into the frame
 _FRAME = 140  # pixels, side of the frame on the canvas
 _CANVAS = (288, 208)
 _BASE_LINE = 126
-_MIDDLE = (_CANVAS[0] / 2, _BASE_LINE - 0.42 * _CAPITAL)  # of the frame, on the canvas
+_MIDDLE = (_CANVAS[0] / 2, _BASE_LINE - 0.42 * CAPITAL)  # of the frame, on the canvas
 # Motion blur along a line of 5 pixels, four ways.
 _MOTIONS = [
     ImageFilter.Kernel((5, 5), line.ravel().tolist())
     for line in (np.eye(5), np.eye(5)[::-1], np.eye(5)[[2] * 5], np.eye(5)[[2] * 5].T)
 ]
-_LUMINANCE = np.array([0.299, 0.587, 0.114])
+LUMINANCE = np.array([0.299, 0.587, 0.114])
 _X, _Y = np.meshgrid(*[np.linspace(-1, 1, SIDE, dtype=np.float32)] * 2)
 
 
@@ -164,7 +164,7 @@ class Glyphs:
         label = index % len(LABELS)
         # Families first, so that one with many weights is not seen more often.
         family = self._families[rng.integers(len(self._families))]
-        font = _open_font(family[rng.integers(len(family))])
+        font = open_font(family[rng.integers(len(family))])
         return Sample(_draw(rng, font, LABELS[label]), label, f"{self.name}/{index}")
 
     def label(self, index: int) -> int:
@@ -200,18 +200,18 @@ def font_files(split: str, wide: bool = False) -> tuple[tuple[str, ...], ...]:
         # Hairlines vanish at this size.
         files = sorted(str(path) for path in root.glob("files/*.ttf"))
         families.append([f for f in files if "Thin" not in f and "ExtraLight" not in f])
-    return tuple(tuple(f for f in files if has_all_glyphs(_open_font(f))) for files in families)
+    return tuple(tuple(f for f in files if has_all_glyphs(open_font(f))) for files in families)
 
 
 @cache
-def _open_font(path: str) -> ImageFont.FreeTypeFont:
-    """Open a font at the size that makes its capitals `_CAPITAL` pixels high."""
+def open_font(path: str) -> ImageFont.FreeTypeFont:
+    """Open a font at the size that makes its capitals `CAPITAL` pixels high."""
     if not Path(path).is_file():
         raise SepViTError(f"the font {path} is missing; install its package again")
     # The basic layout is in every build of Pillow, Raqm is not.
     font = ImageFont.truetype(path, 200, layout_engine=ImageFont.Layout.BASIC)
     height = -font.getbbox("H", anchor="ls")[1] or 140  # a font without an H is left out later
-    return font.font_variant(size=200 * _CAPITAL / height)
+    return font.font_variant(size=200 * CAPITAL / height)
 
 
 def has_all_glyphs(font: ImageFont.FreeTypeFont) -> bool:
@@ -230,10 +230,10 @@ def _draw(rng: np.random.Generator, font: ImageFont.FreeTypeFont, character: str
         (96, 96) RGB.
     """
     w = WILDNESS
-    ground, ink, rim = _colours(rng)
-    contrast = abs(float((ink - ground) @ _LUMINANCE))
-    scene = _image(ground + w.clutter * contrast * rng.random() * _texture(rng))
-    inks = _image(ink + 0.3 * contrast * _texture(rng))
+    ground, ink, rim = draw_colours(rng)
+    contrast = abs(float((ink - ground) @ LUMINANCE))
+    scene = to_image(ground + w.clutter * contrast * rng.random() * draw_texture(rng))
+    inks = to_image(ink + 0.3 * contrast * draw_texture(rng))
     around, letters = _masks(rng, font, character)
     if around is not None:
         scene.paste(rim, mask=around)
@@ -241,7 +241,7 @@ def _draw(rng: np.random.Generator, font: ImageFont.FreeTypeFont, character: str
     if rng.random() < w.p_occluder:
         _occlude(rng, scene)
     if rng.random() < w.p_light:
-        scene = _image(np.asarray(scene) * _light(rng)[..., None])
+        scene = to_image(np.asarray(scene) * _light(rng)[..., None])
     if rng.random() < w.p_blur:
         scene = scene.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, w.blur)))
     if rng.random() < w.p_motion:
@@ -254,7 +254,7 @@ def _draw(rng: np.random.Generator, font: ImageFont.FreeTypeFont, character: str
         scene = scene.resize((side, side), Image.Resampling.BOX).resize((SIDE, SIDE), resampling)
     if rng.random() < w.p_noise:
         grain = rng.standard_normal((SIDE, SIDE, 3), dtype=np.float32)
-        scene = _image(np.asarray(scene) + rng.uniform(2, w.noise) * grain)
+        scene = to_image(np.asarray(scene) + rng.uniform(2, w.noise) * grain)
     if rng.random() < w.p_jpeg:
         file = io.BytesIO()
         scene.save(file, "JPEG", quality=int(rng.integers(w.jpeg, 90)))
@@ -262,12 +262,12 @@ def _draw(rng: np.random.Generator, font: ImageFont.FreeTypeFont, character: str
     return scene
 
 
-def _image(pixels: np.ndarray) -> Image.Image:
+def to_image(pixels: np.ndarray) -> Image.Image:
     """Make an image of float grey levels (H, W, 3), clipped to 0..255."""
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def _colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
+def draw_colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
     """Draw the colours of background and ink, (3,) in grey levels, and of the letters' outline."""
     light = rng.uniform(0.05, 0.95)
     contrast = rng.uniform(*WILDNESS.contrast)
@@ -275,14 +275,14 @@ def _colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, tuple[in
     up = contrast < 1 - light and (contrast > light or rng.random() < 0.5)
     other = light + contrast if up else max(0.0, light - contrast)
     tints = rng.uniform(-90, 90, (2, 3))
-    tints -= tints @ _LUMINANCE[:, None]  # a tint changes no luminance
+    tints -= tints @ LUMINANCE[:, None]  # a tint changes no luminance
     ground, ink = 255 * np.array([[light], [other]]) + tints
     # The outline is on the far side of the background, so that it sets the letter off.
     rim = (ground + 0.7 * (ground - ink)).clip(0, 255).astype(int)
     return ground, ink, tuple(rim.tolist())
 
 
-def _texture(rng: np.random.Generator) -> np.ndarray:
+def draw_texture(rng: np.random.Generator) -> np.ndarray:
     """Draw the look of a surface, float32 (96, 96, 3), about -1..1."""
     angle, tint = rng.uniform(0, 2 * np.pi), rng.uniform(-1, 1, 3).astype(np.float32)
     along = _X * np.float32(np.cos(angle)) + _Y * np.float32(np.sin(angle))
@@ -320,7 +320,7 @@ def _masks(
     left, _, right, _ = font.getbbox(character, anchor="ls")
     x = _MIDDLE[0] - (left + right) / 2
     text = [(x, character)]
-    spacing = rng.uniform(0, 0.12) * _CAPITAL
+    spacing = rng.uniform(0, 0.12) * CAPITAL
     before, after = (LABELS[i] for i in rng.integers(len(LABELS), size=2))
     if rng.random() < w.p_neighbours:
         text.append((x - font.getlength(before) - spacing, before))

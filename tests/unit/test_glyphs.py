@@ -18,7 +18,7 @@ FACES = [Path(path) for split in ("train", "test") for fs in font_files(split) f
 
 
 def opened(face: Path) -> ImageFont.FreeTypeFont:
-    return glyphs._open_font(str(face))
+    return glyphs.open_font(str(face))
 
 
 def pixels(data: Glyphs, index: int) -> np.ndarray:
@@ -100,7 +100,7 @@ def test_every_font_has_the_characters_and_tells_their_case(face):
     def height(character: str) -> int:
         return -font.getbbox(character, anchor="ls")[1]
 
-    assert abs(height("H") - glyphs._CAPITAL) <= 2
+    assert abs(height("H") - glyphs.CAPITAL) <= 2
     for small in "cosuvwxz":
         assert height(small) < 0.8 * height(small.upper())
     # Old-style figures would make a small o of 0.

@@ -1,0 +1,1 @@
+"""Images for dense prediction: with a class for each pixel, or with boxes."""
