@@ -1,0 +1,1 @@
+"""How good class maps and boxes are: mean IoU, average precision, agreement of two models."""
