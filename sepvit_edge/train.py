@@ -26,16 +26,27 @@ def main(
     recipe: Annotated[
         str,
         typer.Option(
-            help="imagenet, photos, glyphs, digits, or a TOML file. Default: qat with --qat, "
-            "fine-tune with --weights."
+            help="imagenet, photos, glyphs, digits, scenes-segmentation, scenes-detection, or a "
+            "TOML file. Default: qat with --qat, fine-tune with --weights; the task's own with "
+            "--task."
         ),
+    ] = "",
+    task: Annotated[
+        str, typer.Option(help="classification (the default), segmentation or detection.")
+    ] = "",
+    head: Annotated[
+        str, typer.Option(help="With segmentation: semantic-fpn or upernet; detection: retinanet.")
+    ] = "",
+    input_size: Annotated[
+        str, typer.Option(help="With segmentation and detection: HEIGHTxWIDTH, as 256x320.")
     ] = "",
     variant: Annotated[str, typer.Option(help="lite, t, s or b.")] = "",
     data: Annotated[
         str,
         typer.Option(
             help="A folder per class, or with train/ and val/ (and test/) that have one; or "
-            "digits, or glyphs."
+            "digits, or glyphs. Segmentation: a folder with images and masks, or scenes. "
+            "Detection: a COCO file, a folder with train.json and val.json, or scenes."
         ),
     ] = "",
     validation: Annotated[
@@ -95,17 +106,25 @@ def main(
 ) -> None:
     """Train, report the held-out accuracy, and write the weights and their card.
 
-    The run's folder gets state, log, curves, a contact sheet of augmented images, the confusion
-    matrix, and the best and the last weights.
+    The run's folder gets state, log, curves, and the best and the last weights; that of a
+    classifier also a contact sheet of augmented images and the confusion matrix.
 
     Options default to the recipe's values.
     """
     from .cli.names import check_names
+    from .data.dense.choose import check_dense_name
     from .errors import Interrupted
     from .files import check_output_file
-    from .training.recipe import check_options, load_training_recipe, parse_schedule
+    from .training.recipe import (
+        check_dense_options,
+        check_options,
+        load_training_recipe,
+        parse_input_size,
+        parse_schedule,
+    )
 
     given = {
+        "task": task,
         "variant": variant,
         "data": data,
         "validation": validation,
@@ -124,16 +143,39 @@ def main(
     }
     if teacher:
         changes["distillation"] = {"teacher": teacher, "weight": 0.5}
-    default = "qat" if qat else "fine-tune" if weights else ""
+    dense = {"head": head, "input_size": input_size and parse_input_size(input_size)}
+    if any(dense.values()):
+        changes["dense"] = {key: value for key, value in dense.items() if value}
+    default = "qat" if qat else "" if task == "classification" else task
+    default = default or ("fine-tune" if weights else "")
     chosen = load_training_recipe(recipe or default, changes)
+    dense_task = chosen.task != "classification"
+    images = [chosen.data, chosen.validation]
     check_names(
         weights=[weights, teacher],
-        data=[chosen.data, chosen.validation],
+        data=[] if dense_task else images,
         classes=chosen.classes,
     )
-    check_options(chosen, weights, qat, keep_float or (), scheme)
+    if dense_task:
+        classifiers_only = {
+            "--qat": qat,
+            "--teacher": teacher,
+            "--keep-float": keep_float,
+            "--scheme": scheme != "layers",
+            "--resolution-schedule": resolution_schedule,
+            "--classes": classes,
+            "--cache": cache,
+        }
+        check_dense_options(
+            chosen, weights, variant, [name for name, value in classifiers_only.items() if value]
+        )
+        for name in images:
+            check_dense_name(name)
+    else:
+        check_options(chosen, weights, qat, keep_float or (), scheme)
     check_output_file(output, "--output", ".safetensors")
     from .training.checkpoint import train_checkpoint
+    from .training.dense.checkpoint import train_dense_checkpoint
 
     out = stderr if json else console
     with step_progress("training") as show:
@@ -141,23 +183,30 @@ def main(
         def report(step: int, steps: int, loss: float) -> None:
             show(step, steps, f"loss {loss:.3f}")
 
+        shared: dict[str, Any] = {
+            "weights": weights,
+            "half": half,
+            "workers": workers,
+            "resume": resume,
+            "say": lambda sentence: out.print(Text(sentence), soft_wrap=True),
+            "report": report,
+            "epoch_done": lambda line: out.print(_epoch_text(line), soft_wrap=True),
+        }
+        folder = run or Path("runs") / output.stem
         try:
+            if dense_task:
+                card = train_dense_checkpoint(output, chosen, folder, **shared)
+                return _print_dense(output, card, json)
             trained = train_checkpoint(
                 output,
                 chosen,
-                run or Path("runs") / output.stem,
-                weights=weights,
+                folder,
                 variant=variant,
                 qat=qat,
                 keep_float=keep_float or (),
                 scheme=scheme,
-                half=half,
-                workers=workers,
                 cache=cache,
-                resume=resume,
-                say=lambda sentence: out.print(Text(sentence), soft_wrap=True),
-                report=report,
-                epoch_done=lambda line: out.print(_epoch_text(line), soft_wrap=True),
+                **shared,
             )
         except KeyboardInterrupt:
             raise Interrupted(
@@ -167,6 +216,25 @@ def main(
         emit_json(trained.card)
     elif trained.card:
         _print_result(output, trained)
+
+
+def _print_dense(output: Path, card: dict[str, Any], as_json: bool) -> None:
+    """Print the figures on the held-out images, and where the weights are."""
+    if as_json:
+        return emit_json(card)
+    names = {"held_out_miou": "mIoU", "held_out_ap50": "AP50", "held_out_ap": "AP"}
+    figures = [f"{name} {card[key]:.2%}" for key, name in names.items() if key in card]
+    if figures:
+        line = f"{', '.join(figures)} on {card['held_out_images']} images of {card['held_out']}"
+        console.print(Text(line), soft_wrap=True)
+        if card["held_out_chose_epoch"]:
+            console.print(
+                "The best epoch was chosen on these images, which flatters it; a test set gives a "
+                "figure from images that chose nothing."
+            )
+    console.print(
+        Text(f"{output} is written, after {card['minutes']} minutes of training"), soft_wrap=True
+    )
 
 
 def _print_result(output: Path, trained: Trained) -> None:
@@ -185,8 +253,7 @@ def _print_result(output: Path, trained: Trained) -> None:
 
 
 def _epoch_text(line: Epoch) -> Text:
-    top1 = line.validation_top1
-    held = "" if top1 is None else f", validation top-1 {top1:.2%}"
+    held = "" if line.figure is None else f", validation {line.figure[0]} {line.figure[1]:.2%}"
     return Text(
         f"epoch {line.epoch}, step {line.step}: {line.image_size} px, loss {line.loss:.4f}{held}"
     )

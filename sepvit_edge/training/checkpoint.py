@@ -102,7 +102,7 @@ def train_checkpoint(
     SepViTError
         On bad input; nothing is written then.
     """
-    _check_installed()
+    check_installed()
     check_output_file(output, "--output", ".safetensors")
     check_options(recipe, weights, qat, keep_float, scheme)
     if (run / STATE).exists() and not resume:
@@ -191,7 +191,7 @@ def _finished(trained: torch.nn.Module, recipe: TrainingRecipe, labels: tuple[st
     return result
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
     """Refuse to start without a library that is needed only later."""
     for name in ("accelerate", "matplotlib", "tensorboard", "timm"):
         if find_spec(name) is None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -25,6 +25,18 @@ from .steps import StepPlan
 
 # A batch sampler gives the data set this: epoch, image size, index.
 Key = tuple[int, int, int]
+
+
+class BatchSource(Protocol):
+    """Training images that batches are made of."""
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, Any]:
+        """Return uint8 (3, H, W), and what is to be learnt from it."""
+        ...
+
+    def collate(self, samples: list[tuple[Tensor, Any]]) -> Any:
+        """Make a batch of images."""
+        ...
 
 
 class DrawnOnce:
@@ -122,6 +134,11 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
         varied = _varied(image, self._recipe.augmentation, self._rule, size)
         return torch.from_numpy(varied).permute(2, 0, 1).contiguous(), label
 
+    @staticmethod
+    def collate(samples: list[tuple[Tensor, int]]) -> Any:
+        """Stack pixels and labels."""
+        return default_collate(samples)
+
 
 def rule_of(recipe: TrainingRecipe) -> Preprocessing:
     """Return the preprocessing that goes with the weights."""
@@ -167,15 +184,15 @@ def _randaugment(policy: str, size: int, mean: tuple[float, ...]) -> Any:
 
 
 def training_batches(
-    images: TrainingImages, plan: StepPlan, first: int, rank: int, workers: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+    images: BatchSource, plan: StepPlan, first: int, rank: int, workers: int
+) -> Iterator[tuple[Tensor, Any]]:
     """Load the batches of the steps from `first` on.
 
     The order is drawn anew for each epoch; each device takes its share of every batch.
 
     Parameters
     ----------
-    images : TrainingImages
+    images : BatchSource
         The images.
     plan : StepPlan
         Steps of the run.
@@ -188,8 +205,8 @@ def training_batches(
 
     Yields
     ------
-    tuple of Tensor
-        Pixels, uint8 (B, 3, size, size), and labels (B,).
+    tuple
+        Pixels, uint8 (B, 3, H, W), and what is to be learnt: of a classifier, labels (B,).
 
     Raises
     ------
@@ -232,12 +249,12 @@ class _Batches(Dataset[Any]):
     process.
     """
 
-    def __init__(self, images: TrainingImages) -> None:
+    def __init__(self, images: BatchSource) -> None:
         self._images = images
 
     def __getitem__(self, keys: list[Key]) -> Any:
         try:
-            return default_collate([self._images[key] for key in keys])
+            return self._images.collate([self._images[key] for key in keys])
         except (SepViTError, OSError) as error:
             return error
 
@@ -313,10 +330,13 @@ class BatchPreparation:
         )
         return cls(mean, std, mix, erase)
 
+    def normalized(self, pixels: Tensor) -> Tensor:
+        """Return uint8 pixels (B, 3, H, W) as the model takes them."""
+        return (pixels.to(self.mean.device).float() - self.mean) / self.std
+
     def prepare(self, pixels: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Return normalised images, and labels (B,) or, mixed, their shares (B, classes)."""
-        x, y = pixels.to(self.mean.device).float(), classes.to(self.mean.device)
-        x = (x - self.mean) / self.std
+        x, y = self.normalized(pixels), classes.to(self.mean.device)
         if self.mix is not None:
             x, y = self.mix(x, y)
         if self.erase is not None:

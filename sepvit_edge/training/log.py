@@ -38,8 +38,9 @@ class RunLog:
 
     def epoch(self, line: Epoch) -> None:
         """Log the end of an epoch."""
-        if line.validation_top1 is not None:
-            self._writer.add_scalar("validation/top1", line.validation_top1, line.step - 1)
+        if line.figure is not None:
+            name, value = line.figure
+            self._writer.add_scalar(f"validation/{name.replace('-', '')}", value, line.step - 1)
         self._writer.flush()
 
     def close(self, history: list[Epoch]) -> None:
@@ -49,16 +50,17 @@ class RunLog:
 
 
 def draw_curves(history: list[Epoch], path: Path) -> None:
-    """Draw loss and validation top-1 over epochs as a PNG."""
+    """Draw loss and validation figure over epochs as a PNG."""
     plt = load_pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     epochs = [line.epoch for line in history]
     left.plot(epochs, [line.loss for line in history])
     left.set(xlabel="epoch", ylabel="training loss")
-    known = [(line.epoch, line.validation_top1) for line in history if line.validation_top1]
+    known = [(line.epoch, *line.figure) for line in history if line.figure]
+    name = known[0][1] if known else "top-1"
     if known:
-        right.plot([e for e, _ in known], [100 * t for _, t in known])
-    right.set(xlabel="epoch", ylabel="validation top-1, %")
+        right.plot([e for e, _, _ in known], [100 * value for _, _, value in known])
+    right.set(xlabel="epoch", ylabel=f"validation {name}, %")
     for axes in (left, right):
         axes.grid(alpha=0.3)
     with replacing_file(path) as partial:

@@ -48,7 +48,7 @@ from .state import (
 from .steps import StepPlan
 from .teachers import Teacher
 
-_SAVE_SECONDS = 120.0
+SAVE_SECONDS = 120.0
 
 
 class Trainee(Protocol):
@@ -195,7 +195,7 @@ def run_training(
                 log.epoch(line)
                 epoch_done(line)
         now = time.monotonic()
-        due = plan.ends_epoch(step) or now - saved > _SAVE_SECONDS
+        due = plan.ends_epoch(step) or now - saved > SAVE_SECONDS
         if main and due and plan.updates_after(step):
             progress.seconds = before + now - start
             trainer.save(run)
@@ -345,7 +345,7 @@ class _Trainer:
         """
         recipe, accelerator = self.plan.recipe, self.accelerator
         cast(Trainee, self.trainee).set_image_size(pixels.shape[-1])
-        seed_everything(_step_seed(recipe.seed, step, accelerator.process_index))
+        seed_everything(step_seed(recipe.seed, step, accelerator.process_index))
         loss = self.loss(*self.batches.prepare(pixels, classes))
         if self.plan.updates_after(step):
             accelerator.backward(loss / recipe.accumulate)
@@ -411,7 +411,8 @@ class _Trainer:
         save_state(run, recipe, self.setting, self.progress, self.trainee, average, self.optimizer)
 
 
-def _step_seed(seed: int, step: int, rank: int) -> int:
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Return the seed of a step on a device."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
 
 

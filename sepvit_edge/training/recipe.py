@@ -71,6 +71,44 @@ class Distillation(Strict):
         return self
 
 
+class Dense(Strict):
+    """What only segmentation and detection need.
+
+    Attributes
+    ----------
+    head : str
+        `sepvit_edge.model.dense.HEADS`; empty for the task's default.
+    channels : int
+        Width of neck and head; 0 for the paper's.
+    input_size : tuple of int
+        Height and width of the input in pixels, multiples of 32.
+    window : str
+        ``"paper"`` or ``"fit"``.
+    zoom : tuple of float
+        Smallest and largest size of an image, relative to the one that just fits into the input.
+        Other than 1 it stands anywhere, and is cropped where it is too large.
+    light : float
+        Largest change of brightness, as a share of the range, and of contrast.
+    box_weight : float
+        Weight of the boxes' loss in detection.
+    """
+
+    head: str = ""
+    channels: int = Field(default=0, ge=0)
+    input_size: tuple[int, int] = (512, 512)
+    window: Literal["paper", "fit"] = "paper"
+    zoom: tuple[float, float] = (1.0, 1.0)
+    light: float = Field(default=0.0, ge=0, lt=1)
+    box_weight: float = Field(default=1.0, gt=0)
+
+    @field_validator("zoom")
+    @classmethod
+    def _ordered(cls, zoom: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < zoom[0] <= zoom[1]:
+            raise ValueError("give the smaller size first, both above 0")
+        return zoom
+
+
 class TrainingRecipe(Strict):
     """One training run; together with the data, everything that the result depends on.
 
@@ -78,6 +116,8 @@ class TrainingRecipe(Strict):
     ----------
     description : str
         One line for readers.
+    task : str
+        ``"classification"``, ``"segmentation"`` or ``"detection"``.
     variant : str
         ``"lite"``, ``"t"``, ``"s"`` or ``"b"``.
     data : str
@@ -141,11 +181,12 @@ class TrainingRecipe(Strict):
         For quantisation-aware training: weight of the noise that int8 activations leave in the
         logits, as a share of their power. A runtime that rounds some activations the other way
         leaves as much noise, so this also keeps the runtimes close to each other.
-    augmentation, distillation : Augmentation, Distillation
-        Tables of the recipe.
+    augmentation, distillation, dense : Augmentation, Distillation, Dense
+        Tables of the recipe; the last one is for segmentation and detection.
     """
 
     description: str = ""
+    task: Literal["classification", "segmentation", "detection"] = "classification"
     variant: str = "lite"
     data: str = ""
     validation: str = ""
@@ -180,11 +221,19 @@ class TrainingRecipe(Strict):
     rounding_noise: float = Field(default=0.0, ge=0)
     augmentation: Augmentation = Augmentation()
     distillation: Distillation = Distillation()
+    dense: Dense = Dense()
 
     @field_validator("variant")
     @classmethod
     def _known(cls, variant: str) -> str:
         return find_variant(variant).key
+
+    @model_validator(mode="after")
+    def _dense_has_a_task(self) -> TrainingRecipe:
+        if self.task == "classification" and self.dense.model_fields_set:
+            key = sorted(self.dense.model_fields_set)[0]
+            raise ValueError(f"dense.{key} is for segmentation and detection: state the task")
+        return self
 
     @field_validator("resolution_schedule")
     @classmethod
@@ -221,6 +270,28 @@ def parse_schedule(text: str) -> tuple[tuple[int, float], ...]:
     return tuple(schedule)
 
 
+def parse_input_size(text: str) -> tuple[int, int]:
+    """Read a height and width, ``"256x320"``, or the side of a square, ``"256"``.
+
+    Raises
+    ------
+    SepViTError
+        If it is neither.
+
+    Examples
+    --------
+    >>> parse_input_size("256x320"), parse_input_size("256")
+    ((256, 320), (256, 256))
+    """
+    height, _, width = text.lower().partition("x")
+    try:
+        return int(height), int(width or height)
+    except ValueError:
+        raise SepViTError(
+            f"an input size is HEIGHTxWIDTH in pixels, as 256x320, not {text!r}"
+        ) from None
+
+
 TRAINING_RECIPES = TomlFiles("training recipe", TrainingRecipe, Path(__file__).parent)
 
 
@@ -237,7 +308,7 @@ def load_training_recipe(name_or_file: str, changes: Mapping[str, Any]) -> Train
     name_or_file : str
         Empty for the defaults.
     changes : mapping
-        Values by key of the recipe.
+        Values by key of the recipe; of `dense`, those of its keys that change.
 
     Raises
     ------
@@ -246,6 +317,11 @@ def load_training_recipe(name_or_file: str, changes: Mapping[str, Any]) -> Train
     """
     if not name_or_file:
         return TRAINING_RECIPES.check(changes, "the training recipe")
+    if "dense" in changes:
+        others = {key: value for key, value in changes.items() if key != "dense"}
+        own = TRAINING_RECIPES.load(name_or_file, others).dense
+        table = own.model_dump(exclude_unset=True)
+        changes = {**changes, "dense": {**table, **changes["dense"]}}
     return TRAINING_RECIPES.load(name_or_file, changes)
 
 
@@ -283,3 +359,35 @@ def check_options(
         stated.append("distillation.features")
     if qat and stated:
         raise SepViTError(f"{stated[0]} is for float training; leave it out with --qat")
+
+
+def check_dense_options(
+    recipe: TrainingRecipe, weights: str, variant: str, classifiers_only: Sequence[str]
+) -> None:
+    """Refuse what segmentation and detection do not have.
+
+    Parameters
+    ----------
+    recipe : TrainingRecipe
+        A recipe for one of these tasks.
+    weights, variant : str
+        Checkpoint to start from, and the variant as the command line states it.
+    classifiers_only : sequence of str
+        Options that were given and are for classification.
+
+    Raises
+    ------
+    SepViTError
+        Naming the option or the key to leave out.
+    """
+    if not recipe.data:
+        raise SepViTError("give the training data by --data: a COCO file, a folder, or scenes")
+    fields = TrainingRecipe.model_fields
+    keys = ("head_warmup", "rounding_noise", "distillation", "classes", "validation_split")
+    stated = [key for key in keys if getattr(recipe, key) != fields[key].default]
+    varied = ("randaugment", "erasing", "mixup", "cutmix")
+    stated += [f"augmentation.{key}" for key in varied if getattr(recipe.augmentation, key)]
+    for name in (*classifiers_only, *stated):
+        raise SepViTError(f"{name} is for classification; leave it out with {recipe.task}")
+    if variant and weights:
+        raise SepViTError("--weights decides the variant; leave --variant out")

@@ -36,8 +36,9 @@ class Epoch:
         Side of its last images.
     learning_rate, loss : float
         Rate at its end; mean loss over its steps.
-    validation_top1 : float or None
-        Accuracy, 0..1, of the weights that would be saved.
+    validation_top1, validation_miou, validation_ap50 : float or None
+        Accuracy, 0..1, of the weights that would be saved; mean IoU in segmentation; AP50 in
+        detection. One of them at most.
     """
 
     epoch: int
@@ -45,7 +46,19 @@ class Epoch:
     image_size: int
     learning_rate: float
     loss: float
-    validation_top1: float | None
+    validation_top1: float | None = None
+    validation_miou: float | None = None
+    validation_ap50: float | None = None
+
+    @property
+    def figure(self) -> tuple[str, float] | None:
+        """The validation figure and its name, if there is one."""
+        figures = {
+            "top-1": self.validation_top1,
+            "mIoU": self.validation_miou,
+            "AP50": self.validation_ap50,
+        }
+        return next(((name, value) for name, value in figures.items() if value is not None), None)
 
 
 @dataclass
@@ -96,16 +109,16 @@ class Setting:
 
 
 def best_epoch(history: list[Epoch]) -> Epoch | None:
-    """Return the epoch with the best validation top-1, the first of equals; None without any.
+    """Return the epoch with the best validation figure, the first of equals; None without any.
 
     Epochs at smaller images than the last one's do not count: their weights fit another size.
     """
     measured = [
         line
         for line in history
-        if line.validation_top1 is not None and line.image_size == history[-1].image_size
+        if line.figure is not None and line.image_size == history[-1].image_size
     ]
-    return max(measured, key=lambda line: line.validation_top1 or 0.0, default=None)
+    return max(measured, key=lambda line: line.figure[1] if line.figure else 0.0, default=None)
 
 
 def save_best(run: Path, result: nn.Module) -> None:

@@ -1,0 +1,1 @@
+"""Training for segmentation and detection: images with masks or boxes, losses, loop, figures."""
