@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from .cli.console import command, emit_json, print_columns, print_table
+from .cli.console import command, emit_json, print_columns, print_table, steps
 from .machine import cpu_features, cpu_name, usable_cores
 
 
@@ -20,7 +20,9 @@ def main(
     """Show which targets can be exported and run here, and the CPU's features for them."""
     from .backends.health import target_health
 
-    targets, features = target_health(), cpu_features()
+    with steps() as step:
+        step("loading the runtimes")
+        targets, features = target_health(), cpu_features()
     system = {
         "system": f"{platform.system()} {platform.machine()}",
         "Python": platform.python_version(),

@@ -120,7 +120,7 @@ def main(
                 "--table prints the results that were kept and measures nothing; leave packages, "
                 "--app-file, --report, --trace and --save out"
             )
-        return _print_table(results)
+        return _print_table(results, json)
     if compare is not None:
         return _compare(*compare, results, tolerance / 100, strict, json)
     name, facts = load_device(device)
@@ -220,10 +220,14 @@ def _command_line() -> str:
     return shlex.join(["sepvit-edge", *([] if given[:1] == ["profile"] else ["profile"]), *given])
 
 
-def _print_table(results: Path) -> None:
+def _print_table(results: Path, json: bool) -> None:
     from .profiling.results import load_folder, markdown_table
 
-    print(markdown_table(load_folder(results)))
+    kept = load_folder(results)
+    if json:
+        emit_json([profile.model_dump(mode="json") for profile in kept])
+    else:
+        print(markdown_table(kept))
 
 
 def _time_in_turn(

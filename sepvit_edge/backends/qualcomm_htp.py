@@ -273,7 +273,7 @@ class QualcommHTPSession(Session):
         """Refuse: the emulation's times are not the HTP's."""
         raise SepViTError(
             "the emulation's times say nothing about the HTP; profile the package on "
-            "the device: python -m sepvit_edge.profile --help"
+            "the device: sepvit-edge profile --help"
         )
 
 

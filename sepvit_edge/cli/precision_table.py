@@ -120,4 +120,4 @@ def draw_plan(plan: PrecisionPlan, path: Path, title: str) -> None:
 
 def say_where(path: Path) -> None:
     """Tell how to use the recipe."""
-    console.print(f"wrote {path}; use it: python -m sepvit_edge.export --recipe {path}")
+    console.print(f"wrote {path}; use it: sepvit-edge export --recipe {path}")

@@ -268,7 +268,7 @@ def obtain_profiles(
         If there is nothing to measure, a file is not valid, or the device cannot be reached.
     """
     if not paths and app_file is None:
-        raise SepViTError("name a package; python -m sepvit_edge.export makes one")
+        raise SepViTError("name a package; sepvit-edge export makes one")
     packages = [Package(path, trust) for path in paths]
     if etdump is not None and len(packages) != 1:
         raise SepViTError("--etdump belongs to one package: name the one that it was recorded with")

@@ -502,3 +502,5 @@ def test_the_table_is_made_from_results(run_command: Runner, tmp_path: Path) -> 
     header, _, row = done.out.strip().splitlines()
     assert header.startswith("| device |") and row.count("|") == header.count("|")
     assert "| 2.00 | 2.80 |" in row
+    (kept,) = json.loads(run_command("profile", "--table", "--results", tmp_path, "--json").out)
+    assert kept["latency"]["p50_ms"] == pytest.approx(2)
