@@ -15,7 +15,7 @@ from .cli.console import run_app
 # In the order in which they are used.
 COMMANDS = (
     *("export", "predict", "evaluate", "profile", "recommend", "quantize", "train", "bundle"),
-    "doctor",
+    *("push", "doctor"),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import SepViTError
+from ..hub import SCHEME, download_checkpoint
 from ..model.variants import find_variant
 
 _FOLDER = Path(__file__).parent.parent / "builtin"
@@ -46,12 +47,13 @@ def locate(path: str | Path) -> tuple[Path, str]:
     Parameters
     ----------
     path : str or Path
-        A file, ``FILE::KEY``, or the name of a built-in checkpoint.
+        A file, the name of a built-in checkpoint, or an address on the Hugging Face Hub
+        (``hf://user/name``), which is downloaded; ``::KEY`` may follow a file or an address.
 
     Raises
     ------
     SepViTError
-        If there is no such file.
+        If there is no such file, or it cannot be downloaded.
 
     Examples
     --------
@@ -60,6 +62,9 @@ def locate(path: str | Path) -> tuple[Path, str]:
     ('lite-digits.safetensors', '')
     """
     named = str(path)
+    if named.startswith(SCHEME):
+        address, _, key = named.partition(_CHOICE)
+        return download_checkpoint(address), key
     try:
         if named in builtin_checkpoints():
             return builtin_checkpoints()[named], ""
