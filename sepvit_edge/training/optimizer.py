@@ -13,7 +13,7 @@ from .recipe import TrainingRecipe
 from .steps import StepPlan
 
 _SCALES_RATE = 5.0
-_PLACE = re.compile(r"(patch_embeds|pos_block|blocks)\.(\d)\.(\d+)?")
+_PLACE = re.compile(r"(patch_embeds|pos_block|blocks|norm_list)\.(\d)\.(\d+)?")
 _BEHIND = (4, 0)  # the stages
 
 

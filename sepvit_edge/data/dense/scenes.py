@@ -1,6 +1,6 @@
 """The built-in data set `scenes`: plates with digits on them, drawn when they are read.
 
-An image shows one to five plates on a cluttered ground, each a rectangle or an ellipse with one
+An image shows one to four plates on a cluttered ground, each a rectangle or an ellipse with one
 digit, at any place, in many sizes and colours, turned a little, at times behind another one. The
 plate is the object: its box and its pixels have the digit's class. (Strokes of letters are one or
 two logits wide at stride 4, which measures outlines more than models.)
@@ -57,10 +57,10 @@ class Ranges:
         Largest blur in pixels, and noise in grey levels; each in half of the images.
     """
 
-    plates: tuple[int, int] = (1, 5)
-    height: tuple[float, float] = (0.22, 0.5)
+    plates: tuple[int, int] = (1, 4)
+    height: tuple[float, float] = (0.3, 0.5)
     width: tuple[float, float] = (0.8, 1.2)
-    digit: tuple[float, float] = (0.55, 0.75)
+    digit: tuple[float, float] = (0.6, 0.8)
     turn: float = 15.0
     hidden: float = 0.15
     blur: float = 1.0
@@ -96,7 +96,7 @@ class Scenes:
     Examples
     --------
     >>> scene = Scenes("test", "detection")[0]
-    >>> scene.image.size, len(scene.objects) in range(1, 6)
+    >>> scene.image.size, len(scene.objects) in range(1, 5)
     ((128, 128), True)
     """
 
@@ -174,8 +174,9 @@ def _draw(
         if place is None:
             continue
         colour, letter, _ = draw_colours(rng)
-        scene.paste(to_image(colour + 12 * _surface(rng)), mask=_moved(plate, place))
-        scene.paste(to_image(letter + np.zeros((SIDE, SIDE, 3))), mask=_moved(ink, place))
+        for paint, shape in ((colour, plate), (letter, ink)):
+            plain = Image.new("RGB", shape.size, tuple(paint.clip(0, 255).astype(int).tolist()))
+            scene.paste(plain, place, shape)
         digits.append(digit)
         owners[np.asarray(_moved(plate, place)) > 127] = len(digits)
     if rng.random() < 0.5:
