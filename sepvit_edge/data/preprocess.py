@@ -231,7 +231,7 @@ def resize(rgb: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 def fit_image(
     image: Image.Image | np.ndarray | str | Path,
-    mean: tuple[float, float, float],
+    mean: tuple[float, ...],
     size: tuple[int, int],
 ) -> tuple[np.ndarray, Fit]:
     """Turn one image into the input pixels of a dense model, all of it, in its own proportions.

@@ -118,7 +118,7 @@ class CocoBoxes:
         found: dict[int, Any] = {}
         for place, entry in enumerate(document[key]):
             number = entry.get("id") if isinstance(entry, dict) else None
-            if not _is_integer(number):
+            if not isinstance(number, int) or isinstance(number, bool):
                 raise SepViTError(f"{self._path}: entry {place} of {key} has no integer id")
             if number in found:
                 raise SepViTError(f"{self._path}: {key} has the id {number} twice")
@@ -155,7 +155,7 @@ class CocoBoxes:
             if not isinstance(entry, dict):
                 raise SepViTError(f"{self._path}: entry {place} of annotations is not an object")
             number = entry.get("id", f"number {place}")
-            image = images.get(self._known(entry, number, "image_id", images))
+            image = images[self._known(entry, number, "image_id", images)]
             label = self._classes[self._known(entry, number, "category_id", self._classes)]
             box = self._box(entry, number, image)
             if box is None:
@@ -163,13 +163,17 @@ class CocoBoxes:
             else:
                 grouped[entry["image_id"]].append((box, label, bool(entry.get("iscrowd", 0))))
         return {
-            id_: Objects.of(*([row[i] for row in rows] for i in range(3)))
+            id_: Objects.of(
+                [box for box, _, _ in rows],
+                [label for _, label, _ in rows],
+                [crowd for _, _, crowd in rows],
+            )
             for id_, rows in grouped.items()
         }
 
     def _known(self, entry: dict[str, Any], number: object, key: str, known: dict[int, Any]) -> int:
         value = entry.get(key)
-        if not _is_integer(value) or value not in known:
+        if not isinstance(value, int) or isinstance(value, bool) or value not in known:
             what = "image" if key == "image_id" else "category"
             raise SepViTError(
                 f"{self._path}: annotation {number} is of {what} {value}, which is not listed"
@@ -179,8 +183,7 @@ class CocoBoxes:
     def _box(self, entry: dict[str, Any], number: object, image: Any) -> list[float] | None:
         """Return left, top, right and bottom inside the image; None if nothing is left."""
         box = entry.get("bbox")
-        numbers = isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
-        if not numbers:
+        if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
             raise SepViTError(
                 f"{self._path}: the bbox of annotation {number} is not [left, top, width, height]"
             )
