@@ -101,8 +101,8 @@ export function mapBack(
 /** Compute e^x by operations that every language rounds alike; `Math.exp` differs. */
 export function exponential(x: number): number {
   const clipped = Math.min(Math.max(x, -88), 88);
-  const k = Math.floor(clipped * 1.4426950408889634 + 0.5);
-  const r = clipped - k * 0.6931471805599453;
+  const k = Math.floor(clipped * Math.LOG2E + 0.5);
+  const r = clipped - k * Math.LN2;
   let s = 1;
   for (let i = 13; i > 0; i--) s = 1 + (r * s) / i;
   for (let i = 0; i < Math.abs(k); i++) s = k > 0 ? s * 2 : s / 2;
@@ -211,7 +211,12 @@ export function detect(
   const found: (Detection & { order: number })[] = [];
   let first = 0;
   for (const level of anchors(rule, input)) {
-    for (const { order, score } of candidates(logits, first * classes, level.length * classes, rule)) {
+    for (const { order, score } of candidates(
+      logits,
+      first * classes,
+      level.length * classes,
+      rule,
+    )) {
       const row = Math.floor(order / classes);
       const delta = deltas.subarray(row * 4, row * 4 + 4);
       const box = decode(level[row - first] as Anchor, delta, rule.size_delta_limit, content);
