@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from helpers import MINI, Exporter, Outcome, jittered, mini_digits
+from hypothesis import settings
 
 from sepvit_edge import metrics
 from sepvit_edge.checkpoints.source import source_of
@@ -43,10 +44,17 @@ _found: list[float] = []
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Offer to print what the limits in dB stand beside (docs/development/testing.md)."""
     parser.addoption("--sqnr", action="store_true", help="Print each test's SQNRs.")
+    parser.addoption("--fuzz", type=int, default=100, help="Examples of each fuzzer.")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Note every SQNR that is computed, if asked to print them."""
+    """Set the number of examples; note every SQNR that is computed, if asked to print them."""
+    examples = config.getoption("--fuzz")
+    # The same examples in every run of CI; a run in full draws new ones.
+    settings.register_profile(
+        "ours", max_examples=examples, deadline=None, database=None, derandomize=examples <= 100
+    )
+    settings.load_profile("ours")
     if not config.getoption("--sqnr"):
         return
     real = metrics.sqnr_db

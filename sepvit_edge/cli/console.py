@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -30,6 +30,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -37,10 +38,32 @@ from ..errors import Interrupted, SepViTError
 from .layout import column_widths
 
 _logger = logging.getLogger(__name__.partition(".")[0])
+# Characters that move the cursor, ring, colour, or turn the direction of text; not line breaks.
+_CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+class PlainConsole(Console):
+    """A console on which text of files and devices is text: control characters are spelt out."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """Render an object, with the codes in place of its control characters."""
+        for segment in super().render(renderable, options):
+            if segment.control or not _CONTROL.search(segment.text):
+                yield segment
+            else:
+                yield segment._replace(text=_spelt_out(segment.text))
+
+
+def _spelt_out(text: str) -> str:
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 # Paths and names of users are printed as they are: nothing in a text is markup or an emoji's name.
-console = Console(highlight=False, markup=False, emoji=False)
+console = PlainConsole(highlight=False, markup=False, emoji=False)
 # Progress and errors leave standard output to the result.
-stderr = Console(stderr=True, highlight=False, markup=False, emoji=False)
+stderr = PlainConsole(stderr=True, highlight=False, markup=False, emoji=False)
 # Between two lines without a terminal: of a step that counts, and of a bar.
 _COUNTING_S, _PROGRESS_S = 30.0, 10.0
 
@@ -235,7 +258,10 @@ def warn(sentence: str) -> None:
 
 def emit_json(document: object) -> None:
     """Print a document as JSON on standard output."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    # JSON spells out the first 32 characters; others may steer a terminal too.
+    text = _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    sys.stdout.write(f"{text}\n")
 
 
 def print_table(title: str, rows: Sequence[tuple[str, str]]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +20,8 @@ from .manifest import MANIFEST
 
 _FULL_BELOW = 1 << 16  # bytes
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_SIGN_S, _SILENT_S = 30, 300  # between signs of life of a host, and when one is taken for dead
 
 
 @contextmanager
@@ -131,11 +135,55 @@ def _locked(destination: Path) -> Iterator[Path]:
             f"another process is writing {destination}; wait until it has ended, or give another "
             "--output"
         ) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise SepViTError(
+            f"the disk of {destination} cannot lock files ({error.strerror}); give an --output on "
+            "another one"
+        ) from None
     try:
-        yield room
+        with _claimed(room, destination):
+            try:
+                yield room
+            finally:
+                shutil.rmtree(room, ignore_errors=True)
     finally:
-        shutil.rmtree(room, ignore_errors=True)
         lock.release()
+
+
+@contextmanager
+def _claimed(room: Path, destination: Path) -> Iterator[None]:
+    """Keep other hosts out of a room, as the locks of some shared disks hold on one host only."""
+    claim, this = room / "host", _host()
+    if claim.exists() and claim.read_text(errors="replace") != this:
+        with tempfile.NamedTemporaryFile(dir=room) as now:  # by the clock of the disk
+            silent_s = os.stat(now.name).st_mtime - claim.stat().st_mtime
+        if silent_s < _SILENT_S:
+            raise SepViTError(
+                f"another host is writing {destination}, or has crashed there less than "
+                f"{_SILENT_S // 60} minutes ago; wait, or give another --output"
+            )
+    claim.write_text(this)
+    ended = threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(_SIGN_S):
+            with suppress(OSError):
+                os.utime(claim)
+
+    threading.Thread(target=tell, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _host() -> str:
+    """Return what tells this run of this host from others; containers on it have the same."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return platform.node()
 
 
 def _tidy(destination: Path, room: Path) -> None:

@@ -7,7 +7,7 @@ import importlib.util
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -167,11 +167,11 @@ def _finish(table: GrowingTable, partial: Path, columns: Sequence[str], finished
             writer.write_table(pa.table(cells, schema=schema))
 
 
-def _kind(column: str) -> Callable[[str], object]:
+def _kind(column: str) -> type:
     return float if column.startswith("probability") else str
 
 
-def _cell(text: str, kind: Callable[[str], object]) -> object:
+def _cell(text: str, kind: type) -> object:
     if kind is float:
         return float(text) if text else None
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ def content(package: Path) -> str:
 
 _WRITER = """
 import sys
+import time
 from pathlib import Path
 from sepvit_edge.package.replacing import replacing
 with replacing(Path(sys.argv[1]), True) as folder:
@@ -71,6 +73,38 @@ def test_what_a_killed_process_left_is_removed_whatever_its_number(tmp_path: Pat
     assert len(list(tmp_path.iterdir())) == 2
     write(tmp_path / "p", "mine", force=False)
     assert [p.name for p in tmp_path.iterdir()] == ["p"]
+
+
+def test_another_host_is_writing_on_a_disk_whose_locks_hold_on_one_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = tmp_path / ".p.partial"
+    (room / "package").mkdir(parents=True)
+    (room / "host").write_text("another")
+    with pytest.raises(SepViTError, match=r"another host is writing .*/p, or has crashed"):
+        write(tmp_path / "p", "mine")
+    assert (room / "package").is_dir()
+    long_ago = os.stat(room / "host").st_mtime - 301
+    os.utime(room / "host", (long_ago, long_ago))
+    write(tmp_path / "p", "mine")
+    assert content(tmp_path / "p") == "mine" and [p.name for p in tmp_path.iterdir()] == ["p"]
+
+    monkeypatch.setattr("sepvit_edge.package.replacing._SIGN_S", 0.01)
+    with replacing(tmp_path / "p", True) as folder:
+        (folder / "manifest.json").write_text("slow")
+        os.utime(room / "host", (long_ago, long_ago))
+        while os.stat(room / "host").st_mtime == long_ago:
+            time.sleep(0.01)
+    assert content(tmp_path / "p") == "slow"
+
+
+def test_a_disk_without_locks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("sepvit_edge.package.replacing.FileLock.acquire", fail)
+    with pytest.raises(SepViTError, match="cannot lock files"):
+        write(tmp_path / "p", "mine")
 
 
 @pytest.mark.parametrize("place", [".p.partial/previous", ".p.previous-1"])

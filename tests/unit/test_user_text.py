@@ -33,7 +33,7 @@ def test_texts_are_printed_as_they_are(text: str, capsys: pytest.CaptureFixture[
 def test_progress_shows_texts_as_they_are(
     text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    terminal = console.Console(
+    terminal = console.PlainConsole(
         stderr=True, highlight=False, markup=False, emoji=False, force_terminal=True, width=200
     )
     monkeypatch.setattr(console, "stderr", terminal)
@@ -105,3 +105,29 @@ def test_a_name_that_is_no_text_is_printed(
     (tmp_path / os.fsdecode(b"\xff.png")).write_bytes(b"x")
     done = run_command("predict", package_path, tmp_path)
     assert done.status == 2 and "caf\\udce9 [v2].png" in done.out and "\\udcff.png" in done.err
+
+
+ESCAPES = ("\x1b[31mred", "\x1b]0;title\x07", "\x9b2J", "a\rb", "\x00", "abc\u202edef", "\u2066x")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("text", ESCAPES)
+def test_control_characters_are_spelt_out(
+    text: str, terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a file or a device says could otherwise move the cursor and rewrite the screen."""
+    for name in ("console", "stderr"):
+        made = console.PlainConsole(
+            stderr=name == "stderr", highlight=False, markup=False, emoji=False, width=200,
+            force_terminal=terminal, color_system=None, legacy_windows=False,
+        )  # fmt: skip
+        monkeypatch.setattr(console, name, made)
+    print_table(text, [(text, text)])
+    print_columns([text, "b"], [[text, text]])
+    warn(text)
+    console._fail(text)
+    console.emit_json([text])
+    out, err = capsys.readouterr()
+    assert not any(c in out + err for c in "\x1b\x07\x9b\r\x00\u202e\u2066"), (out, err)
+    if not set(text) & set("\x07\r\x00"):  # which rich removes
+        assert err.count(text.encode("unicode_escape").decode()) == 2

@@ -1,0 +1,96 @@
+"""Faults on purpose: kills at random moments, full disks, two at once, flipped bytes, sessions.
+
+    python -m tests.faults                          # in full: hours
+    python -m tests.faults --count 2 --only kills   # a part
+    python -m tests.faults --write                  # and the figures go into docs/reliability.md
+
+Each trial ends in one of two ways: handled, when nothing was lost, nothing is half written and the
+user gets a sentence; or a fault, which is listed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import date
+
+from .disks import full_disks
+from .kills import REPOSITORY, kills, two_at_once
+from .packages import flipped_bytes
+from .sessions import sessions
+
+Trial = tuple[str, str]  # what was tried, and the fault; empty if it was handled
+
+
+@dataclass
+class Result:
+    """Trials of one kind."""
+
+    tried: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+SUITES: dict[str, Callable[[int, random.Random], Iterator[Trial]]] = {
+    "kills": kills,
+    "two at once": two_at_once,
+    "full disks": full_disks,
+    "flipped bytes": flipped_bytes,
+    "sessions": sessions,
+}
+
+
+def main() -> None:
+    """Run the suites, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=50, help="Trials of each kind.")
+    parser.add_argument("--only", choices=SUITES, action="append", help="Repeatable.")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--write", action="store_true", help="Write docs/reliability.md.")
+    arguments = parser.parse_args()
+    rng, found = random.Random(arguments.seed), dict[str, Result]()
+    for name in arguments.only or SUITES:
+        for what, fault in SUITES[name](arguments.count, rng):
+            result = found.setdefault(what, Result())
+            result.tried += 1
+            if fault:
+                result.faults.append(fault)
+                print(f"FAULT {what}: {fault}", file=sys.stderr, flush=True)
+        print(f"{name}: done", file=sys.stderr, flush=True)
+    page = _page(found, arguments.count)
+    if arguments.write:
+        (REPOSITORY / "docs" / "reliability.md").write_text(page, encoding="utf-8")
+    print(page)
+    sys.exit(any(result.faults for result in found.values()))
+
+
+def _page(found: dict[str, Result], count: int) -> str:
+    rows = [
+        f"| {what} | {result.tried:,} | {result.tried - len(result.faults):,} | "
+        f"{'<br>'.join(result.faults) or '0'} |"
+        for what, result in found.items()
+    ]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return "\n".join(
+        [
+            "# Reliability",
+            "",
+            "Faults on purpose, by `python -m tests.faults --write`. Handled means: nothing was "
+            "lost, nothing is half written, and the command ended with a sentence or went on.",
+            "",
+            f"Measured on {date.today():%Y-%m-%d} with `--count {count}`, on {cores} cores of the "
+            "machine.",
+            "",
+            "| what | tried | handled | faults |",
+            "|-|-|-|-|",
+            *rows,
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
