@@ -11,6 +11,7 @@ from ..checkpoints.labels import read_labels
 from ..config.recipe import PRECISIONS, find_recipe, load_recipe
 from ..data.choose import check_data_name
 from ..errors import SepViTError, unknown_name
+from ..hub import SCHEME
 from ..model.variants import check_image_size, find_variant
 
 
@@ -49,6 +50,8 @@ def check_names(
         if size is not None:
             check_image_size(size)
     for name in weights:
+        if name.startswith(SCHEME):
+            continue  # a download is part of the work
         if name and name != "random":
             locate(name)
         elif not name and variant:
