@@ -18,6 +18,7 @@ from .errors import CheckFailed, SepViTError
 
 if TYPE_CHECKING:
     from .data.sample import Taken
+    from .model.create import ReferenceModel
     from .model.reference import SepViT
     from .package.folder import Package
     from .package.session import PackageSession
@@ -101,11 +102,17 @@ def main(
     # The package and the images are checked before torch is loaded.
     opened = Package(package or "", require_signature)
     dataset, limit = choose_data(data, classes, opened.labels), images
+    from .model.dense import DenseModel
     from .pipeline.defaults import data_for
     from .pipeline.verify import known_weights, reference_of
 
-    session = PackageSession(opened, threads)
     manifest = opened.manifest
+    if manifest.task != "classification" and not by_block:
+        raise SepViTError(
+            f"{opened.path} is for {manifest.task}: its manifest states its distance to the "
+            "reference, --by-block measures it part by part; accuracy is measured of classifiers"
+        )
+    session = PackageSession(opened, threads)
     checkpoint = weights[0] if weights else known_weights(opened)
     model = None
     if checkpoint is not None or by_block:
@@ -122,6 +129,7 @@ def main(
             f"the images of {dataset.name} have no labels, which accuracy needs; give a folder "
             "with one folder per class by --data"
         )
+    assert not isinstance(model, DenseModel)
     outputs = _run(session, model, taken, threads)
     count = len(taken)
     if outputs.broken:
@@ -292,18 +300,17 @@ def _print_comparison(result: Comparison) -> None:
 
 
 def _evaluate_by_block(
-    package: Package, model: SepViT, dataset: Taken, calibration: str, json: bool
+    package: Package, model: ReferenceModel, dataset: Taken, calibration: str, json: bool
 ) -> None:
     from .config.recipe import parse_recipe
     from .data.choose import open_dataset
-    from .data.preprocess import preprocess_batch
+    from .data.preprocess import input_pixels
     from .pipeline.parity import LEAST_SQNR_DB
     from .pipeline.taps import by_block
     from .pipeline.twins import run_twin
 
     manifest = package.manifest
-    size = manifest.model.image_size
-    pixels = preprocess_batch([dataset[0].image], package.preprocessing, size)
+    pixels = input_pixels([dataset[0].image], model.config)
     with steps() as step:
         step("building and running the tapped twin")
         images = open_dataset(calibration, None, "calibration") if calibration else None

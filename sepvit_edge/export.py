@@ -17,7 +17,7 @@ from .errors import CheckFailed, Interrupted, SepViTError
 
 if TYPE_CHECKING:
     from .config.recipe import Recipe
-    from .model.reference import SepViT
+    from .model.create import ReferenceModel
     from .package.folder import Package
     from .package.signature import SigningKey
     from .profiling.first_look import FirstLook
@@ -43,6 +43,31 @@ def main(
         int | None,
         typer.Option(help="Side in pixels, a multiple of 32. Default: the checkpoint's own."),
     ] = None,
+    task: Annotated[
+        str, typer.Option(help="classification, segmentation or detection.")
+    ] = "classification",
+    head: Annotated[
+        str,
+        typer.Option(
+            help="Segmentation: semantic-fpn or upernet; detection: retinanet. Default: the "
+            "checkpoint's own."
+        ),
+    ] = "",
+    input_size: Annotated[
+        str,
+        typer.Option(
+            metavar="HEIGHTxWIDTH",
+            help="Input of segmentation and detection in pixels, multiples of 32, as 480x640. "
+            "Default: the checkpoint's own, or 512x512.",
+        ),
+    ] = "",
+    window: Annotated[
+        str,
+        typer.Option(
+            help="Windows of segmentation and detection: paper (7, maps are padded) or fit (they "
+            "divide the maps). Default: the checkpoint's own, or paper."
+        ),
+    ] = "",
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "",
     batch: Annotated[int, typer.Option(help="Images in a call, fixed in the package.", min=1)] = 1,
     output: Annotated[
@@ -93,9 +118,10 @@ def main(
     precision defaults to int8 for quantisation-aware weights, otherwise to fp32.
     """
     from .backends.support import toolkit
-    from .cli.names import check_names, check_targets
+    from .cli.names import check_names, check_targets, check_task
     from .package.signature import load_signing_key
 
+    size = check_task(task, head, input_size, window, weights, image_size, target)
     check_names(
         weights=[weights],
         variant=variant,
@@ -118,10 +144,12 @@ def main(
         _verify(verify, weights, data, classes, calibration, json)
         return
 
-    def load() -> SepViT:
-        from .checkpoints.choose import choose_model
+    def load() -> ReferenceModel:
+        from .checkpoints.choose import choose_dense, choose_model
 
-        return choose_model(weights, variant, labels, image_size)
+        if task == "classification":
+            return choose_model(weights, variant, labels, image_size)
+        return choose_dense(weights, variant, labels, task, head, size, window)
 
     options = ExportOptions(
         precision, keep_float or [], batch, data, classes, images, calibration, force, strict, key
@@ -151,7 +179,7 @@ class ExportOptions:
 
 
 def _export_one(
-    model: SepViT,
+    model: ReferenceModel,
     recipe: Recipe,
     folder: Path,
     options: ExportOptions,
@@ -180,7 +208,7 @@ def _export_one(
 
 
 def _export_target(
-    load: Callable[[], SepViT],
+    load: Callable[[], ReferenceModel],
     target: str,
     recipe: str,
     output: Path | None,
@@ -214,7 +242,7 @@ def _export_target(
 
 
 def _export_all(
-    load: Callable[[], SepViT], output: Path | None, options: ExportOptions, json: bool
+    load: Callable[[], ReferenceModel], output: Path | None, options: ExportOptions, json: bool
 ) -> None:
     """Export for every target of this machine, and print the results."""
     from .backends.registry import host_targets
@@ -256,7 +284,7 @@ def _check_times(done: Sequence[tuple[Package, FirstLook | None]], strict: bool)
 
 
 def _export_each(
-    model: SepViT,
+    model: ReferenceModel,
     jobs: Iterable[tuple[Recipe, Path]],
     options: ExportOptions,
     step: Callable[[str], None],

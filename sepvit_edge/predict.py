@@ -60,6 +60,11 @@ def main(
     paths = list_images(images)
     if not any(path.exists() for path in paths):
         raise SepViTError(f"there is no file {paths[0]}")
+    if opened.manifest.task != "classification":
+        raise SepViTError(
+            f"{opened.path} is for {opened.manifest.task}; in Python, "
+            "open_package(...).run_outputs(image) gives its outputs"
+        )
     session = PackageSession(opened, threads)
     if save is not None:
         broken = _save(session, paths, top, save, json)

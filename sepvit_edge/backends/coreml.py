@@ -119,6 +119,15 @@ def converting() -> Iterator[None]:
         yield
 
 
+# What Xcode shows of an output, by its meaning.
+_MEANINGS = {
+    "class_logits": "Logits, before softmax, one a class",
+    "class_map_logits": "Logits of a map, one a class; enlarge it before taking the largest",
+    "box_class_logits": "Logits of each anchor, before sigmoid, one a class",
+    "box_deltas": "Deltas of each anchor's centre and size",
+}
+
+
 class Options(Strict):
     """Options of a Core ML recipe.
 
@@ -230,7 +239,7 @@ class CoreMLBackend:
                 skip_model_load=True,
             )
             specification = model.get_spec()
-        if options.image_input:
+        if options.image_input and job.task == "classification":
             _add_classifier(specification, job.labels, _valid(job.outputs[0]))
         _describe(specification.description, job, options)
         package = folder / MODEL
@@ -326,26 +335,30 @@ def _add_classifier(specification: Any, labels: tuple[str, ...], logits: str) ->
 def _describe(description: Any, job: LoweringJob, options: Options) -> None:
     """Write the texts that Xcode shows; they do not depend on time or machine of the export."""
     model, rule, metadata = job.model, job.input, description.metadata
+    height, width = model.input_size or (model.image_size, model.image_size)
     metadata.Clear()  # coremltools puts the date there
     metadata.shortDescription = (
-        f"{model.name}: image classification, {model.num_classes} classes, "
-        f"{model.image_size} x {model.image_size} pixels, {job.recipe.precision}"
+        f"{model.name}: image {job.task}, {model.num_classes} classes, "
+        f"{width} x {height} pixels, {job.recipe.precision}"
     )
     metadata.versionString = versions_used(["sepvit-edge"])["sepvit-edge"]
     metadata.license = "Apache-2.0 (the program; the weights have the licence of their checkpoint)"
-    for fact, value in model.model_dump(exclude={"form"}).items():
+    for fact, value in model.model_dump(exclude={"form"}, exclude_none=True).items():
         metadata.userDefined[fact] = str(value)
-    metadata.userDefined["preprocessing"] = rule.model_dump_json()
-    if options.image_input:
+    metadata.userDefined["preprocessing"] = rule.model_dump_json(exclude_none=True)
+    if options.image_input and job.task == "classification":
         metadata.userDefined["com.apple.coreml.model.preview.type"] = "imageClassifier"
     else:
         metadata.userDefined["labels"] = json.dumps(job.labels, ensure_ascii=False)
-    description.input[0].shortDescription = (
-        f"RGB pixels 0-255; resized so that the shorter side is {rule.resize_shorter_side}, then "
-        f"the centre {rule.crop_size} x {rule.crop_size}; normalised inside"
+    place = (
+        f"resized so that the shorter side is {rule.resize_shorter_side}, then the centre "
+        f"{rule.crop_size} x {rule.crop_size}"
     )
+    if job.task != "classification":
+        place = f"the whole image, as large as {width} x {height} takes it, in the top left corner"
+    description.input[0].shortDescription = f"RGB pixels 0-255; {place}; normalised inside"
     texts = {_valid(tap): f"Output of {tap}" for tap in job.outputs}
-    texts[_valid(job.outputs[0])] = "Logits, before softmax, one a class"
+    texts |= {_valid(result.name): _MEANINGS[result.meaning] for result in job.results}
     texts |= {LABEL: "The most probable class", PROBABILITIES: "Probability by class"}
     for output in description.output:
         output.shortDescription = texts[output.name]

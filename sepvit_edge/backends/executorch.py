@@ -21,6 +21,7 @@ import torch
 
 from ..config.recipe import Strict
 from ..errors import SepViTError
+from ..model.graph import WHOLE
 from ..package.manifest import Manifest, Placement
 from ..package.verification import Verification
 from .interface import LoweringJob, OpTiming, Session, check_input
@@ -86,9 +87,7 @@ def write_program(job: LoweringJob, partitioner: Any, folder: Path) -> ExportedP
     """
     from executorch.exir import EdgeCompileConfig, to_edge
 
-    config = EdgeCompileConfig(
-        preserve_ops=[torch.ops.aten.linear.default], _check_ir_validity=False
-    )
+    config = EdgeCompileConfig(preserve_ops=[*WHOLE], _check_ir_validity=False)
     edge = to_edge(job.program, compile_config=config)
     program = edge.to_backend(partitioner).to_executorch()
     with (folder / MODEL).open("wb") as file:

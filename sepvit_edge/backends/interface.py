@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from ..config.recipe import Recipe
-    from ..package.manifest import InputFacts, Manifest, ModelFacts, Placement, QuantizationFacts
+    from ..package.manifest import (
+        InputFacts,
+        Manifest,
+        ModelFacts,
+        OutputFacts,
+        Placement,
+        QuantizationFacts,
+        Task,
+    )
     from ..package.verification import Verification
 
 
@@ -29,13 +37,17 @@ class LoweringJob:
     program : torch.export.ExportedProgram
         The traced edge model (`sepvit_edge.model.graph.trace`); node names tell stage, block, part.
     outputs : tuple of str
-        Names of its outputs: ``logits``, then the taps of a tapped twin.
+        Names of its outputs: those of `results`, then the taps of a tapped twin.
     recipe : Recipe
         Precision and options.
     labels : tuple of str
         Class names.
     model, input, quantization : ModelFacts, InputFacts, QuantizationFacts
         The manifest's facts, for runtimes whose files carry metadata.
+    results : tuple of OutputFacts
+        The manifest's facts of the outputs, taps left out.
+    task : str
+        What the model answers.
     step : callable
         Called with the name of each step of a long compilation, for a progress display.
     """
@@ -46,6 +58,8 @@ class LoweringJob:
     labels: tuple[str, ...]
     model: ModelFacts
     input: InputFacts
+    results: tuple[OutputFacts, ...] = ()
+    task: Task = "classification"
     quantization: QuantizationFacts | None = None
     step: Callable[[str], None] = lambda _: None
 

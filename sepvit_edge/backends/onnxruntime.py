@@ -214,7 +214,9 @@ def _placement(folder: Path, job: LoweringJob) -> Placement:
         source = _REWRITTEN.sub("", operation.name.split("/")[0])
         places[provider].add(precision, operation.kind, [source])
     for operation in operations:
-        if operation.kind == "Attention":  # the two products of its part that have no name left
+        # The two products of an attention, and a layer that is named after the model's output, have
+        # no name of the graph's left.
+        if operation.kind == "Attention" or _REWRITTEN.sub("", operation.name) in job.outputs:
             provider, precision = operation.kernel.split()
             places[provider].add_rest_of_parts(precision, [part_of(operation.name)])
     return builder.placement("CPU")

@@ -128,7 +128,7 @@ def _round_in_float(module: torch.fx.GraphModule) -> None:
         x = quantize.args[0]
         with graph.inserting_before(quantize):
             rounded = _rounded(quantize)
-        if x.target in _LAYERS:
+        if _layer_of(x) is not None:
             (dequantize,) = quantize.users
             dequantize.replace_all_uses_with(rounded)
         else:
@@ -137,10 +137,17 @@ def _round_in_float(module: torch.fx.GraphModule) -> None:
     module.recompile()
 
 
+def _layer_of(x: Node) -> Node | None:
+    """Return the linear or convolution that a node is, or whose ReLU it is."""
+    source: Any = x.args[0] if x.target is _ATEN.relu.default else x
+    return source if source.target in _LAYERS else None
+
+
 def _rounded(quantize: Node) -> Node:
     """Quantise and dequantise in float, as torch rounds; the names tell the part."""
     x, scale, _, low, high, _ = cast(Any, quantize.args)
-    prefix = x.name if x.target in _LAYERS else quantize.name
+    layer = _layer_of(x)
+    prefix = quantize.name if layer is None else layer.name
     for name, target, *arguments in (
         (_SCALED, _ATEN.mul.Tensor, 1 / scale),
         ("round", _ATEN.round.default),
@@ -208,8 +215,8 @@ def _layers_rounded_by(program: ExportedProgram) -> dict[str, str]:
             source = node.args[0]
             while source.target in _MOVES:
                 source = source.args[0]
-            if source.target in _LAYERS:
-                layers[node.name] = source.name
+            if (layer := _layer_of(source)) is not None:
+                layers[node.name] = layer.name
     return layers
 
 

@@ -80,6 +80,25 @@ RUNTIMES = {
 }
 
 
+# Those that segmentation and detection were lowered to and measured on.
+DENSE_TARGETS = ("coreml", "executorch", "onnxruntime", "openvino")
+
+
+def check_dense_target(target: str) -> None:
+    """Refuse a target that has no segmentation and detection.
+
+    Raises
+    ------
+    SepViTError
+        Naming those that have.
+    """
+    if target in RUNTIMES and target not in DENSE_TARGETS:
+        raise SepViTError(
+            f"{target} has no segmentation or detection; targets that have: "
+            f"{', '.join(DENSE_TARGETS)}"
+        )
+
+
 class MissingRuntime(SepViTError):
     """A runtime that is not installed; the sentence names the extra that installs it."""
 

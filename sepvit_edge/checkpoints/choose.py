@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 
+from ..errors import SepViTError, unknown_name
 from ..model.create import create_model
+from ..model.dense import DenseConfig, DenseModel, DenseTask
+from ..model.dense.config import (
+    WINDOW_RULES,
+    WindowRule,
+    check_head,
+    check_input_size,
+    default_head,
+    fit_window,
+    paper_classes,
+)
 from ..model.reference import SepViT
 from .builtin import default_checkpoint
 from .files import load_checkpoint
@@ -41,6 +54,91 @@ def choose_model(weights: str, variant: str, labels: str, image_size: int | None
         labels=names,
         image_size=image_size,
     )
+
+
+def choose_dense(
+    weights: str,
+    variant: str,
+    labels: str,
+    task: str,
+    head: str = "",
+    input_size: tuple[int, int] | None = None,
+    window: str = "",
+) -> DenseModel:
+    """Load the dense model that the options name; an empty option is one that was not given.
+
+    Parameters
+    ----------
+    weights : str
+        A checkpoint, or ``"random"``.
+    variant, labels : str
+        As for `choose_model`.
+    task, head, window : str
+        See `sepvit_edge.model.dense.DenseConfig`. Default of a checkpoint: its own.
+    input_size : tuple of int, optional
+        Height and width in pixels. Default: the checkpoint's own, or 512 x 512.
+
+    Raises
+    ------
+    SepViTError
+        If a file cannot be read, or the options contradict each other.
+    """
+    names = read_labels(labels) if labels else None
+    check_dense_names(weights, task, head, input_size, window)
+    if weights != "random":
+        return load_checkpoint(
+            weights,
+            variant=variant or None,
+            labels=names,
+            task=cast(DenseTask, task),
+            head=head or None,
+            input_size=input_size,
+            window=cast(WindowRule, window) if window else None,
+        )
+    head = head or default_head(task)
+    config = DenseConfig(
+        cast(DenseTask, task),
+        head,
+        variant or "lite",
+        len(names) if names else paper_classes(head),
+        input_size or (512, 512),
+        cast(WindowRule, window or "paper"),
+        labels=names or (),
+    )
+    return random_dense(config)
+
+
+def check_dense_names(
+    weights: str, task: str, head: str, input_size: tuple[int, int] | None, window: str
+) -> None:
+    """Refuse options of a dense model that do not exist, before anything is loaded.
+
+    Raises
+    ------
+    SepViTError
+        Naming the first one; or if there are no weights.
+    """
+    default_head(task)
+    if head:
+        check_head(task, head)
+    if window and window not in WINDOW_RULES:
+        raise unknown_name("window rule", window, WINDOW_RULES)
+    if input_size is not None:
+        check_input_size(input_size)
+        if window == "fit":
+            fit_window(*input_size)
+    if not weights:
+        raise SepViTError(
+            f"no weights ship for {task}; give --weights FILE, or --weights random to measure size "
+            "and speed"
+        )
+
+
+def random_dense(config: DenseConfig) -> DenseModel:
+    """Create a dense model with seeded random weights, as `random_model` does."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return DenseModel(config).eval()
 
 
 def random_model(

@@ -12,10 +12,12 @@ from ..errors import SepViTError
 from .console import warn
 
 if TYPE_CHECKING:
-    from ..model.reference import SepViT
+    from ..model.create import ReferenceModel
 
 
-def choose_recipe(recipe: str, target: str, precision: str, model: SepViT | None = None) -> Recipe:
+def choose_recipe(
+    recipe: str, target: str, precision: str, model: ReferenceModel | None = None
+) -> Recipe:
     """Return the recipe that the options name; an empty option is one that was not given.
 
     Parameters
@@ -26,7 +28,7 @@ def choose_recipe(recipe: str, target: str, precision: str, model: SepViT | None
         Default: ``"openvino"``.
     precision : str
         Default: int8 for a quantisation-aware model, otherwise the target's first.
-    model : SepViT, optional
+    model : SepViT or DenseModel, optional
         The model to export.
 
     Raises
@@ -93,7 +95,7 @@ def choose_data(data: str, classes: str, labels: Sequence[str]) -> Dataset | Non
     return None
 
 
-def choose_calibration(calibration: str, model: SepViT, recipe: Recipe) -> Dataset | None:
+def choose_calibration(calibration: str, model: ReferenceModel, recipe: Recipe) -> Dataset | None:
     """Open the calibration images that the option names.
 
     Warns if built-in images are used for a model that was trained on others.

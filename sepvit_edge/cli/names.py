@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..backends.registry import RUNTIMES
+from ..backends.registry import RUNTIMES, check_dense_target
 from ..checkpoints.builtin import default_checkpoint, locate
 from ..checkpoints.labels import read_labels
 from ..config.recipe import PRECISIONS, find_recipe, load_recipe
@@ -13,6 +14,63 @@ from ..data.choose import check_data_name
 from ..errors import SepViTError, unknown_name
 from ..hub import SCHEME
 from ..model.variants import check_image_size, find_variant
+
+
+def check_task(
+    task: str,
+    head: str,
+    input_size: str,
+    window: str,
+    weights: str,
+    image_size: int | None,
+    target: str,
+) -> tuple[int, int] | None:
+    """Check the options of a task, before anything is loaded.
+
+    Returns
+    -------
+    tuple of int or None
+        Height and width of the input, if they were given.
+
+    Raises
+    ------
+    SepViTError
+        If an option is unknown, or is another task's.
+    """
+    from ..checkpoints.choose import check_dense_names
+
+    if task == "classification":
+        for option, given in (("head", head), ("input-size", input_size), ("window", window)):
+            if given:
+                raise SepViTError(f"--{option} is for --task segmentation and --task detection")
+        return None
+    check_dense_target(target)
+    size = parse_input_size(input_size) if input_size else None
+    check_dense_names(weights, task, head, size, window)
+    if image_size is not None:
+        raise SepViTError(f"--image-size is for classification; {task} takes --input-size")
+    return size
+
+
+def parse_input_size(text: str) -> tuple[int, int]:
+    """Read a height and a width in pixels.
+
+    Examples
+    --------
+    >>> parse_input_size("480x640")
+    (480, 640)
+
+    Raises
+    ------
+    SepViTError
+        If it is not two numbers with an x between them.
+    """
+    match = re.fullmatch("([0-9]{1,5})x([0-9]{1,5})", text)
+    if match is None:
+        raise SepViTError(
+            f"--input-size is HEIGHTxWIDTH in pixels, as 480x640 for landscapes, not {text!r}"
+        )
+    return int(match[1]), int(match[2])
 
 
 def check_names(

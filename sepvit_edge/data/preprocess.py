@@ -26,7 +26,8 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..errors import SepViTError
-from ..model.variants import Preprocessing
+from ..model.dense import DenseConfig
+from ..model.variants import ModelConfig, Preprocessing
 from .fit import Fit
 
 # A 100-megapixel image decodes to 300 MB; a larger one is a mistake or an attack.
@@ -290,6 +291,37 @@ def preprocess_batch(
         uint8 (N, image_size, image_size, 3), RGB.
     """
     return np.stack([preprocess(image, rule, image_size) for image in images])
+
+
+def fit_batch(
+    images: Sequence[Image.Image | np.ndarray | str | Path],
+    mean: tuple[float, float, float],
+    size: tuple[int, int],
+) -> np.ndarray:
+    """Turn images into one array of a dense model's input pixels, as `fit_image` does.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 (N, height, width, 3), RGB.
+    """
+    return np.stack([fit_image(image, mean, size)[0] for image in images])
+
+
+def input_pixels(
+    images: Sequence[Image.Image | np.ndarray | str | Path], config: ModelConfig | DenseConfig
+) -> np.ndarray:
+    """Turn images into one array of the input pixels of a model, by its task's rule.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 (N, H, W, 3), RGB.
+    """
+    rule = config.preprocessing
+    if isinstance(config, DenseConfig):
+        return fit_batch(images, rule.mean, config.input_size)  # type: ignore[arg-type]
+    return preprocess_batch(images, rule, config.image_size)
 
 
 def resized_size(size: tuple[int, int], shorter: int, name: str = "an image") -> tuple[int, int]:

@@ -20,10 +20,10 @@ from .edge import EdgeModel
 
 _ATEN = torch.ops.aten
 # Operations that are not decomposed: every runtime has a kernel for them.
-_WHOLE = (_ATEN.linear.default, _ATEN.upsample_bilinear2d.vec)
+WHOLE = (_ATEN.linear.default, _ATEN.upsample_bilinear2d.vec)
 _PART = re.compile(
     r"(?P<input>input)"
-    r"|(?P<head>head)"
+    r"|(?P<head>head|logits|class_logits|box_deltas)"  # some runtimes name nodes after outputs
     r"|(?P<neck>neck)"
     r"|stages_(?P<stage>\d)_(?:(?P<sub>patch_embedding|cpe|norm)"
     r"|blocks_(?P<block>\d+)(?:_(?P<part>dsa|psa|proj|mlp))?)"
@@ -44,7 +44,7 @@ def trace(model: EdgeModel) -> ExportedProgram:
         Linears and bilinear resizing are kept whole.
     """
     table = torch.export.default_decompositions()
-    for whole in _WHOLE:
+    for whole in WHOLE:
         table.pop(whole, None)
     with warnings.catch_warnings():
         # torch 2.13 copies its own deprecated tree specs.
@@ -105,7 +105,7 @@ def part_of(name: str) -> str | None:
     if match is None:
         return None
     if match["input"] or match["head"] or match["neck"]:
-        return match["input"] or match["head"] or match["neck"]
+        return match["input"] or match["neck"] or "head"
     if match["sub"]:
         return f"stages.{match['stage']}.{match['sub']}"
     block = f"stages.{match['stage']}.blocks.{match['block']}"

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .create import ReferenceModel
+from .dense import DenseModel
 from .reference import SepViT
 
 _BATCH = 16
@@ -34,11 +36,36 @@ def reference_logits(model: SepViT, pixels: np.ndarray) -> np.ndarray:
         return torch.cat([model(normalize(model, batch)) for batch in batches]).numpy()
 
 
-def normalize(model: SepViT, pixels: Tensor) -> Tensor:
+def normalize(model: ReferenceModel, pixels: Tensor) -> Tensor:
     """Turn uint8 (N, H, W, 3) pixels into the reference's normalised float32 (N, 3, H, W)."""
     rule = model.config.preprocessing
     mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (rule.mean, rule.std))
     return (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
+
+
+def reference_outputs(model: DenseModel, pixels: np.ndarray) -> list[np.ndarray]:
+    """Run a dense reference on preprocessed pixels, in fp32 on the CPU.
+
+    Parameters
+    ----------
+    model : DenseModel
+        In evaluation mode.
+    pixels : numpy.ndarray
+        uint8 (N, H, W, 3).
+
+    Returns
+    -------
+    list of numpy.ndarray
+        float32 (N, ...), one array an output.
+    """
+    with torch.no_grad():
+        images = [as_tuple(model(normalize(model, x))) for x in torch.from_numpy(pixels).split(1)]
+    return [torch.cat(parts).numpy() for parts in zip(*images, strict=True)]
+
+
+def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return the outputs of a model that has one or several."""
+    return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
 @contextmanager

@@ -15,16 +15,23 @@ from ..config.recipe import OptionsT, Precision
 from ..config.toml import Strict, first_fault
 from ..errors import SepViTError
 from ..model.variants import Source
+from .postprocessing import PostprocessingRule
 from .schema import published_schema, version_pattern
 from .verification import Verification
 
-SCHEMA_VERSION = "2.1"
+SCHEMA_VERSION = "2.2"
 MANIFEST, LABELS, GOLDEN = "manifest.json", "labels.txt", "golden.safetensors"
 
 Task = Literal["classification", "segmentation", "detection"]
 # The tasks whose packages this version runs.
-TASKS: tuple[Task, ...] = ("classification",)
+TASKS: tuple[Task, ...] = ("classification", "segmentation", "detection")
 CLASS_LOGITS = "class_logits"
+# Meanings of outputs that a task needs, by task.
+MEANINGS: dict[Task, tuple[str, ...]] = {
+    "classification": (CLASS_LOGITS,),
+    "segmentation": ("class_map_logits",),
+    "detection": ("box_class_logits", "box_deltas"),
+}
 
 
 class ModelFacts(Strict):
@@ -41,11 +48,22 @@ class ModelFacts(Strict):
     num_classes : int
         Number of classes.
     image_size : int
-        Side of the square input in pixels.
+        Side of the square input in pixels; of a dense model, its input's longer side.
     parameters : int
         Number of parameters of the reference.
     macs : int
         Multiply-accumulates of one image.
+    head : str or None
+        Of a dense model: ``"semantic-fpn"``, ``"upernet"`` or ``"retinanet"``. All that follow are
+        a dense model's too, and None for others and before version 2.2.
+    channels : int or None
+        Width of its neck or head.
+    input_size : tuple of int or None
+        Height and width of its input in pixels.
+    window : str or None
+        Its window rule: ``"paper"`` pads to windows of 7, ``"fit"`` pads nothing.
+    window_size : int or None
+        Side of a window in pixels of a map.
     """
 
     variant: str
@@ -55,6 +73,11 @@ class ModelFacts(Strict):
     image_size: int
     parameters: int
     macs: int
+    head: str | None = None
+    channels: int | None = None
+    input_size: tuple[int, int] | None = None
+    window: str | None = None
+    window_size: int | None = None
 
 
 class InputFacts(Strict):
@@ -73,7 +96,7 @@ class InputFacts(Strict):
     value_range : tuple of int
         Range of a pixel's values, whatever the dtype.
     resize_rule : str
-        Pillow's antialiased BILINEAR on the shorter side, then the centre square.
+        Pillow's antialiased BILINEAR; without `fit` on the shorter side, then the centre square.
     resize_shorter_side : int
         Shorter side after resizing, in pixels.
     crop_size : int
@@ -84,6 +107,10 @@ class InputFacts(Strict):
         Mean and standard deviation per channel, for pixels scaled to 0..1.
     inside_graph : list of str
         Steps that the graph does itself; the caller does the others.
+    fit : str or None
+        Of a dense model: ``"whole-top-left"``, the whole image in its own proportions, as large as
+        the input takes it, in its top left corner; the rest has the mean colour. There is no crop
+        then: `resize_shorter_side` and `crop_size` are the input's longer side. None for others.
     """
 
     name: str
@@ -99,6 +126,7 @@ class InputFacts(Strict):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     inside_graph: tuple[Literal["scale", "normalize"], ...] = ("scale", "normalize")
+    fit: str | None = None
 
 
 class OutputFacts(Strict):
@@ -110,7 +138,9 @@ class OutputFacts(Strict):
         Name of the tensor in the model file.
     meaning : str
         What its numbers are. A reader looks for the meanings that it knows, and leaves the other
-        outputs alone: ``"class_logits"`` is one row of logits an image, before softmax.
+        outputs alone: ``"class_logits"`` is one row of logits an image, before softmax;
+        ``"class_map_logits"`` (1, classes, H / 4, W / 4) the logits of a map, before enlarging;
+        ``"box_class_logits"`` (1, A, classes) and ``"box_deltas"`` (1, A, 4) those of A anchors.
     shape : list of int
         Shape of the tensor, batch first.
     dtype : str
@@ -317,6 +347,28 @@ class Selection(Strict):
     left_out: dict[str, int] = Field(default_factory=dict)
 
 
+class OutputParity(Strict):
+    """Distance of one output of a dense package from the fp32 reference.
+
+    Attributes
+    ----------
+    name : str
+        The output.
+    max_abs_error, range : float
+        Largest difference of a number; largest minus smallest number of the reference.
+    sqnr_db : float
+        Signal-to-quantisation-noise ratio.
+    sqnr_quantized_db : float or None
+        The same against the quantised edge form in torch, for int8 packages.
+    """
+
+    name: str
+    max_abs_error: float
+    range: float
+    sqnr_db: float
+    sqnr_quantized_db: float | None = None
+
+
 class Parity(Strict):
     """Distance between a package and the fp32 reference; see `sepvit_edge.pipeline.parity`.
 
@@ -352,6 +404,10 @@ class Parity(Strict):
         the NPU's own arithmetic.
     selection : Selection or None
         Which images of the data set they are; None in packages of version 2.0.
+    outputs : tuple of OutputParity or None
+        Of a dense package: each output. The figures above are then those of the worst output, and
+        `top1_agreement` is the share of positions of a map, or of anchors, with the same best
+        class. None for others.
     """
 
     data: str
@@ -369,6 +425,7 @@ class Parity(Strict):
     sqnr_quantized_db: float | None = None
     sqnr_cpu_db: float | None = None
     selection: Selection | None = None
+    outputs: tuple[OutputParity, ...] | None = None
 
 
 class PackageFile(Strict):
@@ -418,6 +475,8 @@ class Manifest(Strict):
         (`sepvit_edge.package.verification`).
     parity : Parity or None
         Distance to the reference; None where nothing here computes the package.
+    postprocessing : SegmentationRule, DetectionRule or None
+        Of a dense package: how its outputs become a class map or boxes. None for others.
     """
 
     schema_version: str = Field(pattern=version_pattern(SCHEMA_VERSION))
@@ -437,18 +496,28 @@ class Manifest(Strict):
     placement: Placement
     verification: Verification = "run"
     parity: Parity | None
+    postprocessing: PostprocessingRule | None = None
 
     @field_validator("outputs")
     @classmethod
     def _has_logits(cls, outputs: list[OutputFacts], info: ValidationInfo) -> list[OutputFacts]:
-        if info.data.get("task") == "classification":
-            logits = [output for output in outputs if output.meaning == CLASS_LOGITS]
-            if len(logits) != 1 or logits[0].dtype != "float32":
+        task = info.data.get("task")
+        for meaning in MEANINGS.get(task, ()):  # type: ignore[arg-type]
+            found = [output for output in outputs if output.meaning == meaning]
+            if len(found) != 1 or found[0].dtype != "float32":
                 raise ValueError(
-                    f"a classification package has one output with the meaning {CLASS_LOGITS}, "
-                    "in float32"
+                    f"a {task} package has one output with the meaning {meaning}, in float32"
                 )
         return outputs
+
+    @field_validator("postprocessing")
+    @classmethod
+    def _fits_the_task(
+        cls, rule: PostprocessingRule | None, info: ValidationInfo
+    ) -> PostprocessingRule | None:
+        if rule is not None and rule.task != info.data.get("task"):
+            raise ValueError(f"it is for {rule.task}, not for the package's task")
+        return rule
 
 
 def manifest_schema() -> dict[str, Any]:

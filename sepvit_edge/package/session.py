@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..backends.registry import RUNTIMES, get_backend
 from ..backends.versions import check_range, check_runtime
-from ..data.preprocess import preprocess_batch
+from ..data.preprocess import fit_batch, preprocess_batch
 from ..errors import SepViTError
 from .folder import Package
 from .signature import Keys
@@ -55,7 +55,7 @@ class PackageSession:
         Returns
         -------
         numpy.ndarray
-            uint8 (N, image_size, image_size, 3).
+            uint8 (N, image_size, image_size, 3); (N, height, width, 3) of a dense package.
         """
         if isinstance(images, (str, Path, Image.Image)):
             images = [images]
@@ -63,9 +63,30 @@ class PackageSession:
             images = images[None]
         if len(images) == 0:
             raise SepViTError("there is no image to run")
-        size = self.package.manifest.model.image_size
-        rule = self.package.preprocessing
-        return preprocess_batch(images, rule, size)
+        model, rule = self.package.manifest.model, self.package.preprocessing
+        if model.input_size is not None:
+            return fit_batch(images, self.package.manifest.input.mean, model.input_size)
+        return preprocess_batch(images, rule, model.image_size)
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the outputs, in the order of `run_pixels`."""
+        return [output.name for output in self.package.manifest.outputs]
+
+    def run_outputs(self, images: Any) -> dict[str, np.ndarray]:
+        """Run images of any size, and return every output by its name.
+
+        Parameters
+        ----------
+        images
+            The images, as for `preprocess`.
+
+        Returns
+        -------
+        dict
+            float32 (N, ...), by the names of the manifest's outputs.
+        """
+        return dict(zip(self.output_names, self.run_pixels(self.preprocess(images)), strict=True))
 
     def run(self, images: Any) -> np.ndarray:
         """Classify images of any size.
@@ -79,7 +100,18 @@ class PackageSession:
         -------
         numpy.ndarray
             Logits, float32 (N, num_classes).
+
+        Raises
+        ------
+        SepViTError
+            If the package is one for segmentation or detection.
         """
+        task = self.package.manifest.task
+        if task != "classification":
+            raise SepViTError(
+                f"{self.package.path} is for {task}, not a classifier; take run_outputs, which "
+                "returns every output"
+            )
         return self.run_pixels(self.preprocess(images))[0]
 
     def run_pixels(self, pixels: np.ndarray) -> list[np.ndarray]:

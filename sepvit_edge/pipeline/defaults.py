@@ -8,33 +8,49 @@ from ..config.recipe import Precision, Recipe
 from ..data.digits import Digits
 from ..data.glyphs import Glyphs
 from ..data.sample import Dataset, Unlabelled
-from ..model.reference import SepViT
+from ..model.create import ReferenceModel
+from ..model.dense import DenseConfig, DenseModel
 
 # Images for parity without labels: enough to measure the distance of the logits.
 UNLABELLED_IMAGES = 32
+# One image of a dense model is thousands of positions, in parity and in calibration.
+DENSE_IMAGES, DENSE_CALIBRATION_IMAGES = 4, 16
 # Ten a class.
 GLYPHS_IMAGES = 620
 
 
-def default_precision(model: SepViT) -> Precision:
+def default_precision(model: ReferenceModel) -> Precision:
     """Return int8 for a quantisation-aware model, otherwise fp32."""
     return "fp32" if model.quantization is None else "int8"
 
 
-def default_calibration(model: SepViT) -> Dataset:
+def default_calibration(model: ReferenceModel) -> Dataset:
     """Return built-in calibration images, of the set that the model was trained on if known."""
-    if model.source is not None and model.source.trained_on == "glyphs/train":
+    on_glyphs = model.source is not None and model.source.trained_on == "glyphs/train"
+    if on_glyphs or isinstance(model, DenseModel):
         return Glyphs("calibration")
     return Digits("calibration")
 
 
-def default_output(model: SepViT, recipe: Recipe) -> Path:
+def calibration_images(model: ReferenceModel, recipe: Recipe) -> int:
+    """Return the largest number of images to calibrate a model on."""
+    images = recipe.quantization.calibration_images
+    return min(images, DENSE_CALIBRATION_IMAGES) if isinstance(model, DenseModel) else images
+
+
+def default_output(model: ReferenceModel, recipe: Recipe) -> Path:
     """Return the folder that a package gets by default."""
-    return Path("packages") / f"{model.config.variant}-{recipe.target}-{recipe.precision}"
+    config = model.config
+    parts = [config.variant, recipe.target, recipe.precision]
+    if isinstance(config, DenseConfig):
+        parts.insert(1, config.head)
+    return Path("packages") / "-".join(parts)
 
 
-def default_data(model: SepViT, images: int | None = None) -> tuple[Dataset, int | None]:
+def default_data(model: ReferenceModel, images: int | None = None) -> tuple[Dataset, int | None]:
     """Choose built-in images that a model was not trained on, as `data_for` does."""
+    if isinstance(model, DenseModel):
+        return Unlabelled(Glyphs("test")), images or DENSE_IMAGES
     return data_for(model.source.trained_on if model.source is not None else None, images)
 
 

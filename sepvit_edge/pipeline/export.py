@@ -7,30 +7,39 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..backends.interface import LoweringJob
-from ..backends.registry import RUNTIMES, get_backend
+from ..backends.registry import RUNTIMES, check_dense_target, get_backend
 from ..backends.versions import check_runtime
 from ..checkpoints.source import source_of
 from ..config.recipe import Recipe, find_recipe
 from ..data.overlap import refuse_overlap
 from ..data.sample import Dataset, Taken, take_evenly, take_spread
 from ..errors import CheckFailed, SepViTError
-from ..model.edge import EdgeModel, find_form
+from ..model.create import ReferenceModel
+from ..model.dense import DenseModel
+from ..model.edge import find_form
+from ..model.edge.make import edge_model
 from ..model.logits import torch_threads
-from ..model.reference import SepViT
 from ..package.folder import Package, write_labels
 from ..package.manifest import Manifest, Parity, Placement, source_facts
 from ..package.replacing import check_destination, replacing
 from ..package.session import PackageSession
 from ..package.signature import SigningKey, sign_folder
 from ..quantization.interface import ProgramQuantization
-from .defaults import default_calibration, default_data, default_output, default_precision
+from .defaults import (
+    calibration_images,
+    default_calibration,
+    default_data,
+    default_output,
+    default_precision,
+)
+from .dense import measure_dense_parity, write_dense_golden
 from .golden import write_golden
 from .lowering import lowering_job, make_manifest, quantization_for, seal
 from .parity import check_parity, measure_parity
 
 
 def export_package(
-    model: SepViT,
+    model: ReferenceModel,
     target: str = "openvino",
     precision: str | None = None,
     output: str | Path | None = None,
@@ -48,7 +57,7 @@ def export_package(
 
     Parameters
     ----------
-    model : SepViT
+    model : SepViT or DenseModel
         The reference; its configuration goes into the package.
     target : str
         The runtime.
@@ -100,6 +109,8 @@ def export_package(
     destination = Path(output) if output else default_output(model, recipe)
     check_destination(destination, force)
     form = find_form(recipe.edge.form)
+    if isinstance(model, DenseModel):
+        check_dense_target(recipe.target)
     if batch < 1:
         raise SepViTError(f"--batch must be 1 or more, not {batch}")
     get_backend(recipe.target)  # a missing runtime fails before the long steps
@@ -118,16 +129,16 @@ def export_package(
         quantization = quantization_for(model, recipe, calibration)
         if not quantization.trained:
             typical = calibration or default_calibration(model)
-            typical = take_spread(typical, recipe.quantization.calibration_images)
+            typical = take_spread(typical, calibration_images(model, recipe))
             _refuse_calibrated(taken, typical)
     step("computing the edge form")
-    edge = EdgeModel(model, batch, form)
+    edge = edge_model(model, batch, form)
     job = replace(lowering_job(model, edge, recipe, quantization), step=step)
     with replacing(destination, force) as folder:
         manifest = _lower(model, job, installed, folder)
         measured = None
         if manifest.verification == "compiled":
-            write_golden(model, None, folder)
+            _write_golden(model, None, folder)
         else:
             measured = _run(model, Package(folder), taken, quantization, step)
         seal(manifest.model_copy(update={"parity": measured}), folder)
@@ -136,7 +147,7 @@ def export_package(
     return Package(destination)
 
 
-def _lower(model: SepViT, job: LoweringJob, installed: str, folder: Path) -> Manifest:
+def _lower(model: ReferenceModel, job: LoweringJob, installed: str, folder: Path) -> Manifest:
     """Write a package without golden vectors and parity, after a check of the placement."""
     job.step(f"lowering to {job.recipe.target}")
     placement = get_backend(job.recipe.target).lower(job, folder)
@@ -148,7 +159,7 @@ def _lower(model: SepViT, job: LoweringJob, installed: str, folder: Path) -> Man
 
 
 def _run(
-    model: SepViT,
+    model: ReferenceModel,
     package: Package,
     data: Taken,
     quantization: ProgramQuantization | None,
@@ -158,12 +169,22 @@ def _run(
     step("running the golden vectors")
     with torch_threads(1):
         session = PackageSession(package, threads=1)
-        write_golden(model, session, package.path)
+        _write_golden(model, session, package.path)
         step(f"measuring parity on {data.name}")
-        measured = measure_parity(session, model, data, quantization=quantization)
+        if isinstance(model, DenseModel):
+            measured = measure_dense_parity(session, model, data, quantization)
+        else:
+            measured = measure_parity(session, model, data, quantization)
         del session  # ExecuTorch changes its number of threads only while none is loaded
     check_parity(measured, package.manifest.precision)
     return measured
+
+
+def _write_golden(model: ReferenceModel, session: PackageSession | None, folder: Path) -> None:
+    if isinstance(model, DenseModel):
+        write_dense_golden(model, session, folder)
+    else:
+        write_golden(model, session, folder)
 
 
 def _refuse_calibrated(data: Dataset, calibration: Dataset) -> None:

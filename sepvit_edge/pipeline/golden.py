@@ -17,6 +17,9 @@ from ..package.session import PackageSession
 _IMAGES = Path(__file__).parents[1] / "data" / "builtin" / "golden"
 
 
+NOTICE = "photographs by danielbuechele and vultilion (Flickr), CC BY 2.0, cropped"
+
+
 def golden_images() -> list[Image.Image]:
     """Return the real images, of different sizes and modes, that every package carries.
 
@@ -48,6 +51,5 @@ def write_golden(model: SepViT, session: PackageSession | None, folder: Path) ->
         tensors["reference_logits"] = reference_logits(model, pixels)
     if session is not None:
         tensors["package_logits"] = session.run_pixels(pixels)[0]
-    notice = "photographs by danielbuechele and vultilion (Flickr), CC BY 2.0, cropped"
-    save_file(tensors, folder / GOLDEN, {"images": notice})
+    save_file(tensors, folder / GOLDEN, {"images": NOTICE})
     (folder / GOLDEN).chmod(0o644)  # safetensors makes it private; apps and devices read it too

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from ..backends.interface import LoweringJob
-from ..backends.registry import RUNTIMES, get_backend
+from ..backends.registry import RUNTIMES, check_dense_target, get_backend
 from ..backends.versions import versions_used
 from ..config.recipe import Recipe
 from ..data.sample import Dataset
 from ..errors import SepViTError
+from ..model.create import ReferenceModel
+from ..model.dense import DenseModel
 from ..model.edge import EdgeModel, find_form
 from ..model.graph import trace
 from ..model.logits import torch_threads
-from ..model.reference import SepViT, count_macs, count_parameters
-from ..model.variants import find_variant
+from ..model.reference import SepViT
 from ..package.folder import list_files, write_manifest
 from ..package.manifest import (
-    CLASS_LOGITS,
     SCHEMA_VERSION,
     FloatLayer,
-    InputFacts,
     Manifest,
-    ModelFacts,
-    OutputFacts,
     Placement,
     QuantizationFacts,
     RuntimeFacts,
@@ -34,13 +31,14 @@ from ..quantization.calibration import calibrate
 from ..quantization.full_int8 import calibrate_full
 from ..quantization.interface import ProgramQuantization
 from ..quantization.scheme import LayerQuantization, choose_float
-from .defaults import default_calibration
+from .defaults import calibration_images, default_calibration
+from .facts import input_facts, model_facts, output_facts, postprocessing_of, task_of
 
 _TOOLS = ("numpy", "pillow", "sepvit-edge", "torch")
 
 
 def quantization_for(
-    model: SepViT, recipe: Recipe, calibration: Dataset | None = None
+    model: ReferenceModel, recipe: Recipe, calibration: Dataset | None = None
 ) -> ProgramQuantization:
     """Return the integers and scales of an int8 package: the model's own, or calibrated ones.
 
@@ -48,7 +46,7 @@ def quantization_for(
 
     Parameters
     ----------
-    model : SepViT
+    model : SepViT or DenseModel
         The reference.
     recipe : Recipe
         Layers to leave in float, and number of calibration images.
@@ -65,10 +63,12 @@ def quantization_for(
     full = options.scheme == "full"
     if full and options.keep_float:
         raise SepViTError("full int8 has no float layers; leave --keep-float out")
+    if isinstance(model, DenseModel):
+        check_dense_target(recipe.target)
     if full or own is None:
-        data, images = calibration or default_calibration(model), options.calibration_images
+        data, images = calibration or default_calibration(model), calibration_images(model, recipe)
         with torch_threads(1):
-            if full:
+            if full and isinstance(model, SepViT):
                 form = find_form(recipe.edge.form)
                 return calibrate_full(model, data, form, images=images)
             own = calibrate(model, data, images=images, keep_float=options.keep_float)
@@ -80,7 +80,7 @@ def quantization_for(
 
 
 def lowering_job(
-    model: SepViT,
+    model: ReferenceModel,
     edge: EdgeModel,
     recipe: Recipe,
     quantization: ProgramQuantization | None = None,
@@ -89,7 +89,7 @@ def lowering_job(
 
     Parameters
     ----------
-    model : SepViT
+    model : SepViT or DenseModel
         The reference.
     edge : EdgeModel
         Its edge form; quantised in place.
@@ -98,31 +98,16 @@ def lowering_job(
     quantization : ProgramQuantization, optional
         Integers and scales of an int8 package.
     """
-    config, pixels = model.config, edge.form.pixels
     program = trace(edge) if quantization is None else quantization.program(edge)
     return LoweringJob(
         program=program,
-        outputs=("logits", *edge.tap_names),
+        outputs=(*edge.output_names, *edge.tap_names),
         recipe=recipe,
-        labels=config.labels,
-        model=ModelFacts(
-            variant=config.variant,
-            name=find_variant(config.variant).name,
-            form=edge.form.name,
-            num_classes=config.num_classes,
-            image_size=config.image_size,
-            parameters=count_parameters(model),
-            macs=count_macs(model),
-        ),
-        input=InputFacts(
-            name="pixels",
-            shape=list(edge.example_input().shape),
-            dtype=pixels.dtype,
-            layout=pixels.layout,
-            resize_shorter_side=config.preprocessing.resize_side(config.image_size),
-            crop_size=config.image_size,
-            **asdict(config.preprocessing),
-        ),
+        labels=model.config.labels,
+        model=model_facts(model, edge),
+        input=input_facts(model, edge),
+        results=output_facts(model, edge),
+        task=task_of(model),
         quantization=None if quantization is None else _quantization_facts(quantization),
     )
 
@@ -147,16 +132,10 @@ def make_manifest(
     return Manifest(
         schema_version=SCHEMA_VERSION,
         digest="0" * 64,
-        task="classification",
+        task=job.task,
         model=job.model,
         input=job.input,
-        outputs=[
-            OutputFacts(
-                name="logits",
-                meaning=CLASS_LOGITS,
-                shape=[job.input.shape[0], job.model.num_classes],
-            )
-        ],
+        outputs=list(job.results),
         target=job.recipe.target,
         precision=job.recipe.precision,
         quantization=job.quantization,
@@ -176,6 +155,7 @@ def make_manifest(
         placement=placement,
         verification=get_backend(job.recipe.target).verification(),
         parity=None,
+        postprocessing=postprocessing_of(job.task),
     )
 
 

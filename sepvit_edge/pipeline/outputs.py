@@ -98,6 +98,10 @@ def run_images(
         If an image cannot be read and is not to be left out, or none can be read.
     """
     manifest = session.package.manifest
+    if manifest.task != "classification":
+        raise SepViTError(
+            f"{session.package.path} is for {manifest.task}; accuracy is measured of classifiers"
+        )
     refuse_seen(data, manifest.source.trained_on)
     rounds_to = None
     if model is not None and quantization is not None:

@@ -11,8 +11,13 @@ import numpy as np
 import torch
 
 from ..metrics import sqnr_db
-from ..model.logits import normalize
-from ..model.reference import SepViT, SepViTBlock
+from ..model.create import ReferenceModel
+from ..model.dense import DenseModel
+from ..model.dense.backbone import DenseBackbone
+from ..model.dense.neck import FPN
+from ..model.edge.dense.network import OUTPUTS
+from ..model.logits import as_tuple, normalize
+from ..model.reference import SepViTBlock
 from .parity import LEAST_SQNR_DB, rounded
 
 
@@ -37,7 +42,7 @@ class TapDistance:
 
 
 def by_block(
-    outputs: dict[str, np.ndarray], model: SepViT, pixels: np.ndarray, precision: str
+    outputs: dict[str, np.ndarray], model: ReferenceModel, pixels: np.ndarray, precision: str
 ) -> list[TapDistance]:
     """Compare a tapped twin with the reference, part by part in the order of the network.
 
@@ -45,10 +50,10 @@ def by_block(
     ----------
     outputs : dict
         The twin's outputs by name (`sepvit_edge.pipeline.twins.run_twin`).
-    model : SepViT
+    model : SepViT or DenseModel
         The reference.
     pixels : numpy.ndarray
-        uint8 (B, image_size, image_size, 3) that the twin ran on.
+        uint8 (B, H, W, 3) that the twin ran on.
     precision : str
         The package's; sets the distance that rounding explains.
 
@@ -60,6 +65,8 @@ def by_block(
     references = reference_taps(model, pixels)
     distances = []
     for name, reference in references.items():
+        if name not in outputs:  # folded into another part: PSA over one window of a dense model
+            continue
         measured = outputs[name].reshape(reference.shape)
         noise = sqnr_db(reference, measured)
         error = float(np.abs(reference - measured).max())
@@ -68,14 +75,16 @@ def by_block(
     return distances
 
 
-def reference_taps(model: SepViT, pixels: np.ndarray) -> dict[str, np.ndarray]:
+def reference_taps(model: ReferenceModel, pixels: np.ndarray) -> dict[str, np.ndarray]:
     """Run the reference and return the output of every part, under the edge form's names.
 
     Returns
     -------
     dict
-        Arrays (rows, C) in the order that the network computes them, then ``logits``.
+        Arrays (rows, C) in the order that the network computes them, then the model's outputs by
+        their names.
     """
+    backbone = model.backbone if isinstance(model, DenseModel) else model
     taps: dict[str, np.ndarray] = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -87,9 +96,9 @@ def reference_taps(model: SepViT, pixels: np.ndarray) -> dict[str, np.ndarray]:
 
     with ExitStack() as stack, torch.no_grad():
         for i in range(4):
-            embed, cpe = model.patch_embeds[i], model.pos_block[i]
+            embed, cpe = backbone.patch_embeds[i], backbone.pos_block[i]
             hooks = [embed.register_forward_hook(keep(f"stages.{i}.patch_embedding"))]
-            for j, block in enumerate(cast(list[SepViTBlock], model.blocks[i])):
+            for j, block in enumerate(cast(list[SepViTBlock], backbone.blocks[i])):
                 name = f"stages.{i}.blocks.{j}"
                 # DSA and PSA are methods, not modules: wrap them on this instance.
                 stack.enter_context(_tapped(block.attn, "depthwise", keep(f"{name}.dsa")))
@@ -98,11 +107,27 @@ def reference_taps(model: SepViT, pixels: np.ndarray) -> dict[str, np.ndarray]:
                 hooks.append(block.norm2.register_forward_pre_hook(keep(f"{name}.proj")))
                 hooks.append(block.register_forward_hook(keep(f"{name}.mlp")))
             hooks.append(cpe.register_forward_hook(keep(f"stages.{i}.cpe")))
+            if isinstance(backbone, DenseBackbone):
+                norm = backbone.norm_list[i]
+                hooks.append(norm.register_forward_hook(keep(f"stages.{i}.norm")))
             for hook in hooks:
                 stack.callback(hook.remove)
+        if isinstance(model, DenseModel) and isinstance(neck := getattr(model, "neck", None), FPN):
+            stack.callback(neck.register_forward_hook(_keep_levels(taps)).remove)
         x = normalize(model, torch.from_numpy(pixels))
-        logits = model(x.to(model.head.weight.device))
-    return taps | {"logits": logits.float().cpu().numpy()}
+        outputs = as_tuple(model(x.to(next(model.parameters()).device)))
+    names = OUTPUTS[model.config.task] if isinstance(model, DenseModel) else ("logits",)
+    arrays = [output.float().cpu().numpy() for output in outputs]
+    return taps | dict(zip(names, arrays, strict=True))
+
+
+def _keep_levels(taps: dict[str, np.ndarray]) -> Callable[..., None]:
+    def hook(_module: object, _arguments: object, levels: list[torch.Tensor]) -> None:
+        for i, level in enumerate(levels):
+            rows = level.permute(0, 2, 3, 1).reshape(-1, level.shape[1])
+            taps[f"neck.{i}"] = rows.float().cpu().numpy().copy()
+
+    return hook
 
 
 @contextmanager

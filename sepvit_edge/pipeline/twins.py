@@ -15,8 +15,9 @@ from ..backends.versions import check_runtime
 from ..checkpoints.source import source_of
 from ..config.recipe import Recipe, find_recipe
 from ..data.sample import Dataset
+from ..model.create import ReferenceModel
 from ..model.edge import EdgeModel, find_form
-from ..model.reference import SepViT
+from ..model.edge.make import edge_model
 from ..package.folder import Package, write_labels
 from ..package.manifest import source_facts
 from ..package.session import PackageSession
@@ -24,7 +25,7 @@ from .lowering import lowering_job, make_manifest, quantization_for, seal
 
 
 def run_twin(
-    model: SepViT,
+    model: ReferenceModel,
     recipe: Recipe,
     pixels: np.ndarray,
     edge: EdgeModel | None = None,
@@ -34,12 +35,12 @@ def run_twin(
 
     Parameters
     ----------
-    model : SepViT
+    model : SepViT or DenseModel
         The reference.
     recipe : Recipe
         The package's.
     pixels : numpy.ndarray
-        uint8 (1, image_size, image_size, 3).
+        uint8 (1, H, W, 3), preprocessed.
     edge : EdgeModel, optional
         The edge form to lower. Default: the tapped one of `model`.
     calibration : Dataset, optional
@@ -51,7 +52,7 @@ def run_twin(
         Outputs by name: ``logits``, ``stages.0.patch_embedding``, ``stages.0.blocks.0.dsa`` ...
     """
     if edge is None:
-        edge = EdgeModel(model, 1, find_form(recipe.edge.form), taps=True)
+        edge = edge_model(model, 1, find_form(recipe.edge.form), taps=True)
     int8 = recipe.precision == "int8"
     quantization = quantization_for(model, recipe, calibration) if int8 else None
     job = lowering_job(model, edge, recipe, quantization)
@@ -60,7 +61,7 @@ def run_twin(
     return dict(zip(job.outputs, outputs, strict=True))
 
 
-def _lower_unchecked(model: SepViT, job: LoweringJob, folder: Path) -> Package:
+def _lower_unchecked(model: ReferenceModel, job: LoweringJob, folder: Path) -> Package:
     """Lower into a folder, as a package without golden vectors and parity."""
     installed = check_runtime(RUNTIMES[job.recipe.target])
     placement = get_backend(job.recipe.target).lower(job, folder)
@@ -70,18 +71,18 @@ def _lower_unchecked(model: SepViT, job: LoweringJob, folder: Path) -> Package:
 
 
 @contextmanager
-def float_twin(model: SepViT, package: Package) -> Iterator[Package]:
+def float_twin(model: ReferenceModel, package: Package) -> Iterator[Package]:
     """Lower a package's model in fp32 for the same target; it exists while the block runs.
 
     Parameters
     ----------
-    model : SepViT
+    model : SepViT or DenseModel
         The reference that the package was made from.
     package : Package
         An int8 one.
     """
     manifest = package.manifest
     recipe = find_recipe(manifest.target, "fp32")
-    edge = EdgeModel(model, manifest.input.shape[0], find_form(recipe.edge.form))
+    edge = edge_model(model, manifest.input.shape[0], find_form(recipe.edge.form))
     with tempfile.TemporaryDirectory() as scratch:
         yield _lower_unchecked(model, lowering_job(model, edge, recipe), Path(scratch))

@@ -8,21 +8,23 @@ from pathlib import Path
 
 from ..backends.support.cache import fresh
 from ..checkpoints.builtin import builtin_checkpoints
-from ..checkpoints.choose import random_model
+from ..checkpoints.choose import random_dense, random_model
 from ..checkpoints.files import load_checkpoint
 from ..checkpoints.source import weights_digest
 from ..config.recipe import parse_recipe
 from ..data.choose import BUILT_IN, open_dataset
 from ..errors import CheckFailed, SepViTError
 from ..files import file_sha256
-from ..model.reference import SepViT
+from ..model.create import ReferenceModel
+from ..model.dense import DenseConfig
 from ..model.variants import VARIANTS
 from ..package.folder import Package, compare_packages
 from ..package.manifest import SCHEMA_VERSION
 from .export import export_package
+from .facts import config_of
 
 
-def reference_of(package: Package, weights: str | Path | None = None) -> SepViT:
+def reference_of(package: Package, weights: str | Path | None = None) -> ReferenceModel:
     """Find the reference model that a package was made from.
 
     Parameters
@@ -38,19 +40,35 @@ def reference_of(package: Package, weights: str | Path | None = None) -> SepViT:
     SepViTError
         If no built-in checkpoint has the digest, or the one given holds other weights.
     """
-    facts, source = package.manifest.model, package.manifest.source
+    source = package.manifest.source
     weights = known_weights(package) if weights is None else weights
     if weights is None:
         raise SepViTError(
             f"{package.path} was not made from built-in weights; give its checkpoint with --weights"
         )
-    if str(weights) == "random":
-        model = random_model(facts.variant, facts.num_classes, facts.image_size, package.labels)
-    else:
-        model = load_checkpoint(weights, labels=package.labels, image_size=facts.image_size)
+    model = _model_of(package, weights)
     if weights_digest(model) != source.weights_sha256:
         raise SepViTError(f"{package.path} was not made from the weights in {weights}")
     return model
+
+
+def _model_of(package: Package, weights: str | Path) -> ReferenceModel:
+    """Load weights by a package's configuration."""
+    facts, config = package.manifest.model, config_of(package.manifest, package.labels)
+    if isinstance(config, DenseConfig):
+        if str(weights) == "random":
+            return random_dense(config)
+        return load_checkpoint(
+            weights,
+            labels=package.labels,
+            task=config.task,
+            head=config.head,
+            input_size=config.input_size,
+            window=config.window,
+        )
+    if str(weights) == "random":
+        return random_model(facts.variant, facts.num_classes, facts.image_size, package.labels)
+    return load_checkpoint(weights, labels=package.labels, image_size=facts.image_size)
 
 
 def known_weights(package: Package) -> str | Path | None:

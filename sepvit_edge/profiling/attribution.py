@@ -14,12 +14,16 @@ from dataclasses import dataclass
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from ..checkpoints.choose import random_model
+from ..checkpoints.choose import random_dense, random_model
 from ..config.recipe import Classifier, Precision, find_recipe, parse_recipe
 from ..errors import SepViTError
-from ..model.edge import EdgeModel, find_form
+from ..model.create import ReferenceModel
+from ..model.dense import DenseConfig
+from ..model.edge import find_form
+from ..model.edge.make import edge_model
 from ..model.graph import macs_by_operation, part_of, trace
 from ..package.manifest import Manifest
+from ..pipeline.facts import config_of
 from ..quantization.scheme import apply_quantization, uncalibrated
 from .document import AttributedPart, Attribution, Operation, Operations, Profile
 
@@ -61,9 +65,13 @@ def program_of(manifest: Manifest) -> ExportedProgram:
     An int8 package's twin has the same layers in int8, with placeholder scales.
     """
     model = manifest.model
-    labels = tuple(str(i) for i in range(model.num_classes))
-    twin = random_model(model.variant, model.num_classes, model.image_size, labels)
-    edge = EdgeModel(twin, manifest.input.shape[0], find_form(model.form))
+    config = config_of(manifest, tuple(str(i) for i in range(model.num_classes)))
+    twin: ReferenceModel
+    if isinstance(config, DenseConfig):
+        twin = random_dense(config)
+    else:
+        twin = random_model(model.variant, model.num_classes, model.image_size, config.labels)
+    edge = edge_model(twin, manifest.input.shape[0], find_form(model.form))
     if manifest.quantization is not None:
         floats = {layer.name: layer.reason for layer in manifest.quantization.float_layers}
         apply_quantization(edge, uncalibrated(edge, floats), classifier_of(manifest))

@@ -18,7 +18,7 @@ from .runner.interference import Watch
 from .runner.latency import time_in_turn
 
 if TYPE_CHECKING:
-    from ..model.reference import SepViT
+    from ..model.create import ReferenceModel
     from ..package.folder import Package
 
 _WARM_UP, _RUNS, _PAIRS = 5, 50, 30
@@ -68,13 +68,13 @@ class Speedup:
 
 
 def first_look(
-    model: SepViT, package: Package, step: Callable[[str], None] = lambda _: None
+    model: ReferenceModel, package: Package, step: Callable[[str], None] = lambda _: None
 ) -> FirstLook | None:
     """Time a new package, and its fp32 twin beside it if it is int8.
 
     Parameters
     ----------
-    model : SepViT
+    model : SepViT or DenseModel
         The reference that the package was made from.
     package : Package
         The package.

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from ..data.sample import Dataset
-from ..model.edge import EdgeModel
+from ..model.create import ReferenceModel
+from ..model.edge.make import edge_model
 from ..model.quantized import Calibration, Quantization, QuantizedLayer
 from ..model.reference import SepViT
 from .images import batches, calibration_pixels
 from .scheme import (
-    CLASSIFIER,
+    LAST_LAYERS,
     choose_float,
     quantizable_layers,
     quantize_weight,
@@ -77,10 +78,11 @@ class MagnitudeHistogram:
 
 @torch.no_grad()
 def observe(
-    model: SepViT, pixels: np.ndarray, advance: Callable[[int], None] = lambda _: None
+    model: ReferenceModel, pixels: np.ndarray, advance: Callable[[int], None] = lambda _: None
 ) -> dict[str, tuple[MagnitudeHistogram, MagnitudeHistogram]]:
     """Run the edge form and collect histograms of every layer's input and output."""
-    edge = EdgeModel(model, _BATCH)
+    size = _BATCH if isinstance(model, SepViT) else 1
+    edge = edge_model(model, size)
     histograms: dict[str, tuple[MagnitudeHistogram, MagnitudeHistogram]] = {}
     hooks = []
     for name, layer in quantizable_layers(edge).items():
@@ -96,7 +98,7 @@ def observe(
             pair[1].add(output)
 
         hooks.append(layer.register_forward_hook(hook))
-    for batch, count in batches(pixels, _BATCH):
+    for batch, count in batches(pixels, size):
         edge(batch)
         advance(count)
     for handle in hooks:
@@ -105,7 +107,7 @@ def observe(
 
 
 def calibrate(
-    model: SepViT,
+    model: ReferenceModel,
     data: Dataset,
     *,
     images: int = CALIBRATION_IMAGES,
@@ -117,7 +119,7 @@ def calibrate(
 
     Parameters
     ----------
-    model : SepViT
+    model : SepViT or DenseModel
         The model, in evaluation mode.
     data : Dataset
         Typical images; not those that accuracy is measured on.
@@ -136,7 +138,7 @@ def calibrate(
         If a pattern matches no layer, or the data has no images.
     """
     pixels, digest = calibration_pixels(model, data, images)
-    edge = EdgeModel(model, 1)
+    edge = edge_model(model)
     layers = quantizable_layers(edge)
     float_layers = scheme_float(layers) | choose_float(layers, keep_float)
     histograms = observe(model, pixels, advance)
@@ -149,7 +151,11 @@ def calibrate(
         quantized[name] = QuantizedLayer(
             quantize_weight(layer.weight, scale),
             scale,
-            *((None, None) if name == CLASSIFIER else (before.scale(method), behind.scale(method))),
+            *(
+                (None, None)
+                if name in LAST_LAYERS
+                else (before.scale(method), behind.scale(method))
+            ),
         )
     facts = Calibration(data.name, len(pixels), digest, method)
     return Quantization(quantized, float_layers, facts)

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.preprocess import preprocess_batch
+from ..data.preprocess import input_pixels
 from ..data.sample import Dataset, take_spread
 from ..errors import SepViTError
-from ..model.reference import SepViT
+from ..model.create import ReferenceModel
 
 
-def calibration_pixels(model: SepViT, data: Dataset, images: int) -> tuple[np.ndarray, str]:
-    """Preprocess the calibration images: uint8 (N, size, size, 3), and their SHA-256.
+def calibration_pixels(model: ReferenceModel, data: Dataset, images: int) -> tuple[np.ndarray, str]:
+    """Preprocess the calibration images: uint8 (N, H, W, 3), and their SHA-256.
 
     Raises
     ------
@@ -25,9 +25,8 @@ def calibration_pixels(model: SepViT, data: Dataset, images: int) -> tuple[np.nd
     """
     if len(data) == 0 or images < 1:
         raise SepViTError("calibration needs at least one image")
-    rule, size = model.config.preprocessing, model.config.image_size
     chosen = take_spread(data, images)
-    pixels = preprocess_batch([chosen[i].image for i in range(len(chosen))], rule, size)
+    pixels = input_pixels([chosen[i].image for i in range(len(chosen))], model.config)
     return pixels, hashlib.sha256(pixels.data).hexdigest()
 
 

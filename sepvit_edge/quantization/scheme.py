@@ -13,8 +13,11 @@ Every linear and convolution of the edge form computes in int8, except `FLOAT_LA
 Everything between stays float: addition, softmax, both products of attention, LayerNorm, GELU,
 the mean over positions. Quantising additions and concatenations as well costs 17 dB.
 
-The classifier has int8 weights between float activations: it has next to no MACs, rounding its
-input would show in the logits directly, and on 256 levels the best two logits tie too often.
+A ReLU is a part of the layer in front of it: the rounding is behind it.
+
+The last layers have int8 weights between float activations: a classifier has next to no MACs,
+rounding its input would show in the logits directly, and on 256 levels the best two logits tie too
+often.
 """
 
 from __future__ import annotations
@@ -33,8 +36,12 @@ from torch.export import ExportedProgram
 
 from ..config.recipe import Classifier
 from ..errors import SepViTError
+from ..model.dense import DenseModel
 from ..model.edge import EdgeModel
+from ..model.edge.make import edge_model
+from ..model.edge.weights import ConvReLU, LinearReLU
 from ..model.graph import trace
+from ..model.logits import as_tuple
 from ..model.quantized import WEIGHT_LIMIT, Calibration, Quantization, QuantizedLayer, per_channel
 from ..model.reference import SepViT
 from .interface import REFERENCE_BATCH, logits_in_batches
@@ -43,6 +50,8 @@ LAYER_SCHEME = "w8a8: int8, weights symmetric per output channel, activations sy
 ACTIVATION_RANGE = (-128, 127)
 BIAS_RANGE = (-(2**31) + 1, 2**31 - 1)
 CLASSIFIER = "head.classifier"
+# With those of a detector: logits of its classes, and deltas of its boxes.
+LAST_LAYERS = (CLASSIFIER, "head.classes", "head.boxes")
 # The whole residual stream passes through these, so their rounding reaches everything after them:
 # of 25 dB on glyphs they cost 4, with 4 % of SepViT-T's MACs and 0.6 % of its weights. (The other
 # two patch embeddings would cost 10 % of the weights for less than 1 dB.)
@@ -59,7 +68,7 @@ def uncalibrated(edge: EdgeModel, float_layers: Mapping[str, str]) -> Quantizati
         if name not in float_layers:
             scale = weight_scales(layer.weight)
             integers = quantize_weight(layer.weight, scale)
-            scales = (None, None) if name == CLASSIFIER else (1 / 127, 2 / 127)
+            scales = (None, None) if name in LAST_LAYERS else (1 / 127, 2 / 127)
             layers[name] = QuantizedLayer(integers, scale, *scales)
     return Quantization(layers, float_layers, Calibration("none", 0, "", "none"))
 
@@ -141,9 +150,10 @@ def bias_integers(bias: Tensor, scale: Tensor) -> Tensor:
 
 
 class LayerFunction:
-    """The function of a linear or convolution, without its parameters."""
+    """The function of a linear or convolution with its ReLU, without its parameters."""
 
     def __init__(self, layer: nn.Linear | nn.Conv2d) -> None:
+        self._relu = isinstance(layer, (LinearReLU, ConvReLU))
         self._conv: dict[str, Any] | None = None
         if isinstance(layer, nn.Conv2d):
             names = ("stride", "padding", "dilation", "groups")
@@ -152,8 +162,10 @@ class LayerFunction:
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Compute with these parameters."""
         if self._conv is None:
-            return F.linear(x, weight, bias)
-        return F.conv2d(x, weight, bias, **self._conv)
+            y = F.linear(x, weight, bias)
+        else:
+            y = F.conv2d(x, weight, bias, **self._conv)
+        return F.relu(y) if self._relu else y
 
 
 class Int8Layer(nn.Module):
@@ -232,7 +244,7 @@ def apply_quantization(
         # A linear is a 1 x 1 convolution in some forms.
         weight = quantized.weight.reshape(layer.weight.shape)
         quantized = replace(quantized, weight=weight)
-        float_weight = name == CLASSIFIER and classifier == "float"
+        float_weight = name in LAST_LAYERS and classifier == "float"
         edge.set_submodule(name, Int8Layer(layer, quantized, float_weight))
 
 
@@ -275,6 +287,19 @@ class LayerQuantization:
         """Put the int8 layers into an edge model, and trace it."""
         apply_quantization(edge, self.stored, self.classifier)
         return trace(edge)
+
+    def outputs(self, model: DenseModel) -> Callable[[np.ndarray], list[np.ndarray]]:
+        """Return the same as `reference` for a dense model: one array an output."""
+        edge = edge_model(model)
+        apply_quantization(edge, self.stored)
+        edge.double()
+
+        @torch.no_grad()
+        def run(pixels: np.ndarray) -> list[np.ndarray]:
+            images = [as_tuple(edge(x)) for x in torch.from_numpy(pixels).split(1)]
+            return [torch.cat(parts).float().numpy() for parts in zip(*images, strict=True)]
+
+        return run
 
     def reference(self, model: SepViT) -> Callable[[np.ndarray], np.ndarray]:
         """Return the edge form with int8 layers, computed by torch in float64."""

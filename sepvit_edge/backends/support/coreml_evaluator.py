@@ -404,6 +404,21 @@ def _softmax(x: Tensor, axis: int = -1) -> Tensor:
     return torch.softmax(x, axis)
 
 
+def _upsample_bilinear(
+    x: Tensor,
+    scale_factor_height: float = 1,
+    scale_factor_width: float = 1,
+    align_corners: bool = True,
+    half_pixel_centers: bool | None = None,
+) -> Tensor:
+    """Centres of pixels aligned, which is the default of `half_pixel_centers` here."""
+    _only("align_corners", align_corners, False)
+    if half_pixel_centers is not None:
+        _only("half_pixel_centers", half_pixel_centers, True)
+    factors = float(scale_factor_height), float(scale_factor_width)
+    return F.interpolate(x, scale_factor=factors, mode="bilinear", align_corners=False)
+
+
 def _classify(probabilities: Tensor, classes: list[str]) -> tuple[str, dict[str, float]]:
     flat = probabilities.flatten().tolist()
     if len(flat) != len(classes):
@@ -428,10 +443,12 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "mul": lambda x, y: x * y,
     "quantize": _quantize,
     "reduce_mean": _reduce_mean,
+    "relu": lambda x: F.relu(x),
     "reshape": _reshape,
     "rsqrt": lambda x, epsilon=1e-12: torch.rsqrt(x + epsilon),
     "slice_by_index": _slice_by_index,
     "softmax": _softmax,
     "sub": lambda x, y: x - y,
+    "upsample_bilinear": _upsample_bilinear,
     "transpose": lambda x, perm: x.permute(perm),
 }

@@ -126,6 +126,7 @@ def _state_facts(model: ir.Model, job: LoweringJob) -> None:
     model.producer_name, model.producer_version = "sepvit-edge", version("sepvit-edge")
     graph.name = job.model.name
     for kind, facts in (("model", job.model), ("input", job.input)):
-        for name, fact in facts.model_dump(mode="json", exclude={"form"}).items():
+        stated = facts.model_dump(mode="json", exclude={"form"}, exclude_none=True)
+        for name, fact in stated.items():
             text = fact if isinstance(fact, str) else json.dumps(fact)
             model.metadata_props[f"{kind}.{name}"] = text

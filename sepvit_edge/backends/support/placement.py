@@ -41,7 +41,13 @@ class Place:
         """
         group = self.groups.setdefault(precision, _Group())
         group.kinds[kind] += 1
-        group.macs += sum(self._macs.pop(name, 0) for name in sources)
+        for name in sources:
+            group.macs += self._macs.pop(name, 0)
+            # Runtimes name a layer after the ReLU that they put into it.
+            module, relu, number = name.partition("__relu")
+            if relu:
+                group.macs += self._macs.pop(f"{module}__convolution{number}", 0)
+                group.macs += self._macs.pop(f"{module}__linear{number}", 0)
 
     def add_rest_of_parts(self, precision: str, parts: Iterable[str | None]) -> None:
         """Count all MACs of some parts that no operation has named, where a fusion lost names."""

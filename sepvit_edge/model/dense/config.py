@@ -133,7 +133,7 @@ class DenseConfig:
     labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        head = _check_head(self.task, self.head)
+        head = check_head(self.task, self.head)
         object.__setattr__(self, "variant", find_variant(self.variant).key)
         object.__setattr__(self, "channels", self.channels or head.channels)
         object.__setattr__(self, "input_size", tuple(self.input_size))
@@ -164,7 +164,14 @@ class DenseConfig:
         return PAPER_WINDOW if self.window == "paper" else fit_window(*self.input_size)
 
 
-def _check_head(task: str, head: str) -> Head:
+def check_head(task: str, head: str) -> Head:
+    """Return a head of a task.
+
+    Raises
+    ------
+    SepViTError
+        If task or head is unknown, or the head is another task's.
+    """
     if task not in DENSE_TASKS:
         raise unknown_name("task", task, ("classification", *DENSE_TASKS))
     if head not in HEADS:

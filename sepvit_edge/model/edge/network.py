@@ -93,6 +93,10 @@ class EdgeModel(nn.Module):
         """Names of the outputs in front of the taps."""
         return ("logits",)
 
+    def output_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the outputs in front of the taps."""
+        return [(self.batch, self.config.num_classes)]
+
     @property
     def tap_names(self) -> list[str]:
         """Names of the outputs after the model's own, in order."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ....errors import SepViTError
 from ...dense import DenseConfig, DenseModel
+from ...dense.retinanet import ANCHORS
 from .. import rows
 from ..form import Form
 from ..forms import FORMS
@@ -124,6 +125,15 @@ class DenseEdgeModel(EdgeModel):
     def levels(self) -> int:
         """Number of levels of the neck; 0 without one."""
         return 0 if self.neck is None else len(self.neck.levels) + len(self.neck.extra)
+
+    def output_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the outputs in front of the taps."""
+        (height, width), classes = self.config.input_size, self.config.num_classes
+        if self.config.task == "segmentation":
+            return [(1, classes, height // 4, width // 4)]
+        levels = [2 ** (3 + level) for level in range(self.levels)]
+        anchors = sum(ANCHORS * -(-height // s) * -(-width // s) for s in levels)
+        return [(1, anchors, classes), (1, anchors, 4)]
 
     def example_input(self) -> Tensor:
         """Return zero pixels of the shape and dtype that `forward` takes."""
