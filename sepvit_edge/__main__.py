@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .cli.console import run_app
+from .cli.console import HELP, run_app
 
 # In the order in which they are used.
 COMMANDS = (
@@ -32,7 +32,7 @@ def application(names: Sequence[str] = COMMANDS) -> typer.Typer:
         name="sepvit-edge",
         help="From a SepViT checkpoint to verified packages for edge runtimes.",
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings=HELP,
     )
     app.callback(invoke_without_command=True)(_without_command)
     for name in names:

@@ -82,6 +82,10 @@ Quiet = Annotated[
 ]
 
 
+# What typer lacks: -h.
+HELP = {"help_option_names": ["-h", "--help"]}
+
+
 class Command:
     """A command: run alone as `python -m sepvit_edge.NAME`, or as one of `sepvit-edge`.
 
@@ -94,7 +98,9 @@ class Command:
 
     def __call__(self) -> None:
         """Run with the arguments of the process."""
-        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        app = typer.Typer(
+            add_completion=False, pretty_exceptions_enable=False, context_settings=HELP
+        )
         app.command(help=self._help)(self._function)
         run_app(app)
 

@@ -119,6 +119,16 @@ def test_readme_is_short() -> None:
     assert len((REPOSITORY / "README.md").read_text("utf-8").splitlines()) <= 120
 
 
+def test_forms_are_valid_yaml() -> None:
+    yaml = pytest.importorskip("yaml")
+    files = [*(REPOSITORY / ".github").rglob("*.yml"), REPOSITORY / ".pre-commit-config.yaml"]
+    documents = {path.name: yaml.safe_load(path.read_text("utf-8")) for path in files}
+    (step,) = (s["run"] for s in documents["ci.yml"]["jobs"]["everything"]["steps"] if "run" in s)
+    assert (REPOSITORY / step).is_file()
+    fields = {field["id"]: field for field in documents["bug.yml"]["body"]}
+    assert "doctor --json" in fields["doctor"]["attributes"]["label"]
+
+
 def test_marks_are_known_and_say_why() -> None:
     reason = re.compile(r"(slow|main-job|tests|not run: .{5,}|run by (?P<file>\S+))?")
     for block in blocks():
