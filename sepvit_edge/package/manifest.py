@@ -406,8 +406,8 @@ class Parity(Strict):
         Which images of the data set they are; None in packages of version 2.0.
     outputs : tuple of OutputParity or None
         Of a dense package: each output. The figures above are then those of the worst output, and
-        `top1_agreement` is the share of positions of a map, or of anchors, with the same best
-        class. None for others.
+        `top1_agreement` is the share of pixels with the same class in both class maps, or of
+        boxes that both find (of one class, an overlap of at least 0.5). None for others.
     """
 
     data: str

@@ -19,11 +19,12 @@ from ..model.logits import reference_outputs, torch_threads
 from ..package.manifest import GOLDEN, OutputParity, Parity
 from ..package.postprocessing import DetectionRule, SegmentationRule
 from ..package.session import PackageSession
-from ..postprocess.detection import detect
+from ..postprocess.detection import Detections, detect
 from ..postprocess.segmentation import class_map
 from ..quantization.interface import ProgramQuantization
 from ..quantization.scheme import LayerQuantization
-from .facts import postprocessing_of
+from ..scoring.detection import shared_boxes
+from ..scoring.segmentation import agreement
 from .golden import NOTICE, golden_images
 from .outputs import selection_of
 from .parity import rounded
@@ -79,19 +80,43 @@ def _answers(
     model: DenseModel, outputs: list[np.ndarray], sides: list[tuple[int, int]]
 ) -> dict[str, np.ndarray]:
     """Return the finished class maps, or boxes, of images of some heights and widths."""
-    rule, size = postprocessing_of(model.config.task), model.config.input_size
-    if isinstance(rule, SegmentationRule):
-        maps = np.stack([class_map(logits, rule) for logits in outputs[0]])
+    if model.config.task == "segmentation":
+        maps = np.stack(_class_maps(outputs))
         # Types that every reader of golden vectors knows.
         return {"class_map": maps.astype(np.uint8 if maps.max() < 256 else np.float32)}
-    assert isinstance(rule, DetectionRule)
     answers = {}
-    for i, (logits, deltas, image) in enumerate(zip(*outputs, sides, strict=True)):
-        found = detect(logits, deltas, rule, size, Fit.of(image, size).content)
+    for i, found in enumerate(_boxes(model, outputs, sides)):
         answers[f"boxes.{i}"] = found.boxes
         answers[f"scores.{i}"] = found.scores
         answers[f"classes.{i}"] = found.classes.astype(np.float32)
     return answers
+
+
+def _class_maps(outputs: list[np.ndarray]) -> list[np.ndarray]:
+    return [class_map(logits, SegmentationRule()) for logits in outputs[0]]
+
+
+def _boxes(
+    model: DenseModel, outputs: list[np.ndarray], sides: list[tuple[int, int]] | None = None
+) -> list[Detections]:
+    """Return the boxes in images of some heights and widths; in the whole input by default."""
+    size = model.config.input_size
+    contents = [Fit.of(image, size).content for image in sides or [size] * len(outputs[0])]
+    return [
+        detect(logits, deltas, DetectionRule(), size, content)
+        for logits, deltas, content in zip(*outputs, contents, strict=True)
+    ]
+
+
+def _agreement(model: DenseModel, reference: list[np.ndarray], measured: list[np.ndarray]) -> float:
+    """Return the share of pixels with one class, or of boxes that both have, 0..1."""
+    if model.config.task == "segmentation":
+        pairs = zip(_class_maps(reference), _class_maps(measured), strict=True)
+        return float(np.mean([agreement(first, second) for first, second in pairs]))
+    found = list(zip(_boxes(model, reference), _boxes(model, measured), strict=True))
+    boxes = sum(len(first) + len(second) for first, second in found)
+    shared = sum(shared_boxes(first, second) for first, second in found)
+    return 2 * shared / boxes if boxes else 1.0
 
 
 def measure_dense_parity(
@@ -136,8 +161,6 @@ def measure_dense_parity(
         )
     )
     worst = min(outputs, key=lambda output: output.sqnr_db)
-    axis = 1 if model.config.task == "segmentation" else 2
-    same = reference[0].argmax(axis) == measured[0].argmax(axis)
     against_torch = [o.sqnr_quantized_db for o in outputs if o.sqnr_quantized_db is not None]
     return Parity(
         data=data.name,
@@ -146,7 +169,7 @@ def measure_dense_parity(
         max_abs_error=worst.max_abs_error,
         logits_range=worst.range,
         sqnr_db=worst.sqnr_db,
-        top1_agreement=rounded(float(same.mean())),
+        top1_agreement=rounded(_agreement(model, reference, measured)),
         sqnr_quantized_db=min(against_torch, default=None),
         selection=selection_of(data),
         outputs=outputs,
