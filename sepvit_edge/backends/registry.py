@@ -35,7 +35,8 @@ class Runtime:
     npu : bool
         Whether it is for a unit that PCs lack: exported by name only, not with ``all``.
     toolkit : Toolkit or None
-        Its own virtual environment, if it cannot share this one.
+        A virtual environment for the runtime, or for the converter of its model files, if that
+        cannot share this one.
     """
 
     distribution: str
@@ -45,6 +46,11 @@ class Runtime:
     tools: tuple[str, ...] = ()
     npu: bool = False
     toolkit: Toolkit | None = None
+
+    @property
+    def runs_in_toolkit(self) -> bool:
+        """Whether the runtime itself is in the toolkit's environment."""
+        return self.toolkit is not None and self.toolkit.distribution == self.distribution
 
     @property
     def requirement(self) -> str:
@@ -63,6 +69,13 @@ RUNTIMES = {
         "executorch", "1.4.1", "1.5", extra="executorch,coreml", tools=("coremltools",), npu=True
     ),
     "executorch-vulkan": Runtime("executorch", "1.4.1", "1.5", extra="executorch", npu=True),
+    "litert": Runtime(
+        "ai-edge-litert",
+        "2.3",
+        "2.4",
+        # It wants torch 2.14, and brings JAX.
+        toolkit=Toolkit("litert-torch", "0.10.0", size_gb=6.6),
+    ),
     "onnxruntime": Runtime("onnxruntime", "1.23", "1.32"),
     "openvino": Runtime("openvino", "2026.4", "2026.5"),
     "openvino-npu": Runtime("openvino", "2026.4", "2026.5", extra="openvino", npu=True),
@@ -108,14 +121,16 @@ class MissingRuntime(SepViTError):
 
 
 def host_targets() -> list[str]:
-    """Return the targets whose packages a PC runs or evaluates; the others are for NPUs.
+    """Return the targets that a PC exports, and runs or evaluates, with what pip installs here.
+
+    The others are for NPUs, or need an environment of several GB.
 
     Examples
     --------
     >>> host_targets()
     ['coreml', 'executorch', 'onnxruntime', 'openvino']
     """
-    return [target for target, runtime in RUNTIMES.items() if not runtime.npu]
+    return [target for target, runtime in RUNTIMES.items() if not runtime.npu and runtime.toolkit is None]
 
 
 def get_backend(target: str) -> Backend:

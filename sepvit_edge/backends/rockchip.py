@@ -7,13 +7,8 @@ open a .rknn file: that is why the package holds model.onnx.
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
-import subprocess
-import tempfile
-import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +25,7 @@ from .support.cache import cached, cached_arrays
 from .support.onnx_file import export_onnx, keep_weights_normal, write_onnx
 from .support.placement import PlacementBuilder
 from .support.toolkit import Toolkit
+from .support.toolkit_process import ToolkitProcess
 
 TARGET = "rockchip"
 ONNX = "model.onnx"
@@ -135,7 +131,7 @@ class RockchipBackend:
         facts = _job(chips, options, simulate=False)
 
         def make(made: Path) -> None:
-            with _Worker(folder / ONNX, facts) as worker:
+            with _process(folder / ONNX, facts) as worker:
                 worker.answer()
                 for chip in chips:
                     for name in (f"model-{chip}.rknn", _log(chip)):
@@ -173,6 +169,10 @@ def _job(chips: list[str], options: Options, simulate: bool) -> dict[str, Any]:
         },
         "simulate": simulate,
     }
+
+
+def _process(onnx: Path, facts: dict[str, Any]) -> ToolkitProcess:
+    return ToolkitProcess(_toolkit(), _WORKER, facts, {ONNX: onnx})
 
 
 def _key(onnx: Path, facts: dict[str, Any]) -> dict[str, Any]:
@@ -219,67 +219,6 @@ def _placement(layers: list[Layer], job: LoweringJob, chip: str) -> Placement:
     return builder.placement(f"{chip} NPU")
 
 
-class _Worker:
-    """The toolkit's process in a temporary folder; ends with the block, or with this object."""
-
-    def __init__(self, onnx: Path, facts: dict[str, Any]) -> None:
-        self._scratch = tempfile.TemporaryDirectory(prefix="sepvit-edge-")
-        self.folder = Path(self._scratch.name)
-        os.symlink(onnx.absolute(), self.folder / ONNX)
-        (self.folder / "job.json").write_text(json.dumps(facts))
-        # In its own folder Python would import our onnxruntime.py instead of the library.
-        worker = shutil.copy(_WORKER, self.folder)
-        self._process = subprocess.Popen(
-            [str(_toolkit().python), worker, str(self.folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=self.folder,  # the toolkit leaves files where it runs
-            text=True,
-        )
-        self._finalizer = weakref.finalize(self, _end, self._process, self._scratch)
-
-    def __enter__(self) -> _Worker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._finalizer()
-
-    def ask(self) -> dict[str, Any]:
-        """Run input.npy and return the answer."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write("run\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # `answer` reports how it ended
-        return self.answer()
-
-    def answer(self) -> dict[str, Any]:
-        """Wait for its next answer.
-
-        Raises
-        ------
-        SepViTError
-            If the toolkit rejects the request, or its process ends.
-        """
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            facts: dict[str, Any] = json.loads(line)
-            if "refused" in facts:
-                raise SepViTError(f"rknn-toolkit2: {facts['refused']}")
-            return facts
-        status = self._process.wait()
-        how = f"signal {-status}" if status < 0 else f"status {status}"
-        raise SepViTError(f"rknn-toolkit2 ended with {how}")
-
-
-def _end(process: subprocess.Popen[str], scratch: tempfile.TemporaryDirectory[str]) -> None:
-    process.kill()
-    process.wait()
-    scratch.cleanup()
-
-
 class RockchipSession(Session):
     """The model in the toolkit's simulator; see `interface.Session`.
 
@@ -292,7 +231,7 @@ class RockchipSession(Session):
         self._facts = _job(options.chips[:1], options, simulate=True)
         self._onnx = folder / ONNX
         self._shape = tuple(manifest.input.shape)
-        self._worker: _Worker | None = None
+        self._worker: ToolkitProcess | None = None
 
     def run(self, pixels: np.ndarray) -> list[np.ndarray]:
         """Run one batch."""
@@ -302,7 +241,7 @@ class RockchipSession(Session):
 
     def _simulate(self, pixels: np.ndarray) -> list[np.ndarray]:
         if self._worker is None:
-            self._worker = _Worker(self._onnx, self._facts)
+            self._worker = _process(self._onnx, self._facts)
             self._worker.answer()
         folder = self._worker.folder
         np.save(folder / "input.npy", pixels)

@@ -19,7 +19,7 @@ def check_runtime(runtime: Runtime) -> str:
     SepViTError
         If it is missing or outside the supported range.
     """
-    if runtime.toolkit is not None:
+    if runtime.toolkit is not None and runtime.runs_in_toolkit:
         return runtime.toolkit.check()
     try:
         installed = version(runtime.distribution)

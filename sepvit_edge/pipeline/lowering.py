@@ -148,7 +148,8 @@ def make_manifest(
         ),
         versions=versions_used(_TOOLS)
         | {runtime.distribution: installed}
-        | versions_used(runtime.tools),
+        | versions_used(runtime.tools)
+        | ({runtime.toolkit.distribution: runtime.toolkit.version} if runtime.toolkit else {}),
         recipe=job.recipe.model_dump(mode="json"),
         source=source,
         files=[],

@@ -56,6 +56,7 @@ FORMS = {
     for form in (
         _ROWS,
         replace(_ROWS, name="rows-float", pixels=FloatPixels),
+        replace(_ROWS, name="litert", pixels=FloatPixels, psa=rows.HalvedPSA),
         _XNNPACK,
         _ETHOS_U,
         replace(_ETHOS_U, name="ethos-u55", stem=heads.ThinnedStem),

@@ -130,14 +130,33 @@ class PSA(nn.Module):
         tokens = F.gelu(self.norm(x[:, :1].reshape(B * n, C)))
         q = self.q(tokens).reshape(B, n, h, HEAD_DIM).permute(0, 2, 1, 3)
         k = self.k(tokens).reshape(B, n, h, HEAD_DIM).permute(0, 2, 3, 1)
-        scores = torch.bmm(q.reshape(B * h, n, HEAD_DIM), k.reshape(B * h, HEAD_DIM, n))
+        scores = self.products(q.reshape(B * h, n, HEAD_DIM), k.reshape(B * h, HEAD_DIM, n))
         return self.softmax.apply(scores, self.ones)
+
+    def products(self, q: Tensor, k: Tensor) -> Tensor:
+        """(B h, n, d), (B h, d, n) -> scores (B h, n, n)."""
+        return torch.bmm(q, k)
 
     def mixture(self, attention: Tensor, x: Tensor) -> Tensor:
         """(B h, n, n), (B n, T, C) -> mixed pixels (B n M, C)."""
         B, n, h, M, C = self.batch, self.windows, self.heads, x.shape[1] - 1, x.shape[2]
         v = x[:, 1:].reshape(B * n, M, h, HEAD_DIM)
         return self.mixed(attention, v, B).reshape(B * n * M, C)
+
+
+class HalvedPSA(PSA):
+    """PSA whose product of one head alone is two products, of half the queries each.
+
+    LiteRT's converter turns a product of one matrix with another into a fully connected layer,
+    and its XNNPACK delegate takes none whose weights change.
+    """
+
+    def products(self, q: Tensor, k: Tensor) -> Tensor:
+        """(B h, n, d), (B h, d, n) -> scores (B h, n, n)."""
+        if len(q) > 1:
+            return torch.bmm(q, k)
+        n = q.shape[1]
+        return torch.bmm(q.reshape(2, n // 2, HEAD_DIM), k.expand(2, -1, -1)).reshape(1, n, n)
 
 
 def _mixed_in_one_image(attention: Tensor, v: Tensor, batch: int) -> Tensor:

@@ -15,6 +15,7 @@ RUNTIMES = {
     "openvino": ("openvino", "OpenVINO", "openvino"),
     "onnxruntime": ("onnxruntime", "ONNXRuntime", "onnxruntime"),
     "executorch": ("executorch", "ExecuTorch", "executorch"),
+    "litert": ("litert", "LiteRT", "ai-edge-litert"),
     "rockchip": ("rockchip", "RKNNLite", "rknn-toolkit-lite2"),
     "openvino-npu": ("openvino", "OpenVINONPU", "openvino"),
     "qualcomm-htp": ("qualcomm_htp", "QualcommHTP", "onnxruntime-qnn"),
