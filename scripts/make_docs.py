@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from sepvit_edge.__main__ import application
-from sepvit_edge.backends.registry import RUNTIMES
+from sepvit_edge.backends.registry import RUNTIMES, host_targets
 from sepvit_edge.config.recipe import PRECISIONS, load_recipe, recipes
 from sepvit_edge.package.verification import LEVELS
 from sepvit_edge.profiling.results import load_folder, markdown_table
@@ -24,7 +24,13 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 DOCS = REPOSITORY / "docs"
 PART = re.compile(r"(<!-- generated: ([^>]+) -->\n).*?(<!-- end -->)", re.S)
 # How packages for the runtimes of a PC are checked; those of NPUs are in the data.
-ON_A_PC = {"coreml": "evaluated", "executorch": "run", "onnxruntime": "run", "openvino": "run"}
+ON_A_PC = {
+    "coreml": "evaluated",
+    "executorch": "run",
+    "litert": "run",
+    "onnxruntime": "run",
+    "openvino": "run",
+}
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -51,7 +57,9 @@ def purpose(target: str) -> str:
 def targets(folder: str) -> str:
     """Compare the targets; the folder, with its slash, leads to their pages."""
     rows = []
-    for target, runtime in sorted(RUNTIMES.items(), key=lambda item: (item[1].npu, item[0])):
+    for target, runtime in sorted(
+        RUNTIMES.items(), key=lambda item: (item[0] not in host_targets(), item[0])
+    ):
         own = {load_recipe(path).precision for path in recipes().values() if of(path, target)}
         levels = {each["verification"] for each in verified(target)} or {ON_A_PC[target]}
         rows.append(

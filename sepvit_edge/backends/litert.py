@@ -63,7 +63,9 @@ class LiteRTBackend:
         with tempfile.TemporaryDirectory() as scratch:
             program = Path(scratch) / _PROGRAM
             torch.export.save(job.program, program)
-            weights = {name: value.detach().numpy() for name, value in job.program.state_dict.items()}
+            weights = {
+                name: value.detach().numpy() for name, value in job.program.state_dict.items()
+            }
             key = {"tool": toolkit.requirements, "worker": _WORKER, "job": facts}
             graph = job.program.graph_module.print_readable(print_output=False)
             cached(folder, make, {**key, "graph": graph, "weights": weights})

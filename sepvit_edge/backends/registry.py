@@ -130,7 +130,11 @@ def host_targets() -> list[str]:
     >>> host_targets()
     ['coreml', 'executorch', 'onnxruntime', 'openvino']
     """
-    return [target for target, runtime in RUNTIMES.items() if not runtime.npu and runtime.toolkit is None]
+    return [
+        target
+        for target, runtime in RUNTIMES.items()
+        if not runtime.npu and runtime.toolkit is None
+    ]
 
 
 def get_backend(target: str) -> Backend:

@@ -47,7 +47,9 @@ def store_half(folder: Path) -> None:
     model = folder / "model.tflite"
     half = TensorQuantizationConfig(num_bits=16, dtype=TensorDataType.FLOAT)
     config = OpQuantizationConfig(
-        weight_tensor_config=half, compute_precision=ComputePrecision.FLOAT, explicit_dequantize=True
+        weight_tensor_config=half,
+        compute_precision=ComputePrecision.FLOAT,
+        explicit_dequantize=True,
     )
     tool = quantizer.Quantizer(str(model))
     tool.update_quantization_recipe(
