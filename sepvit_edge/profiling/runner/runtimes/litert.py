@@ -35,6 +35,6 @@ class LiteRT(Runtime):
 
         def call(arrays: list) -> list:
             outputs = run(args_0=arrays[0])
-            return [outputs["output_%d" % i] for i in range(len(outputs))]
+            return [outputs[f"output_{i}"] for i in range(len(outputs))]
 
         return call
