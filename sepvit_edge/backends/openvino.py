@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -20,8 +23,18 @@ from ..package.manifest import Manifest, Placement
 from ..package.verification import Verification
 from .interface import LoweringJob, OpTiming, Session
 from .support.placement import PlacementBuilder
+from .support.vendor import VendorPatch
 
 MODEL = "model.xml"
+TELEMETRY = "SEPVIT_TELEMETRY"  # variable of the environment: 1 lets runtimes send theirs
+PATCHES = (
+    VendorPatch(
+        "openvino_telemetry:Telemetry",
+        "openvino 2026.4.1",
+        "each conversion sends its kind and version to Intel, and writes an id to ~/intel",
+        "tests/runtimes/test_openvino.py::test_a_conversion_sends_nothing",
+    ),
+)
 _ATEN = torch.ops.aten
 _LAYERS = (_ATEN.linear.default, _ATEN.convolution.default)
 _MOVES = (_ATEN.view.default, _ATEN.permute.default)
@@ -68,6 +81,16 @@ class OpenVINOBackend:
         return "run"
 
 
+def _without_telemetry() -> AbstractContextManager[object]:
+    """Return a context in which a conversion sends nothing, unless the user allows it."""
+    if os.environ.get(TELEMETRY) == "1" or find_spec("openvino_telemetry") is None:
+        return nullcontext()
+    from openvino.tools.ovc.telemetry_stub import Telemetry
+
+    (telemetry,) = PATCHES
+    return telemetry.replaced_by(Telemetry)
+
+
 def write_ir(job: LoweringJob, folder: Path) -> ov.Model:
     """Convert through the FX decoder, the only route into OpenVINO that never crashed.
 
@@ -77,7 +100,8 @@ def write_ir(job: LoweringJob, folder: Path) -> ov.Model:
     module = job.program.module(check_guards=False)
     _round_in_float(module)
     _unfold_weights(module)
-    model = ov.convert_model(TorchFXPythonDecoder(module))
+    with _without_telemetry():
+        model = ov.convert_model(TorchFXPythonDecoder(module))
     # Names of tensors between operations are a tenth of the text, and nothing reads them.
     for node in model.get_ops():
         for port in node.outputs():

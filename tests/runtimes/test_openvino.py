@@ -124,3 +124,26 @@ def test_every_component_is_in_the_exported_graph() -> None:
         left = sqnr_db(reference_logits(model, pixels), exported)
         state[key].copy_(kept)
         assert left < FP32_DB - 40, key
+
+
+def test_a_conversion_sends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    telemetry = pytest.importorskip("openvino_telemetry")
+    from openvino.tools.ovc.telemetry_stub import Telemetry
+
+    from sepvit_edge.backends.openvino import TELEMETRY, write_ir
+    from sepvit_edge.pipeline.lowering import lowering_job
+
+    made: list[object] = []
+
+    class Recorded(Telemetry):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            made.append(options)
+
+    monkeypatch.setattr(telemetry, "Telemetry", Recorded)
+    model = jittered(MINI, image_size=32)
+    job = lowering_job(model, EdgeModel(model), find_recipe("openvino", "fp32"))
+    write_ir(job, tmp_path)
+    assert not made
+    monkeypatch.setenv(TELEMETRY, "1")
+    write_ir(job, tmp_path)
+    assert made

@@ -21,6 +21,7 @@ TABLES = {
     "ethos-u": "support.arm_patches",
     "coreml": "coreml",
     "executorch-coreml": "executorch_coreml",
+    "openvino": "openvino",
 }
 
 
