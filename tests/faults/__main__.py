@@ -2,7 +2,8 @@
 
     python -m tests.faults                          # in full: hours
     python -m tests.faults --count 2 --only kills   # a part
-    python -m tests.faults --write                  # and the figures go into docs/reliability.md
+    python -m tests.faults --write                  # and the figures go into docs/reliability.md,
+                                                    # in place of older ones of the same trials
 
 Each trial ends in one of two ways: handled, when nothing was lost, nothing is half written and the
 user gets a sentence; or a fault, which is listed.
@@ -11,7 +12,6 @@ user gets a sentence; or a fault, which is listed.
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +23,7 @@ from .kills import REPOSITORY, kills, two_at_once
 from .packages import flipped_bytes
 from .sessions import sessions
 
+PAGE = REPOSITORY / "docs" / "reliability.md"
 Trial = tuple[str, str]  # what was tried, and the fault; empty if it was handled
 
 
@@ -60,20 +61,25 @@ def main() -> None:
                 result.faults.append(fault)
                 print(f"FAULT {what}: {fault}", file=sys.stderr, flush=True)
         print(f"{name}: done", file=sys.stderr, flush=True)
-    page = _page(found, arguments.count)
+    rows = {
+        what: f"| {what} | {result.tried:,} | {result.tried - len(result.faults):,} | "
+        f"{'<br>'.join(result.faults) or '0'} | {date.today():%Y-%m-%d} |"
+        for what, result in found.items()
+    }
     if arguments.write:
-        (REPOSITORY / "docs" / "reliability.md").write_text(page, encoding="utf-8")
-    print(page)
+        rows = _rows(PAGE.read_text(encoding="utf-8") if PAGE.exists() else "") | rows
+        PAGE.write_text(_page(rows), encoding="utf-8")
+    print(_page(rows))
     sys.exit(any(result.faults for result in found.values()))
 
 
-def _page(found: dict[str, Result], count: int) -> str:
-    rows = [
-        f"| {what} | {result.tried:,} | {result.tried - len(result.faults):,} | "
-        f"{'<br>'.join(result.faults) or '0'} |"
-        for what, result in found.items()
-    ]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+def _rows(page: str) -> dict[str, str]:
+    """Return the rows of a page's table, by what was tried."""
+    lines = [line for line in page.splitlines() if line.startswith("| ")]
+    return {line.split(" | ")[0][2:]: line for line in lines[1:]}
+
+
+def _page(rows: dict[str, str]) -> str:
     return "\n".join(
         [
             "# Reliability",
@@ -81,12 +87,9 @@ def _page(found: dict[str, Result], count: int) -> str:
             "Faults on purpose, by `python -m tests.faults --write`. Handled means: nothing was "
             "lost, nothing is half written, and the command ended with a sentence or went on.",
             "",
-            f"Measured on {date.today():%Y-%m-%d} with `--count {count}`, on {cores} cores of the "
-            "machine.",
-            "",
-            "| what | tried | handled | faults |",
-            "|-|-|-|-|",
-            *rows,
+            "| what | tried | handled | faults | measured |",
+            "|-|-|-|-|-|",
+            *rows.values(),
             "",
         ]
     )
