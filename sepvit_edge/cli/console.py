@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import inspect
 import io
@@ -10,7 +9,6 @@ import json
 import logging
 import os
 import re
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +33,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import Interrupted, SepViTError
+from .faults import noting_interrupts, system_fault
 from .layout import column_widths
 
 _logger = logging.getLogger(__name__.partition(".")[0])
@@ -130,21 +129,16 @@ def _guarded(function: Callable[..., Any]) -> Callable[..., None]:
     def guarded(*args: Any, verbose: int = 0, quiet: bool = False, **kwargs: Any) -> None:
         status = 0
         try:
-            with _showing(verbose, quiet), _noting_interrupts():
+            with _showing(verbose, quiet), noting_interrupts():
                 function(*args, **kwargs)
         except SepViTError as error:
             _fail(str(error))
             status = error.exit_status
-        except OSError as error:
-            if error.errno not in _OS_ERRORS:
+        except (OSError, MemoryError, RuntimeError) as error:
+            sentence = system_fault(error)
+            if sentence is None:
                 raise
-            where = f" ({error.filename})" if error.filename else ""
-            _fail(f"{_OS_ERRORS[error.errno]}{where}")
-            status = 2
-        except (MemoryError, RuntimeError) as error:  # torch has no class for it
-            if not isinstance(error, MemoryError) and _NO_MEMORY not in str(error):
-                raise
-            _fail("the memory is full; give a smaller --image-size or --batch, or fewer --workers")
+            _fail(sentence)
             status = 2
         # Runtimes' threads may outlive an interruption: leave without waiting for them.
         if status == Interrupted.exit_status:
@@ -199,57 +193,9 @@ def _showing(verbose: int, quiet: bool) -> Iterator[None]:
         _logger.removeHandler(shown)
 
 
-@contextmanager
-def _noting_interrupts() -> Iterator[None]:
-    """Turn Ctrl-C into `Interrupted`, even if a library turned it into an error of its own.
-
-    OpenVINO's and others' native code catch KeyboardInterrupt while they call back into Python.
-    """
-    noted: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        noted.append(number)
-        raise KeyboardInterrupt
-
-    # A shell that runs a command in the background has it ignored: that stays.
-    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if ours:
-        signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    except Interrupted:
-        raise
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted") from None
-    except Exception:
-        if noted:
-            raise Interrupted("interrupted") from None
-        raise
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def _one_line_a_paragraph(text: str) -> str:
     """Join the lines of each paragraph, which the terminal wraps again."""
     return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
-
-
-_NO_MEMORY = "can't allocate memory"
-_OS_ERRORS = {
-    errno.ENOSPC: "the disk is full; free some space and run it again",
-    errno.EDQUOT: "the disk quota is used up; free some space and run it again",
-    errno.EACCES: "permission denied; choose another folder",
-    errno.EPERM: "permission denied; choose another folder",
-    errno.EROFS: "the folder is read-only; choose another one",
-    errno.ENOENT: "there is no such file or folder",
-    errno.ENOTDIR: "a part of the path is a file, not a folder",
-    errno.EISDIR: "there is a folder where a file belongs",
-    errno.EEXIST: "there is something where a new file or folder belongs",
-    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
-    errno.ELOOP: "a link points to itself",
-    errno.EIO: "the disk has failed to read or write",
-}
 
 
 def _fail(sentence: str) -> None:

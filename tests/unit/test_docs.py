@@ -23,6 +23,8 @@ from PIL import Image
 from sepvit_edge import load_checkpoint, save_checkpoint
 from sepvit_edge.__main__ import COMMANDS, application
 from sepvit_edge.backends.registry import RUNTIMES
+from sepvit_edge.package.manifest import SCHEMA_VERSION as MANIFEST_VERSION
+from sepvit_edge.profiling.document import SCHEMA_VERSION as PROFILE_VERSION
 
 BLOCK = re.compile(
     r"^(?: *<!-- (?P<mark>[^>]+) -->\n)?(?P<indent> *)```(?P<language>sh|python)\n"
@@ -117,6 +119,12 @@ def test_every_target_has_a_page_of_the_template() -> None:
 
 def test_readme_is_short() -> None:
     assert len((REPOSITORY / "README.md").read_text("utf-8").splitlines()) <= 120
+
+
+def test_the_changelog_has_the_versions() -> None:
+    text = (REPOSITORY / "CHANGELOG.md").read_text("utf-8")
+    assert f"| manifest | {MANIFEST_VERSION} |" in text and f"- {MANIFEST_VERSION}: " in text
+    assert f"| profile document | {PROFILE_VERSION} |" in text
 
 
 def test_forms_are_valid_yaml() -> None:
