@@ -6,20 +6,12 @@ from typing import cast
 
 import torch
 
-from ..errors import SepViTError, unknown_name
 from ..model.create import create_model
 from ..model.dense import DenseConfig, DenseModel, DenseTask
-from ..model.dense.config import (
-    WINDOW_RULES,
-    WindowRule,
-    check_head,
-    check_input_size,
-    default_head,
-    fit_window,
-    paper_classes,
-)
+from ..model.dense.config import WindowRule, default_head, paper_classes
 from ..model.reference import SepViT
 from .builtin import default_checkpoint
+from .dense_names import check_dense_names
 from .files import load_checkpoint
 from .labels import read_labels
 
@@ -106,32 +98,6 @@ def choose_dense(
         labels=names or (),
     )
     return random_dense(config)
-
-
-def check_dense_names(
-    weights: str, task: str, head: str, input_size: tuple[int, int] | None, window: str
-) -> None:
-    """Refuse options of a dense model that do not exist, before anything is loaded.
-
-    Raises
-    ------
-    SepViTError
-        Naming the first one; or if there are no weights.
-    """
-    default_head(task)
-    if head:
-        check_head(task, head)
-    if window and window not in WINDOW_RULES:
-        raise unknown_name("window rule", window, WINDOW_RULES)
-    if input_size is not None:
-        check_input_size(input_size)
-        if window == "fit":
-            fit_window(*input_size)
-    if not weights:
-        raise SepViTError(
-            f"no weights ship for {task}; give --weights FILE, or --weights random to measure size "
-            "and speed"
-        )
 
 
 def random_dense(config: DenseConfig) -> DenseModel:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..backends.registry import RUNTIMES, check_dense_target
 from ..checkpoints.builtin import default_checkpoint, locate
+from ..checkpoints.dense_names import check_dense_names
 from ..checkpoints.labels import read_labels
 from ..config.recipe import PRECISIONS, find_recipe, load_recipe
 from ..data.choose import check_data_name
@@ -37,8 +38,6 @@ def check_task(
     SepViTError
         If an option is unknown, or is another task's.
     """
-    from ..checkpoints.choose import check_dense_names
-
     if task == "classification":
         for option, given in (("head", head), ("input-size", input_size), ("window", window)):
             if given:
