@@ -5,16 +5,26 @@ Or everything at once: `python -m sepvit_edge.evaluate --all [--weights CHECKPOI
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .cli.console import command, console, emit_json, print_columns, print_table, progress, steps
+from .cli.console import (
+    command,
+    console,
+    emit_json,
+    print_columns,
+    print_table,
+    progress,
+    stderr,
+    steps,
+)
 from .cli.options import MOST_THREADS, Classes, RequireSignature
-from .errors import CheckFailed, SepViTError
+from .errors import CheckFailed, Interrupted, SepViTError
 
 if TYPE_CHECKING:
     from .data.sample import Taken
@@ -23,6 +33,7 @@ if TYPE_CHECKING:
     from .package.folder import Package
     from .package.session import PackageSession
     from .pipeline.comparison import Comparison
+    from .pipeline.kept import KeptLogits
     from .pipeline.outputs import Outputs
     from .pipeline.taps import TapDistance
 
@@ -71,7 +82,11 @@ def main(
     ] = 1,
     save: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write each image's class to a .csv or .parquet file."),
+        typer.Option(
+            metavar="FILE",
+            help="Write each image's class to a .csv or .parquet file; a run that ended early "
+            "continues.",
+        ),
     ] = None,
     require_signature: RequireSignature = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
@@ -130,18 +145,44 @@ def main(
             "with one folder per class by --data"
         )
     assert not isinstance(model, DenseModel)
-    outputs = _run(session, model, taken, threads)
     count = len(taken)
-    if outputs.broken:
-        taken = taken.only([i for i in range(count) if i not in outputs.broken])
-    if save is not None:
-        _save(session.package, taken, outputs, save)
+    with _keeping(save, opened, model, threads) as kept:
+        outputs = _run(session, model, taken, threads, kept)
+        if outputs.broken:
+            taken = taken.only([i for i in range(count) if i not in outputs.broken])
+        if save is not None:
+            _save(opened, taken, outputs, save)
     _report(session.package, taken, outputs, worst, confusion, json)
     if outputs.broken:
         raise SepViTError(
             f"{len(outputs.broken)} of {count} images of {taken.name} could not be read; the "
             "figures are those of the others"
         )
+
+
+@contextmanager
+def _keeping(
+    save: Path | None, package: Package, model: ReferenceModel | None, threads: int
+) -> Iterator[KeptLogits | None]:
+    """Keep the logits beside the file to save, to continue there after an interruption."""
+    if save is None:
+        yield None
+        return
+    from .checkpoints.source import source_of
+    from .pipeline.kept import kept_logits
+
+    facts = {
+        "package": package.manifest.digest,
+        "weights": source_of(model).weights_sha256 if model is not None else None,
+        "threads": threads,
+    }
+    try:
+        with kept_logits(save.with_name(f".{save.name}.logits"), facts) as kept:
+            yield kept
+            if kept.found:
+                stderr.print(f"{kept.found} images were continued from an earlier run")
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; repeat the command to continue where it ended") from None
 
 
 def _save(package: Package, data: Taken, outputs: Outputs, path: Path) -> None:
@@ -197,6 +238,7 @@ def _run(
     model: SepViT | None,
     data: Taken,
     threads: int,
+    kept: KeptLogits | None,
 ) -> Outputs:
     from .config.recipe import parse_recipe
     from .model.logits import torch_threads
@@ -209,7 +251,7 @@ def _run(
     if model is not None and manifest.quantization is not None and manifest.quantization.trained:
         quantization = quantization_for(model, parse_recipe(manifest.recipe))
     with torch_threads(threads), progress(f"running {data.name}", len(data), "images") as advance:
-        return run_images(session, data, model, quantization, advance, skip_broken=True)
+        return run_images(session, data, model, quantization, advance, skip_broken=True, kept=kept)
 
 
 def _report(

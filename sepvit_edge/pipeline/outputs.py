@@ -19,6 +19,7 @@ from ..model.reference import SepViT
 from ..package.manifest import Selection
 from ..package.session import PackageSession
 from ..quantization.interface import ProgramQuantization
+from .kept import KeptLogits
 from .reading import read_ahead
 
 # Each says it once, and commands show it as a warning.
@@ -72,6 +73,7 @@ def run_images(
     advance: Callable[[int], None] = lambda _: None,
     *,
     skip_broken: bool = False,
+    kept: KeptLogits | None = None,
 ) -> Outputs:
     """Run a package on images, beside its reference if that is known.
 
@@ -89,6 +91,8 @@ def run_images(
         Called with the number of images done, for a progress bar.
     skip_broken : bool
         Whether to leave out images that cannot be read, and to log each as a warning.
+    kept : KeptLogits, optional
+        Logits of an earlier run that was interrupted; new ones are added.
 
     Raises
     ------
@@ -106,7 +110,7 @@ def run_images(
     rounds_to = None
     if model is not None and quantization is not None:
         rounds_to = quantization.reference(model)
-    measured, references, quantized, on_cpu = [], [], [], []
+    found: dict[str, list[np.ndarray]] = {}
     labels: list[int | None] = []
     digest, broken = hashlib.sha256(), {}
 
@@ -116,6 +120,16 @@ def run_images(
             return preprocess(image, session.package.preprocessing, manifest.model.image_size)
         except SepViTError as error:
             return error
+
+    def run(pixels: np.ndarray) -> dict[str, np.ndarray]:
+        logits = {"logits": session.run_pixels(pixels)[0]}
+        if model is not None:
+            logits["reference"] = reference_logits(model, pixels)
+            if (outputs := session.run_on_cpu(pixels)) is not None:
+                logits["on_cpu"] = outputs[0]
+        if rounds_to is not None:
+            logits["quantized"] = rounds_to(pixels)
+        return logits
 
     places = iter(range(len(data)))
     for piece in read_ahead(range(len(data)), read, _BATCH, None if data.parallel else 1):
@@ -134,14 +148,14 @@ def run_images(
             continue
         pixels = np.stack(good)
         digest.update(pixels.data)
-        measured.append(session.run_pixels(pixels)[0])
-        if model is not None:
-            references.append(reference_logits(model, pixels))
-            if (outputs := session.run_on_cpu(pixels)) is not None:
-                on_cpu.append(outputs[0])
-        if rounds_to is not None:
-            quantized.append(rounds_to(pixels))
-    if not measured:
+        logits = kept.get(pixels) if kept is not None else None
+        if logits is None:
+            logits = run(pixels)
+            if kept is not None:
+                kept.add(pixels, logits)
+        for name, rows in logits.items():
+            found.setdefault(name, []).append(rows)
+    if not found:
         raise SepViTError(f"none of the {len(data)} images of {data.name} can be read")
     selection = selection_of(data)
     if broken:
@@ -153,10 +167,10 @@ def run_images(
         data_sha256=digest.hexdigest(),
         selection=selection,
         labels=labels,
-        logits=np.concatenate(measured),
-        reference=_joined(references),
-        quantized=_joined(quantized),
-        on_cpu=_joined(on_cpu),
+        logits=np.concatenate(found["logits"]),
+        reference=_joined(found.get("reference", [])),
+        quantized=_joined(found.get("quantized", [])),
+        on_cpu=_joined(found.get("on_cpu", [])),
     )
 
 

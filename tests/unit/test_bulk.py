@@ -230,3 +230,40 @@ def test_an_evaluation_leaves_broken_images_out_and_counts_them(
         broken.write_bytes(b"damaged")
     none = run_command("evaluate", TINY, "--data", tree)
     assert none.status == 2 and "none of the 24 images" in none.err
+
+
+def test_an_evaluation_that_ended_early_continues_with_the_same_result(
+    tree: Path, tmp_path: Path, run_command: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    from sepvit_edge.package.session import PackageSession
+
+    (tmp_path / "saved").mkdir()
+    whole = run_command("evaluate", TINY, "--data", tree, "--save", tmp_path / "w.csv", "--json")
+    path, real, batches = tmp_path / "saved" / "found.csv", PackageSession.run_pixels, []
+    arguments = ["evaluate", TINY, "--data", tree, "--save", path, "--json"]
+
+    def stopping(session: PackageSession, pixels: np.ndarray) -> list[np.ndarray]:
+        batches.append(len(pixels))
+        if len(batches) == 2:
+            raise SepViTError("stopped")
+        return real(session, pixels)
+
+    monkeypatch.setattr(PackageSession, "run_pixels", stopping)
+    assert "stopped" in run_command(*arguments).err and not path.exists()
+    (kept,) = (tmp_path / "saved").iterdir()
+    with kept.open("ab") as file:
+        file.write(b"half a batch" * 9)
+    del batches[:]
+
+    def counting(session: PackageSession, pixels: np.ndarray) -> list[np.ndarray]:
+        batches.append(len(pixels))
+        return real(session, pixels)
+
+    monkeypatch.setattr(PackageSession, "run_pixels", counting)
+    done = run_command(*arguments)
+    assert json.loads(done.out) == json.loads(whole.out) and "images were continued" in done.err
+    assert path.read_bytes() == (tmp_path / "w.csv").read_bytes()
+    assert [p.name for p in (tmp_path / "saved").iterdir()] == ["found.csv"]
+    first = 15  # of the 16 images of a batch, one is damaged
+    assert batches == [22 - first]
