@@ -60,17 +60,18 @@ def main() -> None:
             if fault:
                 result.faults.append(fault)
                 print(f"FAULT {what}: {fault}", file=sys.stderr, flush=True)
+            if arguments.write:  # after each trial: a run of hours may be ended
+                rows = _rows(PAGE.read_text(encoding="utf-8") if PAGE.exists() else "")
+                PAGE.write_text(_page(rows | {what: _row(what, result)}), encoding="utf-8")
         print(f"{name}: done", file=sys.stderr, flush=True)
-    rows = {
-        what: f"| {what} | {result.tried:,} | {result.tried - len(result.faults):,} | "
-        f"{'<br>'.join(result.faults) or '0'} | {date.today():%Y-%m-%d} |"
-        for what, result in found.items()
-    }
-    if arguments.write:
-        rows = _rows(PAGE.read_text(encoding="utf-8") if PAGE.exists() else "") | rows
-        PAGE.write_text(_page(rows), encoding="utf-8")
-    print(_page(rows))
+    print(_page({what: _row(what, result) for what, result in found.items()}))
     sys.exit(any(result.faults for result in found.values()))
+
+
+def _row(what: str, result: Result) -> str:
+    handled = result.tried - len(result.faults)
+    faults = "<br>".join(result.faults) or "0"
+    return f"| {what} | {result.tried:,} | {handled:,} | {faults} | {date.today():%Y-%m-%d} |"
 
 
 def _rows(page: str) -> dict[str, str]:
