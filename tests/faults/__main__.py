@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -52,6 +53,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", action="store_true", help="Write docs/reliability.md.")
     arguments = parser.parse_args()
+    # Started in the background, it would ignore Ctrl-C, and its children with it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     rng, found = random.Random(arguments.seed), dict[str, Result]()
     for name in arguments.only or SUITES:
         for what, fault in SUITES[name](arguments.count, rng):
