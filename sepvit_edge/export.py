@@ -245,17 +245,19 @@ def _export_all(
     load: Callable[[], ReferenceModel], output: Path | None, options: ExportOptions, json: bool
 ) -> None:
     """Export for every target of this machine, and print the results."""
-    from .backends.registry import host_targets
+    from .backends.registry import DENSE_TARGETS, host_targets
     from .cli.choices import choose_recipe, keep_in_float
     from .package.replacing import check_destination
     from .pipeline.defaults import default_output
+    from .pipeline.facts import task_of
 
     with steps() as step:
         step("loading the weights")
         model = load()
+        targets = host_targets() if task_of(model) == "classification" else DENSE_TARGETS
         recipes = [
             keep_in_float(choose_recipe("", target, options.precision, model), options.keep_float)
-            for target in host_targets()
+            for target in targets
         ]
         folders = [default_output(model, recipe) for recipe in recipes]
         if output is not None:

@@ -91,6 +91,10 @@ def bundle_packages(
                 f"{package.path} is for {target}, which the {app} app does not have; "
                 f"export for {' or '.join(APPS[app].targets)}"
             )
+        if package.manifest.task != "classification":
+            raise SepViTError(
+                f"{package.path} is for {package.manifest.task}; the apps run classifiers only"
+            )
         if names.count(name) > 1:
             raise SepViTError(f"two packages are called {name!r}; rename one of the folders")
         if name.startswith("."):
