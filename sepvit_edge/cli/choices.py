@@ -110,6 +110,8 @@ def choose_calibration(calibration: str, model: ReferenceModel, recipe: Recipe) 
     SepViTError
         If there are no such images, or the package needs no calibration.
     """
+    from ..pipeline.facts import task_of
+
     full = recipe.quantization.scheme == "full"
     calibrated = recipe.precision == "int8" and (full or model.quantization is None)
     if calibration:
@@ -118,5 +120,6 @@ def choose_calibration(calibration: str, model: ReferenceModel, recipe: Recipe) 
             raise SepViTError(f"this package needs no --calibration: {why}")
         return open_dataset(calibration, None, "calibration")
     if calibrated and (model.source is None or model.source.trained_on is None):
-        warn("calibrated on built-in digits; give typical images with --calibration FOLDER")
+        images = "digits" if task_of(model) == "classification" else "glyphs"
+        warn(f"calibrated on built-in {images}; give typical images with --calibration FOLDER")
     return None

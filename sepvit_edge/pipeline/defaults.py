@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..config.recipe import Precision, Recipe
+from ..data.dense.images import SceneImages
 from ..data.digits import Digits
 from ..data.glyphs import Glyphs
 from ..data.sample import Dataset, Unlabelled
@@ -26,6 +27,8 @@ def default_precision(model: ReferenceModel) -> Precision:
 
 def default_calibration(model: ReferenceModel) -> Dataset:
     """Return built-in calibration images, of the set that the model was trained on if known."""
+    if _on_scenes(model):
+        return SceneImages("calibration")
     on_glyphs = model.source is not None and model.source.trained_on == "glyphs/train"
     if on_glyphs or isinstance(model, DenseModel):
         return Glyphs("calibration")
@@ -36,6 +39,10 @@ def calibration_images(model: ReferenceModel, recipe: Recipe) -> int:
     """Return the largest number of images to calibrate a model on."""
     images = recipe.quantization.calibration_images
     return min(images, DENSE_CALIBRATION_IMAGES) if isinstance(model, DenseModel) else images
+
+
+def _on_scenes(model: ReferenceModel) -> bool:
+    return model.source is not None and model.source.trained_on == "scenes/train"
 
 
 def default_output(model: ReferenceModel, recipe: Recipe) -> Path:
@@ -50,7 +57,8 @@ def default_output(model: ReferenceModel, recipe: Recipe) -> Path:
 def default_data(model: ReferenceModel, images: int | None = None) -> tuple[Dataset, int | None]:
     """Choose built-in images that a model was not trained on, as `data_for` does."""
     if isinstance(model, DenseModel):
-        return Unlabelled(Glyphs("test")), images or DENSE_IMAGES
+        data = SceneImages("test") if _on_scenes(model) else Unlabelled(Glyphs("test"))
+        return data, images or DENSE_IMAGES
     return data_for(model.source.trained_on if model.source is not None else None, images)
 
 

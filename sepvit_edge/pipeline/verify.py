@@ -13,6 +13,7 @@ from ..checkpoints.files import load_checkpoint
 from ..checkpoints.source import weights_digest
 from ..config.recipe import parse_recipe
 from ..data.choose import BUILT_IN, open_dataset
+from ..data.dense.choose import DENSE_BUILT_IN
 from ..errors import CheckFailed, SepViTError
 from ..files import file_sha256
 from ..model.create import ReferenceModel
@@ -132,7 +133,7 @@ def verify_package(
     model = reference_of(package, weights)
     images = manifest.parity.images if manifest.parity else None
     dataset = open_dataset(data, package.labels, classes=classes) if data else None
-    built_in = tuple(f"{name}/" for name in BUILT_IN)
+    built_in = tuple(f"{name}/" for name in (*BUILT_IN, *DENSE_BUILT_IN))
     if dataset is None and manifest.parity and not manifest.parity.data.startswith(built_in):
         raise SepViTError(f"give the folder {manifest.parity.data} with --data to verify {path}")
     with tempfile.TemporaryDirectory() as scratch, fresh(package.path):

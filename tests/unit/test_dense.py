@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import MINI, mini_digits, random_pixels
+from helpers import MINI, dense_model, mini_digits, random_pixels
 from torch import nn
 
 import sepvit_edge
@@ -20,6 +20,9 @@ from sepvit_edge.model.dense.neck import FPN
 from sepvit_edge.model.dense.network import module_macs
 from sepvit_edge.model.logits import normalize
 from sepvit_edge.model.reference import with_config
+from sepvit_edge.model.variants import Source
+from sepvit_edge.pipeline.defaults import default_calibration, default_data
+from sepvit_edge.quantization.images import calibration_pixels
 
 SEGMENTATION, DETECTION = (512, 2048), (800, 1280)
 # arXiv 2203.15380, tables of ADE20K and COCO: GFLOPs, convolutions and linears alone.
@@ -217,3 +220,14 @@ def test_a_window_that_fits_divides_every_map() -> None:
     assert fit_window(128, 256) == 4 and fit_window(480, 320) == 5
     with pytest.raises(SepViTError, match="is 128x128"):
         fit_window(96, 128)
+
+
+def test_a_model_of_scenes_is_calibrated_and_compared_on_scenes() -> None:
+    model = dense_model("semantic-fpn", (64, 96))
+    assert default_calibration(model).name == "glyphs/calibration"
+    model.source = Source("0" * 64, trained_on="scenes/train")
+    assert default_calibration(model).name == "scenes/calibration"
+    data, images = default_data(model)
+    assert (data.name, images) == ("scenes/test", 4)
+    pixels, _ = calibration_pixels(model, default_calibration(model), 2)
+    assert pixels.shape == (2, 64, 96, 3) and pixels.std() > 10
