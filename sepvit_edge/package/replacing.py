@@ -21,6 +21,7 @@ from .manifest import MANIFEST
 _FULL_BELOW = 1 << 16  # bytes
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_CLAIM = "host"  # name of the file in which a host says that it is writing
 _SIGN_S, _SILENT_S = 30, 300  # between signs of life of a host, and when one is taken for dead
 
 
@@ -143,28 +144,35 @@ def _locked(destination: Path) -> Iterator[Path]:
             "another one"
         ) from None
     try:
-        with _claimed(room, destination):
-            try:
+        _refuse_another_host(room, destination)
+        try:
+            with _signs_of_life(room):
                 yield room
-            finally:
-                shutil.rmtree(room, ignore_errors=True)
+        finally:
+            shutil.rmtree(room, ignore_errors=True)
     finally:
         lock.release()
 
 
+def _refuse_another_host(room: Path, destination: Path) -> None:
+    """Keep out of a room of another host: the locks of some shared disks hold on one host only."""
+    claim = room / _CLAIM
+    if not claim.exists() or claim.read_text(errors="replace") == _host():
+        return
+    with tempfile.NamedTemporaryFile(dir=room) as now:  # by the clock of the disk
+        silent_s = os.stat(now.name).st_mtime - claim.stat().st_mtime
+    if silent_s < _SILENT_S:
+        raise SepViTError(
+            f"another host is writing {destination}, or has crashed there less than "
+            f"{_SILENT_S // 60} minutes ago; wait, or give another --output"
+        )
+
+
 @contextmanager
-def _claimed(room: Path, destination: Path) -> Iterator[None]:
-    """Keep other hosts out of a room, as the locks of some shared disks hold on one host only."""
-    claim, this = room / "host", _host()
-    if claim.exists() and claim.read_text(errors="replace") != this:
-        with tempfile.NamedTemporaryFile(dir=room) as now:  # by the clock of the disk
-            silent_s = os.stat(now.name).st_mtime - claim.stat().st_mtime
-        if silent_s < _SILENT_S:
-            raise SepViTError(
-                f"another host is writing {destination}, or has crashed there less than "
-                f"{_SILENT_S // 60} minutes ago; wait, or give another --output"
-            )
-    claim.write_text(this)
+def _signs_of_life(room: Path) -> Iterator[None]:
+    """Tell other hosts, again and again, that this one is writing in a room."""
+    claim = room / _CLAIM
+    claim.write_text(_host())
     ended = threading.Event()
 
     def tell() -> None:
