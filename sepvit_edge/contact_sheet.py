@@ -57,7 +57,7 @@ def write_contact_sheet(tiles: Sequence[Tile], path: Path, columns: int = _COLUM
     width, height = _SIDE + _GAP, _SIDE + _GAP + lines * _LINE
     sheet = Image.new("RGB", (columns * width + _GAP, rows * height + _GAP), "white")
     draw = ImageDraw.Draw(sheet)
-    font = _font()
+    font = caption_font()
     for i, tile in enumerate(tiles):
         left, top = _GAP + i % columns * width, _GAP + i // columns * height
         image = Image.fromarray(tile.pixels)
@@ -72,7 +72,7 @@ def write_contact_sheet(tiles: Sequence[Tile], path: Path, columns: int = _COLUM
         sheet.save(partial, format="PNG")
 
 
-def _font() -> ImageFont.FreeTypeFont:
+def caption_font() -> ImageFont.FreeTypeFont:
     """Return matplotlib's font if that is installed: Pillow's has no letter beyond ASCII."""
     matplotlib = find_spec("matplotlib")
     if matplotlib is not None and matplotlib.origin is not None:

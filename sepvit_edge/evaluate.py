@@ -42,7 +42,11 @@ if TYPE_CHECKING:
 def main(
     package: Annotated[Path | None, typer.Argument(help="Folder of a package.")] = None,
     data: Annotated[
-        str, typer.Option(help="Images: one folder per class, or a built-in set.")
+        str,
+        typer.Option(
+            help="Images: one folder per class, or a built-in set. Segmentation: a folder of "
+            "images and masks, or scenes. Detection: a COCO file, or scenes."
+        ),
     ] = "",
     classes: Classes = "",
     weights: Annotated[
@@ -94,7 +98,8 @@ def main(
     """Measure a package's accuracy on labelled images, and its distance to its checkpoint.
 
     Accuracy is top-1, top-5, that of every class, the confusions and the calibration error. The
-    distance to the fp32 reference is measured if the checkpoint is built in or given.
+    distance to the fp32 reference is measured if the checkpoint is built in or given. Of a package
+    for segmentation mean IoU is measured, of one for detection average precision.
     """
     from .cli.names import check_names, check_targets
     from .pipeline.saving import check_save
@@ -104,9 +109,10 @@ def main(
         if everything or by_block:
             raise SepViTError("--save is for one package and its classes; leave it out here")
         check_save(save)
-    check_names(weights=weights or [], data=[data, calibration], classes=classes)
+    check_names(weights=weights or [], data=[calibration], classes=classes)
     check_targets(target or [])
     if everything:
+        check_names(data=[data])
         _evaluate_all(weights or [], data, classes, images, target or [], json)
         return
     from .cli.choices import choose_data
@@ -116,17 +122,16 @@ def main(
 
     # The package and the images are checked before torch is loaded.
     opened = Package(package or "", require_signature)
+    if opened.manifest.task != "classification" and not by_block:
+        others = {"--worst": worst, "--confusion": confusion, "--save": save, "--classes": classes}
+        return _evaluate_dense(opened, data, weights or [], images, threads, others, json)
+    check_names(data=[data])
     dataset, limit = choose_data(data, classes, opened.labels), images
     from .model.dense import DenseModel
     from .pipeline.defaults import data_for
     from .pipeline.verify import known_weights, reference_of
 
     manifest = opened.manifest
-    if manifest.task != "classification" and not by_block:
-        raise SepViTError(
-            f"{opened.path} is for {manifest.task}: its manifest states its distance to the "
-            "reference, --by-block measures it part by part; accuracy is measured of classifiers"
-        )
     session = PackageSession(opened, threads)
     checkpoint = weights[0] if weights else known_weights(opened)
     model = None
@@ -183,6 +188,55 @@ def _keeping(
                 stderr.print(f"{kept.found} images were continued from an earlier run")
     except KeyboardInterrupt:
         raise Interrupted("interrupted; repeat the command to continue where it ended") from None
+
+
+def _evaluate_dense(
+    package: Package,
+    data: str,
+    weights: Sequence[str],
+    images: int | None,
+    threads: int,
+    others: dict[str, object],
+    json: bool,
+) -> None:
+    """Measure a package for segmentation or detection; `others` are options of classifiers."""
+    from .data.dense.choose import open_dense
+
+    task = package.manifest.task
+    for option, value in others.items():
+        if value:
+            raise SepViTError(f"{option} is for classification; leave it out with {task}")
+    trained_on = package.manifest.source.trained_on
+    spec = data or ("scenes" if trained_on == "scenes/train" else "")
+    if not spec:
+        kind = "a folder of images and masks" if task == "segmentation" else "a COCO file"
+        raise SepViTError(f"give {kind} by --data, or scenes for weights that learnt them")
+    dataset = open_dense(spec, task, package.labels)
+    from .model.dense import DenseModel
+    from .package.session import PackageSession
+    from .pipeline.dense_scores import score_dense
+    from .pipeline.verify import known_weights, reference_of
+
+    session = PackageSession(package, threads)
+    checkpoint = weights[0] if weights else known_weights(package)
+    model = None if checkpoint is None else reference_of(package, checkpoint)
+    assert model is None or isinstance(model, DenseModel)
+    count = min(images or len(dataset), len(dataset))
+    with progress("measuring", count, "images") as advance:
+        report = score_dense(session, dataset, model, images, advance)
+    if json:
+        return emit_json(report)
+    names = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "ap50": "AP50", "ap": "AP"}
+    sides = [side for side in ("package", "reference") if side in report]
+    rows = [
+        [name, *(f"{report[side][key]:.2%}" for side in sides)]
+        for key, name in names.items()
+        if key in report["package"]
+    ]
+    print_columns([f"{report['images']} images of {report['data']}", *sides], rows)
+    if report.get("agreement") is not None:
+        what = "pixels with the same class" if task == "segmentation" else "boxes in common"
+        console.print(f"{what}: {report['agreement']:.2%}")
 
 
 def _save(package: Package, data: Taken, outputs: Outputs, path: Path) -> None:

@@ -1,11 +1,11 @@
-"""Classify images with a package: `python -m sepvit_edge.predict PACKAGE image.jpg ...`."""
+"""Run a package on images: `python -m sepvit_edge.predict PACKAGE image.jpg ...`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,15 +22,30 @@ from .cli.options import MOST_THREADS, RequireSignature
 from .errors import Interrupted, SepViTError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from .package.session import PackageSession
+    from .pipeline.answers import Answer
     from .pipeline.bulk import Prediction
+
+_TOP, _LISTED = 3, 5
 
 
 @command
 def main(
     package: Annotated[Path, typer.Argument(help="Folder of a package.")],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
-    top: Annotated[int, typer.Option(help="Number of classes to show.", min=1)] = 3,
+    top: Annotated[
+        int | None,
+        typer.Option(help="Number of classes to show; default 3.", min=1, show_default=False),
+    ] = None,
+    draw: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="With segmentation and detection: draw class maps or boxes onto the images.",
+        ),
+    ] = None,
     threads: Annotated[
         int | None,
         typer.Option(help="Threads. Default: chosen by the runtime.", min=1, max=MOST_THREADS),
@@ -45,7 +60,10 @@ def main(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Name the most probable classes of each image.
+    """Name the most probable classes of each image; or find its segments, or objects.
+
+    A package for segmentation gives the share of each class, one for detection the boxes; --json
+    has them in COCO's terms, masks as run lengths.
 
     Images that cannot be read are reported and skipped; the exit status is then 2.
     """
@@ -60,18 +78,24 @@ def main(
     paths = list_images(images)
     if not any(path.exists() for path in paths):
         raise SepViTError(f"there is no file {paths[0]}")
-    if opened.manifest.task != "classification":
-        raise SepViTError(
-            f"{opened.path} is for {opened.manifest.task}; in Python, "
-            "open_package(...).run_outputs(image) gives its outputs"
-        )
+    dense = opened.manifest.task != "classification"
+    for option, wrong in (
+        ("--top", dense and top is not None),
+        ("--save", dense and save is not None),
+        ("--draw", not dense and draw is not None),
+    ):
+        if wrong:
+            raise SepViTError(f"{option} is not for {opened.manifest.task}; leave it out")
     session = PackageSession(opened, threads)
-    if save is not None:
-        broken = _save(session, paths, top, save, json)
+    if dense:
+        broken = _find(session, paths, draw, json)
+    elif save is not None:
+        broken = _save(session, paths, top or _TOP, save, json)
     else:
-        broken = _print(session, paths, top, json)
+        broken = _print(session, paths, top or _TOP, json)
     if broken:
-        raise SepViTError(f"{broken} of {len(paths)} images could not be classified")
+        done = "used" if dense else "classified"
+        raise SepViTError(f"{broken} of {len(paths)} images could not be {done}")
 
 
 def _print(session: PackageSession, paths: Sequence[Path], top: int, json: bool) -> int:
@@ -102,6 +126,89 @@ def _print(session: PackageSession, paths: Sequence[Path], top: int, json: bool)
         ]
         print_columns(["image", *(f"top {i + 1}" for i in range(len(rows[0]) - 1))], rows)
     return len(paths) - len(found)
+
+
+def _find(session: PackageSession, paths: Sequence[Path], draw: Path | None, json: bool) -> int:
+    """Print what is found in each image; return the number of those that cannot be read."""
+    from .data.preprocess import load_image, to_rgb
+    from .pipeline.answers import answer, answer_json
+
+    labels = session.package.labels
+    target = _Drawings(draw, session.package.manifest.task) if draw is not None else None
+    found: list[dict[str, Any]] = []
+    rows: list[list[str]] = []
+    with progress("running", len(paths), "images") as advance:
+        for path in paths:
+            advance(1)
+            try:
+                image = to_rgb(load_image(path))
+                one = answer(session, image)
+            except SepViTError as error:
+                warn(str(error))
+                continue
+            drawn = target.write(path, image, one, labels) if target is not None else None
+            document = answer_json(one, labels)
+            rows.append([str(path), _summary(document), *([] if drawn is None else [str(drawn)])])
+            document = {"image": str(path), **document}
+            found.append(document if drawn is None else {**document, "drawn": str(drawn)})
+    if json:
+        emit_json(found)
+    elif rows:
+        print_columns(["image", "found", *(["drawn"] if draw is not None else [])], rows)
+    return len(paths) - len(found)
+
+
+def _summary(document: dict[str, Any]) -> str:
+    """Return what was found in an image in one line, the largest or best first."""
+    if "boxes" in document:
+        boxes = [f"{box['label']} {box['score']:.0%}" for box in document["boxes"]]
+        more = [f"and {len(boxes) - _LISTED} more"] if len(boxes) > _LISTED else []
+        return ", ".join([*boxes[:_LISTED], *more]) or "nothing"
+    pixels = document["height"] * document["width"]
+    segments = sorted(document["segments"], key=lambda segment: -segment["area"])
+    return ", ".join(f"{each['label']} {each['area'] / pixels:.1%}" for each in segments)
+
+
+class _Drawings:
+    """Pictures in a folder, each with a name of its image.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder; made if it is missing.
+    task : str
+        Part of the names.
+    """
+
+    def __init__(self, folder: Path, task: str) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise SepViTError(f"--draw {folder} is a file; name a folder") from None
+        except OSError as error:
+            raise SepViTError(f"--draw {folder} cannot be made: {error.strerror}") from None
+        self._folder, self._task = folder, task
+        self._names: set[str] = set()
+
+    def write(self, path: Path, image: Image, one: Answer, labels: Sequence[str]) -> Path:
+        """Draw an answer onto its image, and return the file."""
+        from .files import replacing_file
+        from .pipeline.drawing import draw_answer
+
+        stem = name = f"{path.stem}-{self._task}"
+        number = 1
+        while name in self._names:  # images of one name in several folders
+            number += 1
+            name = f"{stem}-{number}"
+        self._names.add(name)
+        file = self._folder / f"{name}.png"
+        picture = draw_answer(image, one, labels)
+        try:
+            with replacing_file(file) as partial:
+                picture.save(partial, "PNG")
+        except OSError as error:
+            raise SepViTError(f"{file} cannot be written: {error.strerror}") from None
+        return file
 
 
 def _save(session: PackageSession, paths: Sequence[Path], top: int, path: Path, json: bool) -> int:

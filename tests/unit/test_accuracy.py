@@ -147,7 +147,7 @@ def test_a_contact_sheet_holds_each_image_where_it_belongs(tmp_path: Path) -> No
 
 def test_captions_have_letters_of_many_languages() -> None:
     pytest.importorskip("matplotlib")
-    font = contact_sheet._font()
+    font = contact_sheet.caption_font()
     box = bytes(font.getmask("\uffff"))
     assert all(bytes(font.getmask(letter)) != box for letter in "üéñßЖΩ")
 

@@ -1,0 +1,122 @@
+"""How good a dense package is on images with masks or boxes, beside its reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..data.dense.sample import DenseDataset, Objects
+from ..data.preprocess import fit_image
+from ..model.dense import DenseModel
+from ..model.logits import reference_outputs
+from ..package.session import PackageSession
+from ..postprocess.detection import Detections
+from ..scoring.detection import average_precision, check_installed, shared_boxes
+from ..scoring.segmentation import PixelCounts, agreement
+from .answers import Answer, answer_of
+
+
+@dataclass
+class _Figures:
+    """What is collected of one model over the images."""
+
+    pixels: PixelCounts
+    found: list[Detections] = field(default_factory=list)
+
+    def add(self, one: Answer, mask: np.ndarray | None) -> None:
+        if one.found is not None:
+            self.found.append(one.found)
+        elif mask is not None and one.classes is not None:
+            self.pixels.add(mask, one.classes)
+
+    def summary(self, truth: list[Objects]) -> dict[str, Any]:
+        """Return mean IoU, or average precision, as JSON."""
+        labels = self.pixels.labels
+        if truth:
+            precision = average_precision(truth, self.found, labels)
+            return {
+                "ap": round(precision.ap, 4),
+                "ap50": round(precision.ap50, 4),
+                "ap50_by_class": {k: round(v, 4) for k, v in precision.by_class.items()},
+            }
+        ious = zip(labels, self.pixels.ious.tolist(), strict=True)
+        return {
+            "miou": round(self.pixels.mean_iou, 4),
+            "pixel_accuracy": round(self.pixels.accuracy, 4),
+            "iou_by_class": {name: round(iou, 4) for name, iou in ious if not np.isnan(iou)},
+        }
+
+
+def score_dense(
+    session: PackageSession,
+    data: DenseDataset,
+    model: DenseModel | None = None,
+    images: int | None = None,
+    advance: Callable[[int], None] = lambda images: None,
+) -> dict[str, Any]:
+    """Measure a package on images with masks or boxes.
+
+    Parameters
+    ----------
+    session : PackageSession
+        The package.
+    data : DenseDataset
+        The images, with the package's classes.
+    model : DenseModel, optional
+        Its reference, to measure the same of it, and how far the two agree.
+    images : int, optional
+        Number of images, at equal distances over the data. Default: all.
+    advance : callable
+        Gets the number of images done, after each.
+
+    Returns
+    -------
+    dict
+        As JSON: ``package`` and, of a reference, ``reference`` with their figures; then
+        ``agreement``: the share of pixels with the same class; or boxes of the package that the
+        reference has too, at an overlap of 0.5, as a share of both's mean number.
+
+    Raises
+    ------
+    SepViTError
+        If an image cannot be used, or a library is missing.
+    """
+    manifest = session.package.manifest
+    if manifest.task == "detection":
+        check_installed()
+    count = min(images or len(data), len(data))
+    sides = [_Figures(PixelCounts(data.labels)) for _ in range(1 if model is None else 2)]
+    truth: list[Objects] = []
+    agreed: list[float] = []
+    shared = total = 0
+    for i in range(count):
+        sample = data[i * len(data) // count]
+        assert manifest.model.input_size is not None
+        pixels, fit = fit_image(sample.image, manifest.input.mean, manifest.model.input_size)
+        outputs = [session.run_pixels(pixels[None])]
+        if model is not None:
+            outputs.append(reference_outputs(model, pixels[None]))
+        answers = [answer_of(session.package, each, fit) for each in outputs]
+        for side, one in zip(sides, answers, strict=True):
+            side.add(one, sample.mask)
+        if sample.objects is not None:
+            truth.append(sample.objects)
+        if model is not None:
+            first, second = answers
+            if first.classes is not None and second.classes is not None:
+                agreed.append(agreement(first.classes, second.classes))
+            elif first.found is not None and second.found is not None:
+                shared += shared_boxes(second.found, first.found)
+                total += len(first.found) + len(second.found)
+        advance(1)
+    report: dict[str, Any] = {"data": data.name, "images": count, "of": len(data)}
+    names = ("package", "reference")
+    report |= {name: side.summary(truth) for name, side in zip(names, sides, strict=False)}
+    if agreed:
+        report["agreement"] = round(float(np.mean(agreed)), 6)
+    elif model is not None:
+        report["agreement"] = round(2 * shared / total, 6) if total else None
+    return report
