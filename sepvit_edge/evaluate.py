@@ -5,7 +5,7 @@ Or everything at once: `python -m sepvit_edge.evaluate --all [--weights CHECKPOI
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -196,7 +196,7 @@ def _evaluate_dense(
     weights: Sequence[str],
     images: int | None,
     threads: int,
-    others: dict[str, object],
+    others: Mapping[str, object],
     json: bool,
 ) -> None:
     """Measure a package for segmentation or detection; `others` are options of classifiers."""
