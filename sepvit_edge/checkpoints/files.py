@@ -243,6 +243,11 @@ def save_checkpoint(
         for key, value in model.state_dict().items()
         if not is_counter(key)
     }
+    lost = next((key for key, value in state.items() if not value.isfinite().all()), None)
+    if lost is not None and dtype == torch.float16 and model.state_dict()[lost].isfinite().all():
+        raise SepViTError(
+            f"{lost} holds values over float16's largest, 65504; store the weights in float32"
+        )
     if isinstance(model, SepViT) and model.quantization is not None:
         state = quantized_state(model, model.quantization)
         metadata["quantization"] = quantization_metadata(model.quantization)

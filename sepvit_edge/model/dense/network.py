@@ -91,7 +91,9 @@ def from_classifier(classifier: SepViT, config: DenseConfig, images: Tensor) -> 
     """Create a dense model whose backbone has a classifier's weights.
 
     The classifier has no norm behind a stage. Each one starts as what undoes it best: the affine
-    part that brings the normed map nearest the map itself, by least squares a channel.
+    part that brings the normed map nearest the map itself, by least squares a channel. Maps are
+    then divided by their deviation, and the next patch embedding multiplied with it: a classifier's
+    maps have values of a hundred and more, from which a new neck would not learn.
 
     Parameters
     ----------
@@ -129,13 +131,16 @@ def from_classifier(classifier: SepViT, config: DenseConfig, images: Tensor) -> 
     shared = {key: value for key, value in classifier.state_dict().items() if key in own}
     model.backbone.load_state_dict(own | shared)
     model.eval()
-    for norm, stream in model.backbone.streams(images):
+    for stage, (norm, stream) in enumerate(model.backbone.streams(images)):
         rows = stream.flatten(0, 2)
         normed = F.layer_norm(rows, norm.normalized_shape, eps=norm.eps)
         centred = normed - normed.mean(0)
         slope = (centred * rows).mean(0) / centred.square().mean(0).clamp(min=1e-12)
-        norm.weight.copy_(slope)
-        norm.bias.copy_(rows.mean(0) - slope * normed.mean(0))
+        size = rows.std().clamp(min=1e-6)
+        norm.weight.copy_(slope / size)
+        norm.bias.copy_((rows.mean(0) - slope * normed.mean(0)) / size)
+        if stage + 1 < len(model.backbone.patch_embeds):
+            model.backbone.patch_embeds[stage + 1].proj.weight.mul_(size)
     return model.train()
 
 
