@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from helpers import MINI, dense_model, mini_digits, random_pixels
 from torch import nn
 
 import sepvit_edge
+from sepvit_edge.checkpoints.files import save_checkpoint
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.model.dense import DenseConfig, count_macs, from_classifier, with_dense_config
 from sepvit_edge.model.dense.backbone import DenseBackbone, DenseBlock
@@ -195,7 +197,7 @@ def test_a_backbone_starts_as_the_classifier_that_it_is_made_of() -> None:
     assert distance(found)[0] < 0.05
     # What a map was divided by, the next stage's first weights are multiplied with.
     factors = [
-        float(own.proj.weight.norm() / theirs.proj.weight.norm())
+        float(own.proj.weight.detach().norm() / theirs.proj.weight.detach().norm())
         for own, theirs in zip(model.backbone.patch_embeds, classifier.patch_embeds, strict=True)
     ]
     assert factors[0] == 1
@@ -240,3 +242,12 @@ def test_a_model_of_scenes_is_calibrated_and_compared_on_scenes() -> None:
     assert (data.name, images) == ("scenes/test", 4)
     pixels, _ = calibration_pixels(model, default_calibration(model), 2)
     assert pixels.shape == (2, 64, 96, 3) and pixels.std() > 10
+
+
+def test_weights_that_float16_cannot_hold_are_refused(tmp_path: Path) -> None:
+    model = sepvit_edge.create_model(MINI, task="segmentation", num_classes=2, channels=8)
+    model.decode_head.scale_heads[0][0].bn.running_var.fill_(1e6)
+    with pytest.raises(SepViTError, match=r"running_var holds values over float16's largest"):
+        save_checkpoint(model, tmp_path / "a.safetensors", dtype=torch.float16)
+    assert list(tmp_path.iterdir()) == []
+    save_checkpoint(model, tmp_path / "a.safetensors")
