@@ -172,6 +172,10 @@ def test_targets_without_dense_prediction_name_those_that_have(tmp_path: Path) -
         sepvit_edge.export_package(
             dense_model("semantic-fpn", SIZE), "executorch-vulkan", "fp32", tmp_path / "p"
         )
+    with pytest.raises(SepViTError, match="executorch has no int8 for segmentation"):
+        sepvit_edge.export_package(
+            dense_model("semantic-fpn", SIZE), "executorch", "int8", tmp_path / "p"
+        )
     assert not (tmp_path / "p").exists()
 
 
