@@ -3,7 +3,7 @@
 ``model.sig`` is what ``model_signing sign key`` writes: a Sigstore bundle around a DSSE envelope of
 an in-toto statement, which lists every file of the folder with its SHA-256, signed by ECDSA on
 P-256. That tool verifies it too. We add one field that it ignores: the time at which it expires.
-docs/signatures.md has the format; the apps verify it by the same vectors.
+docs/signatures.md has the format; Kotlin and TypeScript verify it by the same vectors.
 """
 
 from __future__ import annotations
