@@ -214,8 +214,8 @@ def _plate(rng: np.random.Generator, font_file: str, shape: str) -> tuple[Image.
     character = LABELS[rng.integers(len(LABELS))]
     font = open_font(font_file)
     font = font.font_variant(size=font.size * height * rng.uniform(*RANGES.character) / CAPITAL)
-    left, top, right, bottom = font.getbbox(character, anchor="ls")
-    start = (plate.width - left - right) / 2, (plate.height - top - bottom) / 2
+    west, north, east, south = font.getbbox(character, anchor="ls")
+    start = (plate.width - west - east) / 2, (plate.height - north - south) / 2
     weight = int(rng.integers(0, 2))
     ImageDraw.Draw(ink).text(start, character, 255, font, anchor="ls", stroke_width=weight)
     angle = rng.uniform(-RANGES.turn, RANGES.turn)

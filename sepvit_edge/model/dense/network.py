@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import SepViTError
-from ..reference import SepViT
+from ..reference import OverlappingPatchEmbedding, SepViT
 from ..variants import Source
 from .backbone import DenseBackbone
 from .config import DenseConfig
@@ -140,7 +140,8 @@ def from_classifier(classifier: SepViT, config: DenseConfig, images: Tensor) -> 
         norm.weight.copy_(slope / size)
         norm.bias.copy_((rows.mean(0) - slope * normed.mean(0)) / size)
         if stage + 1 < len(model.backbone.patch_embeds):
-            model.backbone.patch_embeds[stage + 1].proj.weight.mul_(size)
+            following = cast(OverlappingPatchEmbedding, model.backbone.patch_embeds[stage + 1])
+            following.proj.weight.mul_(size)
     return model.train()
 
 
