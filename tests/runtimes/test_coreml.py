@@ -238,6 +238,7 @@ CASES = {
         X4, lambda x: mb.reduce_mean(x=x, axes=[-2, -1], keep_dims=True),
         lambda x: x.mean((2, 3), keepdim=True),
     ),
+    "relu": (X3, lambda x: mb.relu(x=x), F.relu),
     "reshape": (X3, lambda x: mb.reshape(x=x, shape=[-1, 4]), lambda x: x.reshape(-1, 4)),
     "slice_by_index": (
         X3, lambda x: mb.slice_by_index(x=x, begin=[0, 1, 2], end=[3, 4, -1], stride=[1, 1, 2]),
@@ -255,6 +256,13 @@ CASES = {
     "softmax, first axis": (X3, lambda x: mb.softmax(x=x, axis=0), lambda x: x.softmax(0)),
     "transpose": (
         X4, lambda x: mb.transpose(x=x, perm=[0, -2, 3, 1]), lambda x: x.permute(0, 2, 3, 1)
+    ),
+    "upsample_bilinear": (
+        X4,
+        lambda x: mb.upsample_bilinear(
+            x=x, scale_factor_height=2, scale_factor_width=3, align_corners=False
+        ),
+        lambda x: F.interpolate(x, scale_factor=(2.0, 3.0), mode="bilinear", align_corners=False),
     ),
 }  # fmt: skip
 
@@ -292,7 +300,7 @@ def test_half_precision_rounds_once_an_operation(tmp_path):
 @pytest.mark.parametrize(
     ("body", "named"),
     [
-        (lambda x: mb.relu(x=x, name="clip_here"), r"relu \(clip_here\)"),
+        (lambda x: mb.relu6(x=x, name="clip_here"), r"relu6 \(clip_here\)"),
         (lambda x: mb.gelu(x=x, mode="TANH_APPROXIMATION"), "gelu.*TANH_APPROXIMATION"),
         (lambda x: mb.layer_norm(x=x, axes=[0]), r"layer_norm.*axes is \[0\]"),
         (lambda x: mb.reshape(x=x, shape=[0, -1]), "reshape.*0 in the shape"),
