@@ -230,8 +230,11 @@ class TrainingRecipe(Strict):
 
     @model_validator(mode="after")
     def _dense_has_a_task(self) -> TrainingRecipe:
-        if self.task == "classification" and self.dense.model_fields_set:
-            key = sorted(self.dense.model_fields_set)[0]
+        # By value: a run's state stores every key, to go on by the same recipe.
+        own, default = self.dense.model_dump(), Dense().model_dump()
+        changed = [key for key in own if own[key] != default[key]]
+        if self.task == "classification" and changed:
+            key = min(changed)
             raise ValueError(f"dense.{key} is for segmentation and detection: state the task")
         return self
 
