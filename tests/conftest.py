@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from helpers import MINI, Exporter, Outcome, jittered, mini_digits
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from sepvit_edge import metrics
 from sepvit_edge.checkpoints.source import source_of
@@ -52,7 +52,12 @@ def pytest_configure(config: pytest.Config) -> None:
     examples = config.getoption("--fuzz")
     # The same examples in every run of CI; a run in full draws new ones.
     settings.register_profile(
-        "ours", max_examples=examples, deadline=None, database=None, derandomize=examples <= 100
+        "ours",
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],  # it would depend on the machine's load
+        database=None,
+        derandomize=examples <= 100,
     )
     settings.load_profile("ours")
     if not config.getoption("--sqnr"):

@@ -112,7 +112,8 @@ def create_model(
             )
         rule = preprocessing or Preprocessing()
         classes = 1000 if num_classes is None else num_classes
-        config = ModelConfig(variant, classes, image_size or 224, rule, tuple(labels))
+        size = 224 if image_size is None else image_size
+        config = ModelConfig(variant, classes, size, rule, tuple(labels))
         return SepViT(config, drop_path)
     if image_size is not None:
         raise SepViTError(f"{task} takes input_size=(height, width), not image_size")

@@ -53,8 +53,10 @@ def read_or_refused(read: Callable[[], object]) -> None:
         assert "\n" not in sentence, repr(sentence)
 
 
+# Some runtimes set the processor to round subnormal numbers to zero.
+_floats = st.floats(allow_subnormal=False)
 values = st.recursive(
-    st.sampled_from(_ODD) | st.text(max_size=9) | st.integers() | st.floats(),
+    st.sampled_from(_ODD) | st.text(max_size=9) | st.integers() | _floats,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=5,
 )

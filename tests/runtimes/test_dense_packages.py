@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import Runner, dense_model, random_pixels
-from PIL import Image
 
 import sepvit_edge
 from sepvit_edge.checkpoints.files import save_checkpoint
@@ -110,17 +109,6 @@ def test_a_dense_package_is_rebuilt_byte_for_byte(segmentation: tuple, run_comma
     done = run_command("export", "--verify", package.path, "--weights", weights)
     assert done.status == 0, done.err
     assert "identical, byte for byte" in done.out
-
-
-@pytest.mark.parametrize("command", ["predict", "evaluate"])
-def test_commands_for_classifiers_say_so(
-    command: str, segmentation: tuple, run_command: Runner, tmp_path: Path
-) -> None:
-    _, _, package = segmentation
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    images = [tmp_path / "a.png"] if command == "predict" else []
-    done = run_command(command, package.path, *images)
-    assert done.status == 2 and "is for segmentation" in done.err
 
 
 # Measured, against the same int8 in torch with sums in float32: 30 to 40 dB. Torch's own float32

@@ -29,7 +29,7 @@ TOOLKIT = RUNTIMES["litert"].toolkit
 assert TOOLKIT is not None
 # Made by litert-torch 0.10.0 from `x = project(x); relu(scores(x, tanh(x))), x`, where scores is
 # q @ k.T: a product of two matrices that change, which the XNNPACK delegate does not take.
-SMALL = TESTS / "vectors" / "litert" / "outside.tflite"
+SMALL = TESTS / "runtimes" / "outside.tflite"
 
 needs_toolkit = pytest.mark.skipif(
     not TOOLKIT.ready,

@@ -138,7 +138,8 @@ def test_a_command_says_which_weights_it_takes(
 ) -> None:
     torch.save({"model": halved(state), "model_ema": state}, tmp_path / "both.pth")
     done = run_command("export", "--weights", tmp_path / "both.pth", "--data", "digits",
-                       "--batch", 0, "--output", tmp_path / "p")  # fmt: skip
+                       "--precision", "int8", "--keep-float", "no.layer",
+                       "--output", tmp_path / "p")  # fmt: skip
     assert done.status == 2 and "warning: both.pth holds" in done.err, done.err
     assert "taking 'model_ema'" in done.err
 

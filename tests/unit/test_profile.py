@@ -91,7 +91,8 @@ def test_the_runner_is_python_3_9_and_imports_only_what_is_in_its_file() -> None
                 ours = {f"{where}.{alias.name}" for alias in node.names} & modules
                 imported |= ours or {where}
     outside = {name.split(".")[0] for name in imported if name not in modules}
-    runtimes = {"openvino", "onnxruntime", "onnxruntime_qnn", "executorch", "rknnlite"}
+    runtimes = {"openvino", "onnxruntime", "onnxruntime_qnn", "executorch", "ai_edge_litert"}
+    runtimes |= {"rknnlite"}
     # torch: ExecuTorch's own Python runtime wants tensors. PIL: only where it is installed.
     assert outside - set(sys.stdlib_module_names) - runtimes == {"numpy", "torch", "PIL"}
 

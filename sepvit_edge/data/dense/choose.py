@@ -49,7 +49,7 @@ def open_dense(
     --------
     >>> scenes = open_dense("scenes", "segmentation")
     >>> scenes[0].mask.shape, scenes.labels[:3]
-    ((128, 128), ('ground', '0', '1'))
+    ((128, 128), ('ground', 'disc', 'square'))
     """
     check_dense_name(str(spec))
     path = Path(spec)
