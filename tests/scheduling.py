@@ -17,17 +17,15 @@ class FileScheduling(LoadFileScheduling):
 
     def remove_node(self, node: Any) -> str | None:
         """Take a worker away; return the test that it crashed in, if any."""
-        files = self.assigned_work[node]
-        for file in [file for file, tests in files.items() if all(tests.values())]:
-            del files[file]
-        if not files:
-            return super().remove_node(node)
-        crashed = next(test for tests in files.values() for test, done in tests.items() if not done)
-        first = next(iter(files.values()))
-        first[crashed] = True
-        if all(first.values()):
-            del files[next(iter(files))]
-        super().remove_node(node)
+        files = self.assigned_work.pop(node)
+        unfinished = {file: tests for file, tests in files.items() if not all(tests.values())}
+        if not unfinished:
+            return None
+        tests = next(iter(unfinished.values()))
+        crashed = next(test for test, done in tests.items() if not done)
+        tests[crashed] = True
+        left = {file: tests for file, tests in unfinished.items() if not all(tests.values())}
+        self.workqueue.update(left)
         for other in self.assigned_work:
             self._reschedule(other)
         return crashed

@@ -22,10 +22,9 @@ from ..model.graph import part_of
 from ..package.manifest import Manifest, Placement
 from ..package.verification import Verification
 from .interface import LoweringJob, OpTiming, Session, check_input
-from .registry import RUNTIMES
+from .registry import toolkit_of
 from .support.cache import cached
 from .support.placement import PlacementBuilder
-from .support.toolkit import Toolkit
 from .support.toolkit_process import ToolkitProcess
 
 TARGET = "litert"
@@ -51,7 +50,7 @@ class LiteRTBackend:
         SepViTError
             If the converter is missing, or rejects the model.
         """
-        toolkit = _toolkit()
+        toolkit = toolkit_of(TARGET)
         toolkit.check()
         facts = {"precision": job.recipe.precision}
 
@@ -78,12 +77,6 @@ class LiteRTBackend:
     def verification(self) -> Verification:
         """Return "run": the interpreter and its delegate are part of every wheel."""
         return "run"
-
-
-def _toolkit() -> Toolkit:
-    toolkit = RUNTIMES[TARGET].toolkit
-    assert toolkit is not None
-    return toolkit
 
 
 def _interpreter(file: Path, threads: int | None) -> Interpreter:

@@ -142,6 +142,13 @@ def host_targets() -> list[str]:
     ]
 
 
+def toolkit_of(target: str) -> Toolkit:
+    """Return the environment of a target that has one."""
+    toolkit = RUNTIMES[target].toolkit
+    assert toolkit is not None
+    return toolkit
+
+
 def get_backend(target: str) -> Backend:
     """Load the backend of a target, and its library with it.
 

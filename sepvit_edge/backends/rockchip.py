@@ -20,11 +20,10 @@ from ..errors import SepViTError
 from ..package.manifest import Manifest, Placement
 from ..package.verification import Verification
 from .interface import LoweringJob, OpTiming, Session, check_input
-from .registry import RUNTIMES
+from .registry import toolkit_of
 from .support.cache import cached, cached_arrays
 from .support.onnx_file import export_onnx, keep_weights_normal, write_onnx
 from .support.placement import PlacementBuilder
-from .support.toolkit import Toolkit
 from .support.toolkit_process import ToolkitProcess
 
 TARGET = "rockchip"
@@ -124,7 +123,7 @@ class RockchipBackend:
         """
         options = job.recipe.options_as(Options)
         chips = options.chips
-        _toolkit().check()
+        toolkit_of(TARGET).check()
         model = export_onnx(job, _OPSET)
         keep_weights_normal(model)
         write_onnx(model, job, folder / ONNX)
@@ -145,18 +144,12 @@ class RockchipBackend:
 
     def open(self, folder: Path, manifest: Manifest, threads: int | None) -> RockchipSession:
         """Load into the toolkit's simulator, which chooses its threads itself."""
-        _toolkit().check()
+        toolkit_of(TARGET).check()
         return RockchipSession(folder, manifest)
 
     def verification(self) -> Verification:
         """Return "simulated": the toolkit has a simulator of the NPU's operations."""
         return "simulated"
-
-
-def _toolkit() -> Toolkit:
-    toolkit = RUNTIMES[TARGET].toolkit
-    assert toolkit is not None
-    return toolkit
 
 
 def _job(chips: list[str], options: Options, simulate: bool) -> dict[str, Any]:
@@ -172,11 +165,11 @@ def _job(chips: list[str], options: Options, simulate: bool) -> dict[str, Any]:
 
 
 def _process(onnx: Path, facts: dict[str, Any]) -> ToolkitProcess:
-    return ToolkitProcess(_toolkit(), _WORKER, facts, {ONNX: onnx})
+    return ToolkitProcess(toolkit_of(TARGET), _WORKER, facts, {ONNX: onnx})
 
 
 def _key(onnx: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    return {"tool": _toolkit().requirements, "worker": _WORKER, "onnx": onnx, "job": facts}
+    return {"tool": toolkit_of(TARGET).requirements, "worker": _WORKER, "onnx": onnx, "job": facts}
 
 
 def _log(chip: str) -> str:

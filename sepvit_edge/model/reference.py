@@ -162,6 +162,18 @@ class SepViTBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
+def initialize_layer(module: nn.Module) -> None:
+    """Give a linear or a convolution its first random weights; leave other modules alone."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Conv2d):
+        fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
 class SepViT(nn.Module):
     """The classification network.
 
@@ -201,15 +213,8 @@ class SepViT(nn.Module):
 
     @staticmethod
     def _initialize(module: nn.Module) -> None:
-        if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv2d):
-            fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
-            nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, SepViTBlock) and module.separable:
+        initialize_layer(module)
+        if isinstance(module, SepViTBlock) and module.separable:
             # Not zeros: norm1 of a zero vector has a gradient of 1 / sqrt(eps).
             nn.init.trunc_normal_(module.win_tokens, std=0.02)
 

@@ -49,11 +49,18 @@ def answer(session: PackageSession, image: Image.Image | np.ndarray | str | Path
     SepViTError
         If the image cannot be used, or the package's manifest has no rule for its outputs.
     """
-    facts = session.package.manifest
-    size = facts.model.input_size
-    assert size is not None  # of every dense package
-    pixels, fit = fit_image(image, facts.input.mean, size)
-    return answer_of(session.package, session.run_pixels(pixels[None]), fit)
+    pixels, fit = fitted(session.package, image)
+    return answer_of(session.package, session.run_pixels(pixels), fit)
+
+
+def fitted(
+    package: Package, image: Image.Image | np.ndarray | str | Path
+) -> tuple[np.ndarray, Fit]:
+    """Return the input pixels of an image, uint8 (1, H, W, 3), and how it lies in them."""
+    facts = package.manifest
+    assert facts.model.input_size is not None  # of every dense package
+    pixels, fit = fit_image(image, facts.input.mean, facts.model.input_size)
+    return pixels[None], fit
 
 
 def answer_of(package: Package, outputs: Sequence[np.ndarray], fit: Fit) -> Answer:

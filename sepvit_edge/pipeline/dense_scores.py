@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from ..data.dense.sample import DenseDataset, Objects
-from ..data.preprocess import fit_image
 from ..model.dense import DenseModel
 from ..model.logits import reference_outputs
 from ..package.session import PackageSession
 from ..postprocess.detection import Detections
 from ..scoring.detection import average_precision, check_installed, shared_boxes
 from ..scoring.segmentation import PixelCounts, agreement
-from .answers import Answer, answer_of
+from .answers import Answer, answer_of, fitted
 
 
 @dataclass
@@ -84,8 +83,7 @@ def score_dense(
     SepViTError
         If an image cannot be used, or a library is missing.
     """
-    manifest = session.package.manifest
-    if manifest.task == "detection":
+    if session.package.manifest.task == "detection":
         check_installed()
     count = min(images or len(data), len(data))
     sides = [_Figures(PixelCounts(data.labels)) for _ in range(1 if model is None else 2)]
@@ -94,11 +92,10 @@ def score_dense(
     shared = total = 0
     for i in range(count):
         sample = data[i * len(data) // count]
-        assert manifest.model.input_size is not None
-        pixels, fit = fit_image(sample.image, manifest.input.mean, manifest.model.input_size)
-        outputs = [session.run_pixels(pixels[None])]
+        pixels, fit = fitted(session.package, sample.image)
+        outputs = [session.run_pixels(pixels)]
         if model is not None:
-            outputs.append(reference_outputs(model, pixels[None]))
+            outputs.append(reference_outputs(model, pixels))
         answers = [answer_of(session.package, each, fit) for each in outputs]
         for side, one in zip(sides, answers, strict=True):
             side.add(one, sample.mask)

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from ..errors import SepViTError
+from .saving import only_writer
 
 _HEAD = struct.Struct("<32sQ")  # digest of the pixels, bytes of the logits
 
@@ -89,13 +88,8 @@ def kept_logits(path: Path, facts: Mapping[str, Any]) -> Iterator[KeptLogits]:
     SepViTError
         If another process uses the file.
     """
-    lock = FileLock(path.with_name(f"{path.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise SepViTError(f"another process is writing {path}; wait until it has ended") from None
     header = json.dumps(facts, sort_keys=True).encode() + b"\n"
-    try:
+    with only_writer(path, path):
         path.touch()
         with path.open("r+b") as file:
             if file.readline() != header:
@@ -104,6 +98,3 @@ def kept_logits(path: Path, facts: Mapping[str, Any]) -> Iterator[KeptLogits]:
                 file.write(header)
             yield KeptLogits(file)
         path.unlink()
-    finally:
-        lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)

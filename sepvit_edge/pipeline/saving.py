@@ -125,12 +125,7 @@ def growing_table(
         If another process is writing the same file.
     """
     partial = path.with_name(f".{path.name}.partial")
-    lock = FileLock(partial.with_name(f"{partial.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise SepViTError(f"another process is writing {path}; wait until it has ended") from None
-    try:
+    with only_writer(path, partial):
         table = GrowingTable(partial, json.dumps(facts, sort_keys=True), columns, keys)
         try:
             yield table
@@ -139,6 +134,31 @@ def growing_table(
         with replacing_file(path) as finished:
             _finish(table, partial, columns, finished)
         partial.unlink()
+
+
+@contextmanager
+def only_writer(path: Path, partial: Path) -> Iterator[None]:
+    """Keep other processes out of a file that grows, while the block runs.
+
+    Parameters
+    ----------
+    path : Path
+        The result, for the sentence.
+    partial : Path
+        The file that grows; its lock is beside it.
+
+    Raises
+    ------
+    SepViTError
+        If another process has it.
+    """
+    lock = FileLock(partial.with_name(f"{partial.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise SepViTError(f"another process is writing {path}; wait until it has ended") from None
+    try:
+        yield
     finally:
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)

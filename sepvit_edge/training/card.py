@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import shlex
 import sys
@@ -10,7 +11,10 @@ from typing import Any
 
 import torch
 
+from ..checkpoints.files import save_checkpoint
+from ..files import replacing_file
 from ..machine import cpu_name
+from ..model.create import ReferenceModel
 from .recipe import TrainingRecipe
 from .state import Epoch, best_epoch, read_state
 
@@ -38,6 +42,30 @@ def training_card(recipe: TrainingRecipe, run: Path) -> dict[str, Any]:
         "torch": torch.__version__.partition("+")[0],
         "image_size": recipe.resolution_schedule[-1][0],
     }
+
+
+def write_trained(
+    model: ReferenceModel, output: Path, card: dict[str, Any], trained_on: str | None, half: bool
+) -> None:
+    """Write a trained model's checkpoint and, beside it, its card.
+
+    Parameters
+    ----------
+    model : SepViT or DenseModel
+        The result.
+    output : Path
+        A ``.safetensors`` file; the card has the same name with ``.json``.
+    card : dict
+        The card, as JSON.
+    trained_on : str or None
+        Built-in data that it was trained on.
+    half : bool
+        Whether to store float weights as float16.
+    """
+    dtype = torch.float16 if half else torch.float32
+    save_checkpoint(model, output, dtype=dtype, trained_on=trained_on)
+    with replacing_file(output.with_suffix(".json")) as partial:
+        partial.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
 # Options about places and output, not about the result; the flags among them take no value.

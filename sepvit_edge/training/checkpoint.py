@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -12,19 +11,18 @@ from typing import Any, Literal, cast
 import torch
 
 from ..accuracy import AccuracyReport, accuracy_report, draw_confusion
-from ..checkpoints.files import save_checkpoint
 from ..data.choose import BUILT_IN, class_names
 from ..data.sample import Dataset
 from ..errors import SepViTError
-from ..files import check_output_file, replacing_file
+from ..files import check_output_file
 from ..model.reference import SepViT, set_image_size
-from .card import training_card
+from .card import training_card, write_trained
 from .data import TrainingImages
 from .loop import FloatTrainee, Trainee, evaluate_logits, run_training
 from .recipe import TrainingRecipe, check_options
 from .sets import Sets, open_sets, with_splits
 from .start import starting_model
-from .state import STATE, Epoch
+from .state import Epoch, check_run
 from .teachers import Teacher, load_teacher
 
 CONFUSION = "confusion.png"
@@ -105,10 +103,7 @@ def train_checkpoint(
     check_installed()
     check_output_file(output, "--output", ".safetensors")
     check_options(recipe, weights, qat, keep_float, scheme)
-    if (run / STATE).exists() and not resume:
-        raise SepViTError(
-            f"{run} holds a run already: give --resume to continue it, or another --run"
-        )
+    check_run(run, resume)
     recipe = with_splits(recipe)
     teacher = _teacher(recipe, weights if qat else "")
     labels = _classes(recipe, teacher)
@@ -149,14 +144,8 @@ def train_checkpoint(
             start = _measure(FloatTrainee(model), sets, recipe, labels)
             card["held_out_top1_float"] = round(start.top1, 4)
     result = _finished(trained, recipe, labels)
-    save_checkpoint(
-        result,
-        output,
-        dtype=torch.float16 if half else torch.float32,
-        trained_on=f"{recipe.data}/train" if recipe.data in BUILT_IN else None,
-    )
-    with replacing_file(output.with_suffix(".json")) as partial:
-        partial.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    trained_on = f"{recipe.data}/train" if recipe.data in BUILT_IN else None
+    write_trained(result, output, card, trained_on, half)
     return Trained(card, accuracy)
 
 

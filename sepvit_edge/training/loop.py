@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from ..checkpoints.source import weights_digest
 from ..data.sample import Dataset as Images
-from ..errors import SepViTError
 from ..model.reference import STRIDES, SepViT, set_image_size
 from .augmented import draw_augmented
 from .data import (
@@ -32,7 +31,7 @@ from .data import (
     training_batches,
 )
 from .log import RunLog
-from .loss import Loss
+from .loss import Loss, check_loss
 from .optimizer import create_optimizer, create_schedule, head_parameters
 from .recipe import TrainingRecipe
 from .state import (
@@ -169,11 +168,7 @@ def run_training(
     accelerator = Accelerator(mixed_precision="no")
     main, rank = accelerator.is_main_process, accelerator.process_index
     plan = StepPlan(recipe, len(images), accelerator.num_processes)
-    if plan.steps_an_epoch == 0:
-        raise SepViTError(
-            f"{recipe.data} has {len(images)} images, fewer than the batch of "
-            f"{recipe.batch * plan.world}; give a smaller --batch"
-        )
+    plan.check()
     if main:
         draw_augmented(images, recipe, run)
     trainer = _Trainer.start(accelerator, trainee, plan, teacher, images.labels, run, resume)
@@ -354,11 +349,7 @@ class _Trainer:
             with accelerator.no_sync(self.model):
                 accelerator.backward(loss / recipe.accumulate)
         value = loss.detach()
-        if not torch.isfinite(value):
-            raise SepViTError(
-                f"the loss is {value.item()} at step {step + 1}; lower the learning rate "
-                f"({recipe.learning_rate:g}) and start again"
-            )
+        check_loss(value.item(), step, recipe)
         self.loss_sum += value
         self.progress.step = step + 1
         return value.item()
@@ -391,7 +382,7 @@ class _Trainer:
             recipe, device = self.plan.recipe, self.accelerator.device
             top1 = evaluate_top1(kept, validation, recipe, image_size, device)
         line = Epoch(
-            epoch=-(-(step + 1) // self.plan.steps_an_epoch),
+            epoch=self.plan.epoch(step),
             step=step + 1,
             image_size=image_size,
             learning_rate=float(f"{self.learning_rate:.4g}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import SepViTError
 from .recipe import TrainingRecipe
 from .teachers import Teacher
 
@@ -93,6 +95,21 @@ def feature_distance(features: Tensor, wanted: Tensor) -> Tensor:
     """
     wanted = F.batch_norm(wanted, None, None, training=True)
     return F.mse_loss(features.float(), wanted)
+
+
+def check_loss(value: float, step: int, recipe: TrainingRecipe) -> None:
+    """Refuse to go on with a loss that is not finite; the step is counted from 0.
+
+    Raises
+    ------
+    SepViTError
+        If it is not.
+    """
+    if not math.isfinite(value):
+        raise SepViTError(
+            f"the loss is {value} at step {step + 1}; lower the learning rate "
+            f"({recipe.learning_rate:g}) and start again"
+        )
 
 
 def autocast(recipe: TrainingRecipe, device: torch.device) -> torch.autocast:

@@ -108,6 +108,20 @@ class Setting:
     teacher_sha256: str
 
 
+def check_run(run: Path, resume: bool) -> None:
+    """Refuse to train anew over a run that is there.
+
+    Raises
+    ------
+    SepViTError
+        If it is there and is not to be continued.
+    """
+    if (run / STATE).exists() and not resume:
+        raise SepViTError(
+            f"{run} holds a run already: give --resume to continue it, or another --run"
+        )
+
+
 def best_epoch(history: list[Epoch]) -> Epoch | None:
     """Return the epoch with the best validation figure, the first of equals; None without any.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ..errors import SepViTError
 from .recipe import TrainingRecipe
 
 
@@ -25,6 +26,20 @@ class StepPlan:
     recipe: TrainingRecipe
     images: int
     world: int
+
+    def check(self) -> None:
+        """Refuse data that do not fill a batch.
+
+        Raises
+        ------
+        SepViTError
+            If there are fewer images than a batch of all devices.
+        """
+        if self.steps_an_epoch == 0:
+            raise SepViTError(
+                f"{self.recipe.data} has {self.images} images, fewer than the batch of "
+                f"{self.recipe.batch * self.world}; give a smaller --batch"
+            )
 
     @property
     def steps_an_epoch(self) -> int:
@@ -68,6 +83,10 @@ class StepPlan:
     def epochs(self) -> int:
         """Epochs of the whole run, the last one perhaps not full."""
         return -(-self.steps // self.steps_an_epoch)
+
+    def epoch(self, step: int) -> int:
+        """Return the number of a step's epoch, counted from 1."""
+        return step // self.steps_an_epoch + 1
 
     def ends_epoch(self, step: int) -> bool:
         """Return whether an epoch, or the run, ends after a step."""

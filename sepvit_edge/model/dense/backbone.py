@@ -19,6 +19,7 @@ from ..reference import (
     DepthwiseSeparableSelfAttention,
     DropPath,
     OverlappingPatchEmbedding,
+    initialize_layer,
 )
 from ..variants import find_variant
 
@@ -121,7 +122,7 @@ class DenseBackbone(nn.Module):
             for dim, sides in zip(dims, window_sides(depths, ws), strict=True)
         )
         self.norm_list = nn.ModuleList(nn.LayerNorm(dim, eps=1e-6) for dim in dims)
-        self.apply(_initialize)
+        self.apply(initialize_layer)
 
     def set_window(self, ws: int) -> None:
         """Change the windows in place; no weight depends on them."""
@@ -149,14 +150,3 @@ class DenseBackbone(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Normalised images (B, 3, H, W) -> four maps (B, C, h, w) of strides 4, 8, 16, 32."""
         return [norm(stream).permute(0, 3, 1, 2) for norm, stream in self.streams(x)]
-
-
-def _initialize(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Conv2d):
-        fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups
-        nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ...checkpoints.files import save_checkpoint
 from ...data.dense.choose import DENSE_BUILT_IN
 from ...data.dense.sample import DenseDataset
-from ...errors import SepViTError
-from ...files import check_output_file, replacing_file
+from ...files import check_output_file
 from ...model.dense import DenseModel
 from ...scoring.detection import check_installed as check_scoring
-from ..card import training_card
+from ..card import training_card, write_trained
 from ..checkpoint import check_installed
 from ..recipe import TrainingRecipe, check_dense_options
-from ..state import STATE, Epoch
+from ..state import Epoch, check_run
 from .figure import measure_detection, measure_segmentation
 from .images import DenseImages
 from .loop import run_dense_training
@@ -74,10 +69,7 @@ def train_dense_checkpoint(
         check_scoring()
     check_output_file(output, "--output", ".safetensors")
     check_dense_options(recipe, weights, "", ())
-    if (run / STATE).exists() and not resume:
-        raise SepViTError(
-            f"{run} holds a run already: give --resume to continue it, or another --run"
-        )
+    check_run(run, resume)
     recipe = with_dense_splits(recipe)
     sets = open_dense_sets(recipe, say)
     images = DenseImages(recipe, sets.train)
@@ -99,14 +91,8 @@ def train_dense_checkpoint(
         card |= held_out(trained, sets.test) | {
             "held_out_chose_epoch": sets.test is sets.validation
         }
-    save_checkpoint(
-        trained,
-        output,
-        dtype=torch.float16 if half else torch.float32,
-        trained_on=f"{recipe.data}/train" if recipe.data in DENSE_BUILT_IN else None,
-    )
-    with replacing_file(output.with_suffix(".json")) as partial:
-        partial.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    trained_on = f"{recipe.data}/train" if recipe.data in DENSE_BUILT_IN else None
+    write_trained(trained, output, card, trained_on, half)
     return card
 
 

@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 
 from ...data.dense.sample import DenseDataset
-from ...errors import SepViTError
 from ...model.dense import DenseModel
 from ...package.postprocessing import DetectionRule
 from ..data import BatchPreparation, lost_workers_named, seed_everything, training_batches
 from ..log import RunLog
 from ..loop import SAVE_SECONDS, step_seed
-from ..loss import autocast
+from ..loss import autocast, check_loss
 from ..optimizer import create_optimizer, create_schedule
 from ..recipe import TrainingRecipe
 from ..state import (
@@ -83,11 +82,7 @@ def run_dense_training(
     """
     torch.set_flush_denormal(True)
     plan = StepPlan(recipe, len(images), 1)
-    if plan.steps_an_epoch == 0:
-        raise SepViTError(
-            f"{recipe.data} has {len(images)} images, fewer than the batch of {recipe.batch}; give "
-            "a smaller --batch"
-        )
+    plan.check()
     trainer = _Trainer(model, plan, run, resume)
     progress = trainer.progress
     log = RunLog(run, progress.step, plan.steps)
@@ -137,9 +132,10 @@ class _Trainer:
             kept = self.average.module if self.average is not None else None
             self.progress = restore_state(run, recipe, self.setting, model, kept, self.optimizer)
         self._batches = BatchPreparation.of(recipe, len(model.config.labels), self.device)
-        self._anchors = AnchorLoss(
-            DetectionRule(), model.config.input_size, recipe.dense.box_weight
-        )
+        self._anchors = None
+        if recipe.task == "detection":
+            size, weight = model.config.input_size, recipe.dense.box_weight
+            self._anchors = AnchorLoss(DetectionRule(), size, weight)
         model.train()
 
     @property
@@ -168,11 +164,7 @@ class _Trainer:
         with autocast(recipe, self.device):
             loss = self._loss(self.model(x), truth)
         value = loss.item()
-        if not torch.isfinite(loss):
-            raise SepViTError(
-                f"the loss is {value} at step {step + 1}; lower the learning rate "
-                f"({recipe.learning_rate:g}) and start again"
-            )
+        check_loss(value, step, recipe)
         (loss / recipe.accumulate).backward()
         if self.plan.updates_after(step):
             self._update(step // recipe.accumulate)
@@ -181,7 +173,7 @@ class _Trainer:
         return value
 
     def _loss(self, outputs: Any, truth: Any) -> Tensor:
-        if isinstance(outputs, Tensor):
+        if self._anchors is None:
             return pixel_loss(outputs, truth.to(self.device))
         moved = [(boxes.to(self.device), classes.to(self.device)) for boxes, classes in truth]
         return self._anchors(outputs, moved)
@@ -202,7 +194,7 @@ class _Trainer:
         segments = self.plan.recipe.task == "segmentation"
         figure = None if validation is None else validation_figure(self.result, validation)
         line = Epoch(
-            epoch=-(-(step + 1) // self.plan.steps_an_epoch),
+            epoch=self.plan.epoch(step),
             step=step + 1,
             image_size=max(self.model.config.input_size),
             learning_rate=float(f"{self.learning_rate:.4g}"),
