@@ -92,8 +92,9 @@ def from_classifier(classifier: SepViT, config: DenseConfig, images: Tensor) -> 
 
     The classifier has no norm behind a stage. Each one starts as what undoes it best: the affine
     part that brings the normed map nearest the map itself, by least squares a channel. Maps are
-    then divided by their deviation, and the next patch embedding multiplied with it: a classifier's
-    maps have values of a hundred and more, from which a new neck would not learn.
+    then divided by their deviation: a classifier's maps have values of a hundred and more, from
+    which a new neck would not learn. The next patch embedding ends in a norm, so that only its bias
+    must follow. (Its weights times the deviation would give the same, and be too large to learn.)
 
     Parameters
     ----------
@@ -141,7 +142,8 @@ def from_classifier(classifier: SepViT, config: DenseConfig, images: Tensor) -> 
         norm.bias.copy_((rows.mean(0) - slope * normed.mean(0)) / size)
         if stage + 1 < len(model.backbone.patch_embeds):
             following = cast(OverlappingPatchEmbedding, model.backbone.patch_embeds[stage + 1])
-            following.proj.weight.mul_(size)
+            assert following.proj.bias is not None
+            following.proj.bias.div_(size)
     return model.train()
 
 
