@@ -1,18 +1,24 @@
-"""Vectors of dense models: the input that holds an image whole, class maps, boxes."""
+"""Vectors of dense models: the input that holds an image whole, class maps, boxes, self-checks."""
 
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from noise import noise
+from safetensors.numpy import load_file
 
 from sepvit_edge.data.preprocess import fit_image
+from sepvit_edge.metrics import sqnr_db
+from sepvit_edge.package.manifest import GOLDEN
 from sepvit_edge.package.postprocessing import DetectionRule, SegmentationRule
+from sepvit_edge.pipeline.dense import kept
 from sepvit_edge.postprocess.detection import Detections, anchors, detect
 from sepvit_edge.postprocess.exponential import exp
 from sepvit_edge.postprocess.segmentation import class_map
+from sepvit_edge.scoring.detection import shared_boxes
 
 _MEAN = (0.485, 0.456, 0.406)
 
@@ -125,3 +131,79 @@ def listed(found: Detections) -> dict[str, Any]:
         "scores": found.scores.tolist(),
         "labels": found.classes.tolist(),
     }
+
+
+def kept_cases() -> list[dict[str, Any]]:
+    """Every k-th number of an output that golden vectors keep."""
+    counts = (1, 384, 65536, 65537, 131072, 200_000, 614_400)
+    pieces = [kept(np.arange(count)[None])[0] for count in counts]
+    return [
+        {"numbers": count, "step": int(piece[1]) if len(piece) > 1 else 1, "kept": len(piece)}
+        for count, piece in zip(counts, pieces, strict=True)
+    ]
+
+
+def dense_self_check_cases(folder: Path) -> list[dict[str, Any]]:
+    """Golden vectors of the dense packages that were tampered with, and what must be said."""
+    cases = []
+
+    def case(package: str, name: str, fails_at: str | None, edit: Any = None, **facts: Any) -> None:
+        facts = {"passed": fails_at is None, "fails_at": fails_at} | facts
+        cases.append({"name": f"{package}: {name}", "package": package, "edit": edit} | facts)
+
+    for package, output in (("segmentation", "logits"), ("detection", "deltas")):
+        golden = load_file(folder / package / GOLDEN)
+        case(package, "untouched", None, agreement=1.0)
+        flat = golden["pixels"].reshape(-1)
+        at = golden["pixels"][0].size + 700  # in image 1
+        edit = {"tensor": "pixels", "offset": at, "values": [int(flat[at]) ^ 3]}
+        apart = abs(int(flat[at]) - edit["values"][0])  # type: ignore[index]
+        changed = {"image": 1, "different_values": 1, "max_difference": apart}
+        case(package, "pixels differ", "pixels", edit, **changed)
+        values = golden[f"package.{output}"]
+        for change, fails_at in ((2.0**-17, None), (4.0, "outputs")):
+            other = values.copy()
+            other[1, 5] += np.float32(change)
+            edit = {
+                "tensor": f"package.{output}",
+                "offset": values.shape[1] + 5,
+                "values": [float(other[1, 5])],
+            }
+            facts = {"output": output, "image": 1} if fails_at else {}
+            ratio = float(f"{sqnr_db(other, values):.12g}")
+            name = "an output differs" + ("" if fails_at else " by rounding")
+            case(package, name, fails_at, edit, sqnr_db=ratio, max_difference=change, **facts)
+        edit = {"tensor": f"reference.{output}", "offset": 0, "values": [99.0]}
+        case(package, "the reference differs", None, edit)
+    golden = load_file(folder / "segmentation" / GOLDEN)
+    pixels = golden["package.class_map"].reshape(-1)
+    for count, fails_at in ((100, None), (300, "answer")):
+        edit = {
+            "tensor": "package.class_map",
+            "offset": 0,
+            "values": [(int(x) + 1) % 4 for x in pixels[:count]],
+        }
+        share = float(f"{1 - count / len(pixels):.12g}")
+        case("segmentation", f"{count} pixels differ", fails_at, edit, agreement=share)
+    golden = load_file(folder / "detection" / GOLDEN)
+    for image, name, fails_at in ((0, "boxes", None), (1, "classes", "answer")):
+        # A box elsewhere, or all boxes of an image with another class.
+        tensor = f"package.{name}.{image}"
+        values = [0, 0, 1, 1] if name == "boxes" else [(x + 1) % 3 for x in golden[tensor]]
+        edit = {"tensor": tensor, "offset": 0, "values": [float(x) for x in values]}
+        case("detection", f"{name} differ", fails_at, edit, agreement=_agreement(golden, edit))
+    return cases
+
+
+def _agreement(golden: dict[str, np.ndarray], edit: dict[str, Any]) -> float:
+    """Return the share of boxes that the golden ones have in common with the edited ones."""
+
+    def boxes(tensors: dict[str, np.ndarray], image: int) -> Detections:
+        parts = [tensors[f"package.{name}.{image}"] for name in ("boxes", "scores", "classes")]
+        return Detections(*parts)
+
+    other = {name: tensor.copy() for name, tensor in golden.items()}
+    other[edit["tensor"]].reshape(-1)[: len(edit["values"])] = edit["values"]
+    pairs = [(boxes(other, i), boxes(golden, i)) for i in range(len(golden["pixels"]))]
+    shared = sum(shared_boxes(*pair) for pair in pairs)
+    return float(f"{2 * shared / sum(len(a) + len(b) for a, b in pairs):.12g}")

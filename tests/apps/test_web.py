@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import HANGS, REPOSITORY, TESTS
+from helpers import HANGS, REPOSITORY, TESTS, dense_model
 from PIL import Image
 
 WEB = REPOSITORY / "apps" / "web"
@@ -71,6 +71,39 @@ def _photos(folder: Path) -> Iterator[tuple[str, Path]]:
             yield case["file"], IMAGES / case["file"]
 
 
+def _dense(folder: Path, photo: Path) -> dict[str, Any]:
+    """Export small packages for segmentation and detection; return Python's answers to a photo."""
+    import sepvit_edge
+    from sepvit_edge.config.recipe import load_recipe
+    from sepvit_edge.data.preprocess import load_image
+    from sepvit_edge.pipeline.answers import answer, fitted
+
+    recipe, answers = load_recipe(RECIPE), {}
+    for head in ("semantic-fpn", "retinanet"):
+        model = dense_model(head, (64, 96))
+        path = folder / model.config.task
+        session = sepvit_edge.open_package(
+            sepvit_edge.export_package(model, output=path, recipe=recipe, images=2).path
+        )
+        image, labels = load_image(photo), session.package.labels
+        found = answer(session, image)
+        if found.classes is not None:
+            counts = np.bincount(found.classes.ravel(), minlength=len(labels))
+            order = [i for i in np.argsort(-counts, kind="stable") if counts[i]]
+            rows = [(labels[i], counts[i] / found.classes.size) for i in order]
+        else:
+            assert found.found is not None and len(found.found) > 2
+            pairs = zip(found.found.classes, found.found.scores, strict=True)
+            rows = [(labels[i], float(score)) for i, score in pairs]
+        pixels, _ = fitted(session.package, image)
+        answers[model.config.task] = {
+            "photo": str(photo),
+            "sha256": hashlib.sha256(pixels.tobytes()).hexdigest(),
+            "rows": [{"label": label, "share": share} for label, share in rows],
+        }
+    return answers
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built page with a package in it, photos, and what Python says about them."""
@@ -102,7 +135,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "classes": [{"label": labels[i], "probability": probabilities[i]} for i in best],
             "sha256": hashlib.sha256(pixels.tobytes()).hexdigest(),
         }
-    (folder / "expected.json").write_text(json.dumps({"photos": photos}), encoding="utf-8")
+    expected = {"photos": photos, "dense": _dense(folder / "dense", folder / "photos/photo-0.jpg")}
+    (folder / "expected.json").write_text(json.dumps(expected), encoding="utf-8")
     _node("vite", "build", "--outDir", folder / "dist", PUBLIC_DIR=public)
     return folder
 

@@ -29,13 +29,15 @@ from sepvit_edge.package.folder import Package
 from sepvit_edge.package.manifest import GOLDEN
 from sepvit_edge.package.postprocessing import DetectionRule, SegmentationRule
 from sepvit_edge.package.session import open_package
-from sepvit_edge.postprocess.detection import anchors, detect
+from sepvit_edge.pipeline.dense import kept
+from sepvit_edge.postprocess.detection import Detections, anchors, detect
 from sepvit_edge.postprocess.exponential import exp
 from sepvit_edge.postprocess.segmentation import class_map
 from sepvit_edge.profiling.document import read_profile
 from sepvit_edge.profiling.runner.errors import Refusal
 from sepvit_edge.profiling.runner.golden import MINIMUM_SQNR_DB
 from sepvit_edge.profiling.runner.manifest import read_manifest
+from sepvit_edge.scoring.detection import shared_boxes
 
 # How each kind of refusal reads in Python.
 KINDS = {
@@ -235,6 +237,63 @@ def test_self_check(case: dict[str, Any], package: Path) -> None:
     if "reference_sqnr_db" in case:
         distance = sqnr_db(golden["reference_logits"], logits)
         assert distance == pytest.approx(case["reference_sqnr_db"], rel=1e-9)
+
+
+@pytest.mark.parametrize("case", named("dense_self_check"))
+def test_dense_self_check(case: dict[str, Any]) -> None:
+    """The same for dense packages: outputs, then class maps or boxes."""
+    session = open_package(VECTORS / case["package"], threads=1)
+    manifest, golden = session.package.manifest, load_file(VECTORS / case["package"] / GOLDEN)
+    if edit := case["edit"]:
+        flat = golden[edit["tensor"]].reshape(-1)
+        flat[edit["offset"] : edit["offset"] + len(edit["values"])] = edit["values"]
+    images = [to_rgb(Image.fromarray(golden[f"image.{i}"])) for i in range(3)]
+    assert manifest.model.input_size is not None
+    fitted = [fit_image(i, manifest.input.mean, manifest.model.input_size) for i in images]
+    apart = [
+        int(np.abs(p.astype(int) - golden["pixels"][i]).max()) for i, (p, _) in enumerate(fitted)
+    ]
+    outputs = session.run_pixels(golden["pixels"])
+    ratios = {
+        facts.name: sqnr_db(golden[f"package.{facts.name}"], kept(output))
+        for facts, output in zip(manifest.outputs, outputs, strict=True)
+    }
+    worst = min(ratios, key=lambda name: ratios[name])
+    if isinstance(rule := manifest.postprocessing, SegmentationRule):
+        maps = np.stack([class_map(logits, rule) for logits in outputs[0]])
+        share = float((maps == golden["package.class_map"]).mean())
+    else:
+        assert rule is not None
+        found = [
+            detect(*each, rule, manifest.model.input_size, fit.content)
+            for *each, (_, fit) in zip(*outputs, fitted, strict=True)
+        ]
+        wanted = [
+            Detections(*(golden[f"package.{part}.{i}"] for part in ("boxes", "scores", "classes")))
+            for i in range(3)
+        ]
+        pairs = list(zip(found, wanted, strict=True))
+        shared = sum(shared_boxes(*pair) for pair in pairs)
+        share = 2 * shared / sum(len(a) + len(b) for a, b in pairs)
+    minimum = next(c for c in cases("minimum_sqnr") if c["precision"] == "fp32")
+    fails_at = (
+        "pixels"
+        if any(apart)
+        else "outputs"
+        if ratios[worst] < minimum["minimum_sqnr_db"]
+        else "answer"
+        if share < minimum["minimum_agreement"]
+        else None
+    )
+    assert (fails_at, fails_at is None) == (case["fails_at"], case["passed"])
+    if fails_at == "pixels":
+        assert apart[case["image"]] == case["max_difference"]
+    elif "sqnr_db" in case:
+        assert ratios[worst] == pytest.approx(case["sqnr_db"], rel=1e-9)
+    if "output" in case:
+        assert worst == case["output"]
+    if "agreement" in case:
+        assert share == pytest.approx(case["agreement"], rel=1e-9)
 
 
 def test_the_tiny_package_and_its_golden_vectors() -> None:

@@ -13,6 +13,11 @@ export interface Expected {
     string,
     { path: string; classes: { label: string; probability: number }[]; sha256: string }
   >;
+  /** By task: a photo, the model's input, and the classes of its map with their share, or its boxes. */
+  dense: Record<
+    string,
+    { photo: string; sha256: string; rows: { label: string; share: number }[] }
+  >;
 }
 
 export const expected: Expected = JSON.parse(readFileSync(join(FOLDER, "expected.json"), "utf8"));

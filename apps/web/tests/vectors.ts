@@ -3,8 +3,9 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "vitest";
-import { manifestDigest } from "../src/core/manifest";
-import type { PackageFolder } from "../src/core/package";
+import { sha256 } from "../src/core/hash";
+import { GOLDEN, manifestDigest } from "../src/core/manifest";
+import { Package, type PackageFolder } from "../src/core/package";
 
 const FOLDER = join(import.meta.dirname, "../../../tests/vectors");
 
@@ -25,15 +26,16 @@ export function noise(width: number, height: number, seed: number): Uint8Array {
   });
 }
 
-/** The tiny package in memory, to be damaged. */
+/** A tiny package in memory, to be damaged. */
 export class MemoryFolder implements PackageFolder {
   name = "package";
 
   constructor(readonly files: Map<string, Uint8Array<ArrayBuffer>>) {}
 
-  static tiny(): MemoryFolder {
+  /** One of the tiny packages: of a classifier, or of a dense model. */
+  static tiny(kind = "package"): MemoryFolder {
     const names = ["manifest.json", "labels.txt", "golden.safetensors", "model.onnx"];
-    return new MemoryFolder(new Map(names.map((name) => [name, vectorBytes(`package/${name}`)])));
+    return new MemoryFolder(new Map(names.map((name) => [name, vectorBytes(`${kind}/${name}`)])));
   }
 
   async read(path: string): Promise<Uint8Array<ArrayBuffer> | null> {
@@ -79,4 +81,47 @@ export async function edited(edits: Edit[]): Promise<MemoryFolder> {
     }
   }
   return folder;
+}
+
+/** A change of one tensor of the golden vectors. */
+export interface GoldenEdit {
+  tensor: string;
+  offset: number;
+  values: number[];
+}
+
+/** A tiny package with one tensor of its golden vectors changed, and sealed again. */
+export async function tampered(kind: string, edit: GoldenEdit | null): Promise<Package> {
+  const folder = MemoryFolder.tiny(kind);
+  const golden = folder.files.get(GOLDEN) as Uint8Array<ArrayBuffer>;
+  if (edit) {
+    const view = new DataView(golden.buffer);
+    const length = Number(view.getBigUint64(0, true));
+    const header = JSON.parse(new TextDecoder().decode(golden.subarray(8, 8 + length)));
+    const { dtype, data_offsets } = header[edit.tensor];
+    const start = 8 + length + data_offsets[0];
+    edit.values.forEach((value, i) => {
+      if (dtype === "U8") view.setUint8(start + edit.offset + i, value);
+      else view.setFloat32(start + 4 * (edit.offset + i), value, true);
+    });
+    await restate(folder, async (manifest) => {
+      for (const file of manifest.files) {
+        if (file.path === GOLDEN) file.sha256 = await sha256(golden);
+      }
+    });
+  }
+  return Package.open(folder);
+}
+
+/** Change a package's manifest, and seal it again. */
+export async function restate(
+  folder: MemoryFolder,
+  // biome-ignore lint/suspicious/noExplicitAny: a manifest that may be wrong
+  change: (manifest: any) => void | Promise<void>,
+): Promise<void> {
+  const manifest = JSON.parse(new TextDecoder().decode(folder.files.get("manifest.json")));
+  await change(manifest);
+  const encode = () => new TextEncoder().encode(JSON.stringify(manifest, null, 2));
+  manifest.digest = await manifestDigest(encode());
+  folder.files.set("manifest.json", encode());
 }

@@ -1,7 +1,6 @@
 /** Components that several screens share. */
 
 import type { ComponentChildren } from "preact";
-import type { ClassProbability } from "../core/classes";
 
 const PATHS = {
   camera:
@@ -33,23 +32,6 @@ export function Notice({ kind, children }: { kind: "bad" | "info"; children: Com
     <p class={`notice ${kind}`} role={kind === "bad" ? "alert" : "status"}>
       {children}
     </p>
-  );
-}
-
-/** The most probable classes, with bars. */
-export function Classes({ classes }: { classes: ClassProbability[] }) {
-  return (
-    <ol class="classes">
-      {classes.map(({ label, probability }) => (
-        <li key={label}>
-          <span class="label">{label}</span>
-          <span class="percent">{percent(probability)}</span>
-          <span class="bar" aria-hidden="true">
-            <span style={{ width: `${probability * 100}%` }} />
-          </span>
-        </li>
-      ))}
-    </ol>
   );
 }
 

@@ -7,7 +7,7 @@ import wasmMjs from "onnxruntime-web/ort-wasm-simd-threaded.mjs?url";
 import wasmWasm from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
 import type { EngineKind, InferenceEngine } from "../core/engine";
 import { SepViTError, sentence } from "../core/errors";
-import { logitsOutput, type Manifest } from "../core/manifest";
+import { answerOutputs, type Manifest } from "../core/manifest";
 import type { Package } from "../core/package";
 
 export type Execution = "wasm" | "webgpu";
@@ -86,18 +86,15 @@ class OnnxRuntimeEngine implements InferenceEngine {
     this.threads = settings.execution === "wasm" ? settings.threads : null;
   }
 
-  async run(values: Uint8Array | Float32Array): Promise<Float32Array> {
+  async run(values: Uint8Array | Float32Array): Promise<Float32Array[]> {
     const { input } = this.manifest;
-    const output = logitsOutput(this.manifest);
     const tensor: Tensor =
       values instanceof Uint8Array
         ? new this.ort.Tensor("uint8", values, input.shape)
         : new this.ort.Tensor("float32", values, input.shape);
-    const outputs = await this.session.run({ [input.name]: tensor });
-    const logits = outputs[output.name];
-    if (!logits)
-      throw new SepViTError(`the model does not have the output ${output.name}; export it again`);
-    return (await logits.getData()) as Float32Array;
+    const names = answerOutputs(this.manifest).map(({ name }) => name);
+    const outputs = await this.session.run({ [input.name]: tensor }, names);
+    return Promise.all(names.map((name) => outputs[name]?.getData() as Promise<Float32Array>));
   }
 
   async close(): Promise<void> {

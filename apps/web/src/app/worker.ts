@@ -1,20 +1,20 @@
 /** The worker in which a package is opened and runs, so that the page stays quick. */
 
 import * as Comlink from "comlink";
+import { type Answer, answerOf, inputOf } from "../core/answers";
 import {
   type BenchmarkOptions,
   type Measurements,
   measure,
   type Progress,
 } from "../core/benchmark";
-import { type ClassProbability, topClasses } from "../core/classes";
 import { Session } from "../core/engine";
 import { SepViTError } from "../core/errors";
 import { sha256 } from "../core/hash";
-import type { Manifest } from "../core/manifest";
+import { inputSize, type Manifest } from "../core/manifest";
 import { Package } from "../core/package";
 import type { Pixels } from "../core/pixels";
-import { preprocess } from "../core/preprocess";
+import type { Size } from "../core/postprocess";
 import { type SelfCheck, selfCheck } from "../core/selfcheck";
 import { decodeImage, readBitmap } from "./decode";
 import { type EngineSettings, onnxRuntime } from "./engine";
@@ -29,8 +29,9 @@ export interface Opened {
   loadMs: number;
 }
 
-export interface Answer {
-  classes: ClassProbability[];
+/** An answer to an image, and the time that it took. */
+export interface Answered {
+  answer: Answer;
   /** Size of the upright image. */
   width: number;
   height: number;
@@ -38,11 +39,11 @@ export interface Answer {
   inferenceMs: number;
 }
 
-export interface PhotoAnswer extends Answer {
+export interface PhotoAnswer extends Answered {
   decodeMs: number;
-  /** The model's input: RGB, `side * side * 3`. */
+  /** The model's input: RGB, row by row. */
   pixels: Uint8Array;
-  side: number;
+  inputSize: Size;
   /** SHA-256 of these pixels, to compare with Python. */
   sha256: string;
 }
@@ -55,16 +56,16 @@ function loaded(): Session {
   return session;
 }
 
-async function answer(image: Pixels) {
+async function answered(image: Pixels) {
   const { pack } = loaded();
   const start = performance.now();
-  const pixels = preprocess(image, pack.manifest.input);
+  const { pixels, content } = inputOf(image, pack.manifest);
   const middle = performance.now();
-  const logits = await loaded().run(pixels);
+  const outputs = await loaded().run(pixels);
   const end = performance.now();
   return {
     pixels,
-    classes: topClasses(logits, pack.labels),
+    answer: answerOf(outputs, pack.manifest, pack.labels, image, content),
     width: image.width,
     height: image.height,
     preprocessMs: middle - start,
@@ -96,18 +97,19 @@ const api = {
     };
   },
 
-  async classifyFile(file: Blob, name: string): Promise<PhotoAnswer> {
+  async answerFile(file: Blob, name: string): Promise<PhotoAnswer> {
     const start = performance.now();
     const image = await decodeImage(file, name);
     const decodeMs = performance.now() - start;
-    const found = await answer(image);
-    const side = loaded().pack.manifest.input.crop_size;
-    return { ...found, decodeMs, side, sha256: await sha256(Uint8Array.from(found.pixels)) };
+    const found = await answered(image);
+    const size = inputSize(loaded().pack.manifest);
+    const digest = await sha256(Uint8Array.from(found.pixels));
+    return { ...found, decodeMs, inputSize: size, sha256: digest };
   },
 
-  async classifyFrame(frame: ImageBitmap): Promise<Answer> {
+  async answerFrame(frame: ImageBitmap): Promise<Answered> {
     try {
-      const { pixels: _, ...found } = await answer(readBitmap(frame));
+      const { pixels: _, ...found } = await answered(readBitmap(frame));
       return found;
     } finally {
       frame.close();
@@ -116,10 +118,10 @@ const api = {
 
   /** Time one run on golden pixels: the first after opening, for the cold start. */
   async runOnce(): Promise<number> {
-    const { crop_size: side } = loaded().pack.manifest.input;
+    const { width, height } = inputSize(loaded().pack.manifest);
     const pixels = loaded().pack.golden().get("pixels")?.data as Uint8Array;
     const start = performance.now();
-    await loaded().run(pixels.subarray(0, side * side * 3));
+    await loaded().run(pixels.subarray(0, width * height * 3));
     return performance.now() - start;
   },
 

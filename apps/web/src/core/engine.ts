@@ -1,7 +1,7 @@
 /** A runtime that runs a package's model, and the session that feeds it. */
 
 import { SepViTError } from "./errors";
-import type { Manifest } from "./manifest";
+import { answerOutputs, type Manifest } from "./manifest";
 import type { Package } from "./package";
 import { toInput } from "./preprocess";
 
@@ -14,8 +14,8 @@ export interface InferenceEngine {
   readonly execution: string;
   /** Null if the runtime chooses the number itself. */
   readonly threads: number | null;
-  /** Run one batch and return the logits of the whole batch. */
-  run(input: Uint8Array | Float32Array): Promise<Float32Array>;
+  /** Run one batch and return what `answerOutputs` names, each for the whole batch. */
+  run(input: Uint8Array | Float32Array): Promise<Float32Array[]>;
   close(): Promise<void>;
 }
 
@@ -26,7 +26,7 @@ export interface EngineKind {
   load(pack: Package): Promise<InferenceEngine>;
 }
 
-/** A loaded package that classifies preprocessed pixels. */
+/** A loaded package that takes preprocessed pixels. */
 export class Session {
   private constructor(
     readonly pack: Package,
@@ -48,20 +48,30 @@ export class Session {
    *
    * A package has a fixed batch: the image is the first, the others are black.
    *
-   * @param pixels RGB, row by row (`preprocess`).
-   * @returns One logit per class.
+   * @param pixels RGB, row by row (`inputOf`).
+   * @returns The outputs of the image that `answerOutputs` names.
    */
-  async run(pixels: Uint8Array): Promise<Float32Array> {
-    const { input, model } = this.pack.manifest;
-    const one = toInput(pixels, input);
-    const batch = input.shape[0] ?? 1;
+  async run(pixels: Uint8Array): Promise<Float32Array[]> {
+    const { manifest } = this.pack;
+    const one = toInput(pixels, manifest.input);
+    const batch = manifest.input.shape[0] ?? 1;
     let values = one;
     if (batch > 1) {
       const all = new (one.constructor as new (n: number) => typeof one)(one.length * batch);
       all.set(one);
       values = all;
     }
-    return (await this.engine.run(values)).subarray(0, model.num_classes);
+    const outputs = await this.engine.run(values);
+    return answerOutputs(manifest).map(({ name, shape }, i) => {
+      const numbers = shape.slice(1).reduce((product, side) => product * side, 1);
+      const output = outputs[i];
+      if (output?.length !== batch * numbers) {
+        throw new SepViTError(
+          `the model's output ${name} does not have the shape ${shape.join(" x ")}; export it again`,
+        );
+      }
+      return output.subarray(0, numbers);
+    });
   }
 }
 

@@ -1,14 +1,20 @@
-/** manifest.json: what a package says about itself. Its schema is export/manifest-2.0.schema.json. */
+/** manifest.json: what a package says about itself. Its schema is export/manifest-2.2.schema.json. */
 
 import { type OutputUnit, type Schema, Validator } from "@cfworker/json-schema";
-import schema from "../../../../export/manifest-2.0.schema.json";
+import schema from "../../../../export/manifest-2.2.schema.json";
 import { SepViTError } from "./errors";
 import { sha256 } from "./hash";
+import { anchors, type DetectionRule, type Size } from "./postprocess";
 
-export const SCHEMA_VERSION = "2.0";
-const CLASS_LOGITS = "class_logits";
-/** The tasks whose packages this app runs. */
-const TASKS: readonly unknown[] = ["classification"];
+export const SCHEMA_VERSION = "2.2";
+export type Task = "classification" | "segmentation" | "detection";
+/** The tasks whose packages this app runs, and the meanings of the outputs that each needs. */
+const MEANINGS: Record<Task, readonly string[]> = {
+  classification: ["class_logits"],
+  segmentation: ["class_map_logits"],
+  detection: ["box_class_logits", "box_deltas"],
+};
+const WHOLE_TOP_LEFT = "whole-top-left";
 export const MANIFEST = "manifest.json";
 export const LABELS = "labels.txt";
 export const GOLDEN = "golden.safetensors";
@@ -26,6 +32,8 @@ export interface InputFacts {
   mean: [number, number, number];
   std: [number, number, number];
   inside_graph: string[];
+  /** Of a dense model: how the whole image lies in the input. */
+  fit?: string | null;
 }
 
 /** One output of the model; a reader leaves alone those whose meaning it does not know. */
@@ -60,11 +68,17 @@ export interface Quantization {
   calibration_sha256: string;
 }
 
+/** How the logits of a segmentation package become a class map. */
+export interface SegmentationRule {
+  /** Input pixels per logit. */
+  stride: number;
+}
+
 /** The parts of a manifest that the app uses. */
 export interface Manifest {
   schema_version: string;
   digest: string;
-  task: "classification";
+  task: Task;
   model: {
     variant: string;
     name: string;
@@ -73,6 +87,8 @@ export interface Manifest {
     image_size: number;
     parameters: number;
     macs: number;
+    /** Height and width of a dense model's input. */
+    input_size?: [number, number] | null;
   };
   input: InputFacts;
   outputs: OutputFacts[];
@@ -91,6 +107,7 @@ export interface Manifest {
   };
   files: PackageFile[];
   parity: Parity | null;
+  postprocessing?: ({ task: string } & (SegmentationRule | DetectionRule)) | null;
 }
 
 const validator = new Validator(schema as Schema, "2020-12", false);
@@ -123,39 +140,67 @@ export async function readManifest(
       "digest",
     );
   }
-  if (typeof stated.task === "string" && !TASKS.includes(stated.task)) {
+  const tasks = Object.keys(MEANINGS);
+  if (typeof stated.task === "string" && !tasks.includes(stated.task)) {
     throw new SepViTError(
       `${name} is for the task "${stated.task.slice(0, 40)}", which this app does not run ` +
-        `(it runs ${TASKS.join(", ")}); update the app`,
+        `(it runs ${tasks.join(", ")}); update the app`,
       "task",
     );
   }
   const result = validator.validate(document);
-  if (!result.valid) {
-    throw new SepViTError(
-      `${name}/${MANIFEST} is not valid: ${firstFault(result.errors)}`,
-      "invalid",
-    );
-  }
   const manifest = document as Manifest;
-  const logits = manifest.outputs.filter(isLogits);
-  if (logits.length !== 1 || logits[0]?.dtype !== "float32") {
-    throw new SepViTError(
-      `${name}/${MANIFEST} is not valid: outputs: a classification package has one output with ` +
-        `the meaning ${CLASS_LOGITS}, in float32`,
-      "invalid",
-    );
-  }
+  const fault = result.valid ? contradiction(manifest) : firstFault(result.errors);
+  if (fault) throw new SepViTError(`${name}/${MANIFEST} is not valid: ${fault}`, "invalid");
   return manifest;
 }
 
-/** The output that holds the logits of the classes. */
-export function logitsOutput(manifest: Manifest): OutputFacts {
-  return manifest.outputs.find(isLogits) as OutputFacts;
+/** Return what is wrong with a manifest whose fields are right one by one; null if nothing is. */
+function contradiction(manifest: Manifest): string | null {
+  const { task, outputs, input, model, postprocessing: rule } = manifest;
+  for (const meaning of MEANINGS[task]) {
+    const found = outputs.filter((output) => output.meaning === meaning);
+    if (found.length !== 1 || (found[0]?.dtype ?? "float32") !== "float32") {
+      return `outputs: a ${task} package has one output with the meaning ${meaning}, in float32`;
+    }
+  }
+  if (task === "classification") {
+    return input.fit ? "input.fit: a classification package does not have one" : null;
+  }
+  if (rule?.task !== task) return `postprocessing: it is not for ${task}`;
+  if (input.fit !== WHOLE_TOP_LEFT) return `input.fit: it is not ${WHOLE_TOP_LEFT}`;
+  if (!model.input_size) return "model.input_size: a dense model has one";
+  const wanted = denseShapes(manifest);
+  const fits = answerOutputs(manifest).every(
+    ({ shape }, i) => shape.slice(1).join() === wanted[i]?.join(),
+  );
+  return fits ? null : "outputs: their shapes do not fit the input and the postprocessing";
 }
 
-function isLogits({ meaning }: OutputFacts): boolean {
-  return meaning === CLASS_LOGITS;
+/** Return the shapes that the outputs of a dense package must have, without the batch. */
+function denseShapes(manifest: Manifest): number[][] {
+  const { width, height } = inputSize(manifest);
+  const classes = manifest.model.num_classes;
+  if (manifest.task === "segmentation") {
+    const { stride } = manifest.postprocessing as SegmentationRule;
+    return [[classes, height / stride, width / stride]];
+  }
+  const count = anchors(manifest.postprocessing as DetectionRule, { width, height }).flat().length;
+  return [
+    [count, classes],
+    [count, 4],
+  ];
+}
+
+/** The outputs that the task needs, in the order in which an engine returns them. */
+export function answerOutputs({ task, outputs }: Manifest): OutputFacts[] {
+  return MEANINGS[task].flatMap((meaning) => outputs.filter((one) => one.meaning === meaning));
+}
+
+/** The size of the model's input in pixels. */
+export function inputSize({ model, input }: Manifest): Size {
+  const [height, width] = model.input_size ?? [input.crop_size, input.crop_size];
+  return { width, height };
 }
 
 /** Refuse a document without a version, and one of another major version. */

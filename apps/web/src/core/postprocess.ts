@@ -230,6 +230,30 @@ export function detect(
   return suppressed(found, rule).map(({ box, score, label }) => ({ box, score, label }));
 }
 
+/**
+ * Count the boxes of one answer that another one has too.
+ *
+ * From the best one down, each takes the free box of its class that it overlaps most, by half at least.
+ */
+export function sharedBoxes(one: readonly Detection[], other: readonly Detection[]): number {
+  const free = new Set(one);
+  let shared = 0;
+  for (const wanted of other) {
+    let best: Detection | null = null;
+    for (const candidate of free) {
+      if (candidate.label !== wanted.label || overlap(candidate.box, wanted.box) < 0.5) continue;
+      if (!best || overlap(candidate.box, wanted.box) > overlap(best.box, wanted.box)) {
+        best = candidate;
+      }
+    }
+    if (best) {
+      free.delete(best);
+      shared++;
+    }
+  }
+  return shared;
+}
+
 /** Return the best pairs of anchor and class of a level: places in the logits, and scores. */
 function candidates(logits: Float32Array, start: number, count: number, rule: DetectionRule) {
   const pairs: { order: number; score: number }[] = [];

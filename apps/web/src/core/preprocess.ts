@@ -191,7 +191,7 @@ function shifted(weights: Filter, first: number): Filter {
 
 /** Convert preprocessed RGB to the dtype and layout of the model's input. */
 export function toInput(pixels: Uint8Array, input: InputFacts): Uint8Array | Float32Array {
-  const area = input.crop_size * input.crop_size;
+  const area = pixels.length / 3;
   const out = input.dtype === "uint8" ? new Uint8Array(area * 3) : new Float32Array(area * 3);
   if (input.layout === "NHWC") {
     out.set(pixels);

@@ -1,11 +1,14 @@
 /** The about screen: shows the package's manifest. */
 
+import { inputSize } from "../../core/manifest";
 import { Facts, megabytes, percent } from "../components";
 import type { Runner } from "../runner";
+import { SAME } from "./check";
 
 export function About({ runner }: { runner: Runner }) {
   const { manifest, labels, size, runtime } = runner.opened;
   const { model, input, parity, quantization, source } = manifest;
+  const taken = inputSize(manifest);
   return (
     <>
       <section class="card">
@@ -13,7 +16,8 @@ export function About({ runner }: { runner: Runner }) {
         <Facts
           rows={[
             ["Classes", String(model.num_classes)],
-            ["Input", `${model.image_size} x ${model.image_size}, ${input.layout}, ${input.dtype}`],
+            ["Task", manifest.task],
+            ["Input", `${taken.width} x ${taken.height}, ${input.layout}, ${input.dtype}`],
             ["Parameters", `${(model.parameters / 1e6).toFixed(2)} M`],
             ["Multiply-accumulates", `${(model.macs / 1e6).toFixed(0)} M an image`],
             ["Model file", megabytes(size)],
@@ -28,8 +32,13 @@ export function About({ runner }: { runner: Runner }) {
           <Facts
             rows={[
               ["Compared on", `${parity.images} images of ${parity.data}`],
-              ["SQNR of the logits", `${parity.sqnr_db} dB`],
-              ["Same class", percent(parity.top1_agreement)],
+              [
+                manifest.task === "classification"
+                  ? "SQNR of the logits"
+                  : "SQNR of the worst output",
+                `${parity.sqnr_db} dB`,
+              ],
+              [SAME[manifest.task], percent(parity.top1_agreement)],
               ...(parity.top1_package === null
                 ? []
                 : ([["Top-1 accuracy", percent(parity.top1_package)]] as const)),

@@ -1,11 +1,12 @@
-/** The camera screen: classifies frame by frame. */
+/** The camera screen: runs the model frame by frame. */
 
 import { transfer } from "comlink";
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { sentence } from "../../core/errors";
-import { Classes, Icon, milliseconds, Notice } from "../components";
+import { AnswerList, Overlay } from "../answer";
+import { Icon, milliseconds, Notice } from "../components";
 import type { Runner } from "../runner";
-import type { Answer } from "../worker";
+import type { Answered } from "../worker";
 
 type Facing = "environment" | "user";
 
@@ -28,7 +29,7 @@ export function Camera({ runner }: { runner: Runner }) {
   const video = useRef<HTMLVideoElement>(null);
   const [facing, setFacing] = useState<Facing>("environment");
   const [stream, setStream] = useState<MediaStream | null>(null);
-  const [answer, setAnswer] = useState<Answer | null>(null);
+  const [answer, setAnswer] = useState<Answered | null>(null);
   const [rate, setRate] = useState(0);
   const [message, setMessage] = useState<string | null>(null);
 
@@ -75,7 +76,7 @@ export function Camera({ runner }: { runner: Runner }) {
           continue;
         }
         try {
-          const found = await runner.api.classifyFrame(transfer(frame, [frame]));
+          const found = await runner.api.answerFrame(transfer(frame, [frame]));
           if (!running) return;
           const now = performance.now();
           const seconds = (now - last) / 1000;
@@ -108,7 +109,10 @@ export function Camera({ runner }: { runner: Runner }) {
               class={facing === "user" ? "mirrored" : ""}
               aria-label="Camera preview"
             />
-            <span class="aim" aria-hidden="true" />
+            {answer && <Overlay answered={answer} mirrored={facing === "user"} />}
+            {runner.opened.manifest.task === "classification" && (
+              <span class="aim" aria-hidden="true" />
+            )}
             <button
               type="button"
               class="round flip"
@@ -121,7 +125,7 @@ export function Camera({ runner }: { runner: Runner }) {
         ) : (
           <div class="empty">
             <Icon name="camera" />
-            <p>Every frame is classified on this device; none leaves it.</p>
+            <p>Every frame is looked at on this device; none leaves it.</p>
           </div>
         )}
         {stream ? (
@@ -137,7 +141,7 @@ export function Camera({ runner }: { runner: Runner }) {
       {message && <Notice kind="bad">{message}</Notice>}
       {stream && answer && (
         <section class="card" aria-label="Result">
-          <Classes classes={answer.classes} />
+          <AnswerList answer={answer.answer} />
           <p class="timing">
             model {milliseconds(answer.inferenceMs)} ms · resizing{" "}
             {milliseconds(answer.preprocessMs)} ms · {rate.toFixed(1)} frames a second

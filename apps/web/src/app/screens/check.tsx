@@ -2,6 +2,7 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { sentence } from "../../core/errors";
+import type { Task } from "../../core/manifest";
 import type { SelfCheck } from "../../core/selfcheck";
 import { Facts, Icon, Notice, percent } from "../components";
 import type { Runner } from "../runner";
@@ -33,7 +34,7 @@ export function Check({ runner }: { runner: Runner }) {
       </div>
     );
   }
-  const { precision } = runner.opened.manifest;
+  const { precision, task } = runner.opened.manifest;
   const first = result.pixelDifferences[0];
   return (
     <>
@@ -69,7 +70,7 @@ export function Check({ runner }: { runner: Runner }) {
           }
         />
         <Step
-          title="Tensor to logits"
+          title={`Tensor to ${result.output}`}
           passed={result.sqnrDb >= result.minimumSqnrDb}
           text={
             result.maxAbsError === 0
@@ -77,13 +78,20 @@ export function Check({ runner }: { runner: Runner }) {
               : `Largest difference ${result.maxAbsError.toPrecision(2)}, in image ${result.worstImage}.`
           }
         />
+        {result.minimumAgreement !== null && (
+          <Step
+            title={`Outputs to ${task === "segmentation" ? "class map" : "boxes"}`}
+            passed={result.agreement >= result.minimumAgreement}
+            text={`${percent(result.agreement)} as in Python, ${percent(result.minimumAgreement)} needed.`}
+          />
+        )}
       </section>
       <section class="card">
         <Facts
           rows={[
             ["SQNR against Python's package", decibels(result.sqnrDb)],
             [`Needed in ${precision}`, decibels(result.minimumSqnrDb)],
-            ["Same class", percent(result.top1Agreement)],
+            [SAME[task], percent(result.agreement)],
             ["SQNR against the fp32 reference", decibels(result.referenceSqnrDb)],
           ]}
         />
@@ -99,6 +107,15 @@ const VERDICTS: Record<string, string> = {
   pixels: "Resizing differs from Python",
   tensor: "The input tensor is wrong",
   logits: "The model's answers differ from Python",
+  outputs: "The model's answers differ from Python",
+  answer: "What is made of the model's answers differs from Python",
+};
+
+/** What an agreement of two answers is. */
+export const SAME: Record<Task, string> = {
+  classification: "Same class",
+  segmentation: "Pixels of the same class",
+  detection: "Boxes in common",
 };
 
 function decibels(value: number): string {

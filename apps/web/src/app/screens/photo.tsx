@@ -1,8 +1,10 @@
-/** The photo screen: classifies a photo from a file, from the clipboard, or dropped on the page. */
+/** The photo screen: runs a photo from a file, from the clipboard, or dropped on the page. */
 
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { sentence } from "../../core/errors";
-import { Classes, Facts, Icon, milliseconds, Notice } from "../components";
+import type { Size } from "../../core/postprocess";
+import { AnswerList, Overlay } from "../answer";
+import { Facts, Icon, milliseconds, Notice } from "../components";
 import type { Runner } from "../runner";
 import type { PhotoAnswer } from "../worker";
 
@@ -13,7 +15,7 @@ export function Photo({ runner }: { runner: Runner }) {
   const [busy, setBusy] = useState(false);
   const latest = useRef(0);
 
-  const classify = useCallback(
+  const run = useCallback(
     async (file: File | undefined) => {
       if (!file) return;
       const turn = ++latest.current;
@@ -22,7 +24,7 @@ export function Photo({ runner }: { runner: Runner }) {
       setAnswer(null);
       setPreview(URL.createObjectURL(file));
       try {
-        const found = await runner.api.classifyFile(file, file.name || "the image");
+        const found = await runner.api.answerFile(file, file.name || "the image");
         if (turn === latest.current) setAnswer(found);
       } catch (error) {
         if (turn !== latest.current) return;
@@ -38,11 +40,11 @@ export function Photo({ runner }: { runner: Runner }) {
   useEffect(() => () => URL.revokeObjectURL(preview ?? ""), [preview]);
 
   useEffect(() => {
-    const paste = (event: ClipboardEvent) => classify(event.clipboardData?.files[0]);
+    const paste = (event: ClipboardEvent) => run(event.clipboardData?.files[0]);
     const over = (event: DragEvent) => event.preventDefault();
     const drop = (event: DragEvent) => {
       event.preventDefault();
-      classify(event.dataTransfer?.files[0]);
+      run(event.dataTransfer?.files[0]);
     };
     addEventListener("paste", paste);
     addEventListener("dragover", over);
@@ -52,13 +54,16 @@ export function Photo({ runner }: { runner: Runner }) {
       removeEventListener("dragover", over);
       removeEventListener("drop", drop);
     };
-  }, [classify]);
+  }, [run]);
 
   return (
     <>
       <section class="card viewer">
         {preview ? (
-          <img class="preview" src={preview} alt="The chosen file" />
+          <div class="pictured">
+            <img class="preview" src={preview} alt="The chosen file" />
+            {answer && <Overlay answered={answer} />}
+          </div>
         ) : (
           <div class="empty">
             <Icon name="photo" />
@@ -71,7 +76,7 @@ export function Photo({ runner }: { runner: Runner }) {
             type="file"
             accept="image/*"
             onChange={(event) => {
-              classify(event.currentTarget.files?.[0]);
+              run(event.currentTarget.files?.[0]);
               event.currentTarget.value = "";
             }}
           />
@@ -81,13 +86,13 @@ export function Photo({ runner }: { runner: Runner }) {
       {busy && !answer && (
         <div class="loading" role="status">
           <span class="spinner" aria-hidden="true" />
-          Classifying
+          Running the model
         </div>
       )}
       {answer && (
         <section class="card" aria-label="Result">
           <div role="status">
-            <Classes classes={answer.classes} />
+            <AnswerList answer={answer.answer} />
           </div>
           <p class="timing">
             model {milliseconds(answer.inferenceMs)} ms · resizing{" "}
@@ -96,11 +101,11 @@ export function Photo({ runner }: { runner: Runner }) {
           <details>
             <summary>Input of the model</summary>
             <div class="saw">
-              <Seen pixels={answer.pixels} side={answer.side} />
+              <Seen pixels={answer.pixels} size={answer.inputSize} />
               <Facts
                 rows={[
                   ["Photo", `${answer.width} x ${answer.height}`],
-                  ["Input", `${answer.side} x ${answer.side}`],
+                  ["Input", `${answer.inputSize.width} x ${answer.inputSize.height}`],
                   ["SHA-256 of the input", <code key="digest">{answer.sha256}</code>],
                 ]}
               />
@@ -117,15 +122,15 @@ export function Photo({ runner }: { runner: Runner }) {
 }
 
 /** Draws the model's input. */
-function Seen({ pixels, side }: { pixels: Uint8Array; side: number }) {
+function Seen({ pixels, size }: { pixels: Uint8Array; size: Size }) {
   const canvas = useRef<HTMLCanvasElement>(null);
   useEffect(() => {
-    const image = new ImageData(side, side);
-    for (let i = 0; i < side * side; i++) {
+    const image = new ImageData(size.width, size.height);
+    for (let i = 0; i < size.width * size.height; i++) {
       image.data.set(pixels.subarray(i * 3, i * 3 + 3), i * 4);
       image.data[i * 4 + 3] = 255;
     }
     canvas.current?.getContext("2d")?.putImageData(image, 0, 0);
-  }, [pixels, side]);
-  return <canvas ref={canvas} width={side} height={side} role="img" aria-label="The input" />;
+  }, [pixels, size]);
+  return <canvas ref={canvas} {...size} role="img" aria-label="The input" />;
 }

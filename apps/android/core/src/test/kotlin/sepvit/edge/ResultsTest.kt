@@ -52,6 +52,7 @@ data class SelfCheckCase(
 @Serializable
 data class MinimumCase(
     val precision: Precision, @SerialName("minimum_sqnr_db") val minimumSqnrDb: Double,
+    @SerialName("minimum_agreement") val minimumAgreement: Double,
 )
 
 class ResultsTest {
