@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,10 +31,9 @@ if TYPE_CHECKING:
     from .model.create import ReferenceModel
     from .model.reference import SepViT
     from .package.folder import Package
-    from .package.session import PackageSession
     from .pipeline.comparison import Comparison
     from .pipeline.kept import KeptLogits
-    from .pipeline.outputs import Outputs
+    from .pipeline.outputs import Outputs, Runs
     from .pipeline.taps import TapDistance
 
 
@@ -92,6 +91,16 @@ def main(
             "continues.",
         ),
     ] = None,
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Run the package on this device, and compare it with this machine: a name in "
+            "profiles/, or a TOML file. A run that broke off continues."
+        ),
+    ] = "",
+    bootstrap: Annotated[
+        bool, typer.Option("--bootstrap", help="Install the runtime on the device if needed.")
+    ] = False,
     require_signature: RequireSignature = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -105,6 +114,7 @@ def main(
     from .pipeline.saving import check_save
 
     _check_options(package, weights or [], everything, by_block, worst, confusion)
+    _check_device(device, bootstrap, everything or by_block)
     if save is not None:
         if everything or by_block:
             raise SepViTError("--save is for one package and its classes; leave it out here")
@@ -118,12 +128,12 @@ def main(
     from .cli.choices import choose_data
     from .data.sample import take_evenly
     from .package.folder import Package
-    from .package.session import PackageSession
 
     # The package and the images are checked before torch is loaded.
     opened = Package(package or "", require_signature)
     if opened.manifest.task != "classification" and not by_block:
         others = {"--worst": worst, "--confusion": confusion, "--save": save, "--classes": classes}
+        others |= {"--device": device}
         return _evaluate_dense(opened, data, weights or [], images, threads, others, json)
     check_names(data=[data])
     dataset, limit = choose_data(data, classes, opened.labels), images
@@ -132,7 +142,6 @@ def main(
     from .pipeline.verify import known_weights, reference_of
 
     manifest = opened.manifest
-    session = PackageSession(opened, threads)
     checkpoint = weights[0] if weights else known_weights(opened)
     model = None
     if checkpoint is not None or by_block:
@@ -142,7 +151,7 @@ def main(
     taken = take_evenly(dataset, limit)
     if by_block:
         assert model is not None
-        _evaluate_by_block(session.package, model, taken, calibration, json)
+        _evaluate_by_block(opened, model, taken, calibration, json)
         return
     if not taken.labelled and (model is None or worst or confusion):
         raise SepViTError(
@@ -151,13 +160,20 @@ def main(
         )
     assert not isinstance(model, DenseModel)
     count = len(taken)
-    with _keeping(save, opened, model, threads) as kept:
-        outputs = _run(session, model, taken, threads, kept)
+    with (
+        _keeping(save, opened, model, threads, device) as kept,
+        _sessions(opened, threads, device, bootstrap) as sessions,
+    ):
+        outputs = _run(sessions, model, taken, threads, kept)
         if outputs.broken:
             taken = taken.only([i for i in range(count) if i not in outputs.broken])
         if save is not None:
             _save(opened, taken, outputs, save)
-    _report(session.package, taken, outputs, worst, confusion, json)
+    _report(opened, taken, outputs, worst, confusion, json)
+    if outputs.here is not None:
+        from .pipeline.parity import check_device
+
+        check_device(outputs.here, outputs.logits, manifest.precision)
     if outputs.broken:
         raise SepViTError(
             f"{len(outputs.broken)} of {count} images of {taken.name} could not be read; the "
@@ -165,24 +181,55 @@ def main(
         )
 
 
+@dataclass(frozen=True)
+class _Sessions:
+    """What runs the images: this machine, or a device with this machine beside it."""
+
+    session: Runs
+    here: Runs | None = None
+    at_once: int = 16
+
+
+@contextmanager
+def _sessions(package: Package, threads: int, device: str, bootstrap: bool) -> Iterator[_Sessions]:
+    """Open the package on a device, or here."""
+    from .package.session import PackageSession
+
+    if not device:
+        yield _Sessions(PackageSession(package, threads))
+        return
+    from .profiling.device_session import DeviceSession
+    from .profiling.devices import load_device
+
+    with DeviceSession(package, *load_device(device), threads, bootstrap) as session:
+        here = None
+        try:
+            here = PackageSession(package, threads)
+        except SepViTError as error:
+            stderr.print(f"not compared with this machine: {error}", markup=False)
+        yield _Sessions(session, here, session.images_at_once)
+
+
 @contextmanager
 def _keeping(
-    save: Path | None, package: Package, model: ReferenceModel | None, threads: int
+    save: Path | None, package: Package, model: ReferenceModel | None, threads: int, device: str
 ) -> Iterator[KeptLogits | None]:
-    """Keep the logits beside the file to save, to continue there after an interruption."""
-    if save is None:
+    """Keep the logits beside the file to save, or of a device, to continue after a break."""
+    if save is None and not device:
         yield None
         return
     from .checkpoints.source import source_of
-    from .pipeline.kept import kept_logits
+    from .pipeline.kept import kept_logits, kept_of_device
 
     facts = {
         "package": package.manifest.digest,
         "weights": source_of(model).weights_sha256 if model is not None else None,
         "threads": threads,
+        "device": device,
     }
+    path = kept_of_device(facts) if save is None else save.with_name(f".{save.name}.logits")
     try:
-        with kept_logits(save.with_name(f".{save.name}.logits"), facts) as kept:
+        with kept_logits(path, facts) as kept:
             yield kept
             if kept.found:
                 stderr.print(f"{kept.found} images were continued from an earlier run")
@@ -287,8 +334,22 @@ def _check_options(
         load_pyplot()  # a missing matplotlib fails before the work, not after it
 
 
+def _check_device(device: str, bootstrap: bool, other_mode: bool) -> None:
+    """Reject options that do not go with a device, and devices that are not known."""
+    if not device:
+        if bootstrap:
+            raise SepViTError("--bootstrap is for --device; leave it out, or name a device")
+        return
+    if other_mode:
+        raise SepViTError("--device runs one package; leave it out with --all and --by-block")
+    from .profiling.device_session import check_takes_images
+    from .profiling.devices import load_device
+
+    check_takes_images(*load_device(device))
+
+
 def _run(
-    session: PackageSession,
+    sessions: _Sessions,
     model: SepViT | None,
     data: Taken,
     threads: int,
@@ -299,13 +360,23 @@ def _run(
     from .pipeline.lowering import quantization_for
     from .pipeline.outputs import run_images
 
-    manifest = session.package.manifest
+    manifest = sessions.session.package.manifest
     quantization = None
     # The scales of a calibrated package are in its own files only.
     if model is not None and manifest.quantization is not None and manifest.quantization.trained:
         quantization = quantization_for(model, parse_recipe(manifest.recipe))
     with torch_threads(threads), progress(f"running {data.name}", len(data), "images") as advance:
-        return run_images(session, data, model, quantization, advance, skip_broken=True, kept=kept)
+        return run_images(
+            sessions.session,
+            data,
+            model,
+            quantization,
+            advance,
+            skip_broken=True,
+            kept=kept,
+            here=sessions.here,
+            at_once=sessions.at_once,
+        )
 
 
 def _report(
@@ -318,11 +389,15 @@ def _report(
 ) -> None:
     from .accuracy import accuracy_report, draw_confusion
     from .cli.accuracy_table import print_accuracy
-    from .cli.tables import images_text, parity_rows
-    from .pipeline.parity import parity_between
+    from .cli.tables import device_rows, images_text, parity_rows
+    from .pipeline.parity import compare_device, parity_between
     from .pipeline.worst import draw_worst
 
     parity = None if outputs.reference is None else parity_between(outputs)
+    device = None
+    if outputs.here is not None:
+        titles = [data.title(i) for i in range(len(data))]
+        device = compare_device(outputs.here, outputs.logits, titles)
     accuracy = None
     if data.labelled:
         labels = [label for label in outputs.labels if label is not None]
@@ -340,6 +415,7 @@ def _report(
                 "broken": list(outputs.broken.values()),
                 "accuracy": accuracy and accuracy.to_json(),
                 "parity": parity and parity.model_dump(mode="json"),
+                "this_machine": device and asdict(device),
             }
         )
         return
@@ -348,6 +424,8 @@ def _report(
         print_accuracy(accuracy, str(package.path), images)
     if parity is not None:
         print_table("distance to the checkpoint in fp32", parity_rows(parity))
+    if device is not None:
+        print_table("distance of the device to this machine", device_rows(device))
 
 
 def _evaluate_all(

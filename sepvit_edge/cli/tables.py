@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ..package.folder import Package
     from ..package.manifest import Manifest, Parity, Selection
     from ..pipeline.comparison import Row
+    from ..pipeline.parity import DeviceDistance
     from ..profiling.first_look import FirstLook
 
 
@@ -136,6 +137,17 @@ def parity_rows(parity: Parity) -> list[tuple[str, str]]:
         interval = f"95 % interval {low:+.2%} to {high:+.2%}, McNemar p = {parity.mcnemar_p:.2g}"
         rows.append(("difference", f"{parity.top1_difference:+.2%} ({interval})"))
     return rows
+
+
+def device_rows(distance: DeviceDistance) -> list[tuple[str, str]]:
+    """Return the rows that show a device beside this machine."""
+    return [
+        ("images", f"{distance.images}, {distance.identical} with the same bits"),
+        ("max abs error", f"{distance.max_abs_error:.2g}"),
+        ("SQNR", f"{distance.sqnr_db:.1f} dB"),
+        ("top-1 agreement", f"{distance.top1_agreement:.2%}"),
+        ("worst image", f"{distance.worst_image}, {distance.worst_sqnr_db:.1f} dB"),
+    ]
 
 
 COMPARISON_HEADER = (

@@ -14,6 +14,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from ..files import cache_folder
 from .saving import only_writer
 
 _HEAD = struct.Struct("<32sQ")  # digest of the pixels, bytes of the logits
@@ -61,6 +62,14 @@ class KeptLogits:
         data = save({name: np.ascontiguousarray(array) for name, array in logits.items()})
         self._file.write(_HEAD.pack(_digest(pixels), len(data)) + data)
         self._file.flush()
+
+
+def kept_of_device(facts: Mapping[str, Any]) -> Path:
+    """Return the file in the cache that keeps the logits of a device."""
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    folder = cache_folder() / "evaluations"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{key[:16]}.logits"
 
 
 def _digest(pixels: np.ndarray) -> bytes:

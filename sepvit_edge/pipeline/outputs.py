@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
+from typing import Protocol
 
 import numpy as np
 
@@ -16,8 +17,8 @@ from ..data.sample import SAMPLE_SEED, Taken
 from ..errors import SepViTError
 from ..model.logits import reference_logits
 from ..model.reference import SepViT
+from ..package.folder import Package
 from ..package.manifest import Selection
-from ..package.session import PackageSession
 from ..quantization.interface import ProgramQuantization
 from .kept import KeptLogits
 from .reading import read_ahead
@@ -52,6 +53,8 @@ class Outputs:
         Those of an int8 package's integers in torch, if they were given.
     on_cpu : numpy.ndarray or None
         An NPU package's on the CPU, if a reference was given and a CPU runtime opens it.
+    here : numpy.ndarray or None
+        This machine's, beside those of a device.
     """
 
     data: str
@@ -63,10 +66,28 @@ class Outputs:
     reference: np.ndarray | None
     quantized: np.ndarray | None
     on_cpu: np.ndarray | None
+    here: np.ndarray | None = None
+
+
+class Runs(Protocol):
+    """What runs a package: this machine (`PackageSession`), or a device."""
+
+    @property
+    def package(self) -> Package:
+        """The package."""
+        ...
+
+    def run_pixels(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """Return the outputs, logits first."""
+        ...
+
+    def run_on_cpu(self, pixels: np.ndarray) -> list[np.ndarray] | None:
+        """Return what the CPU computes of an NPU package."""
+        ...
 
 
 def run_images(
-    session: PackageSession,
+    session: Runs,
     data: Taken,
     model: SepViT | None = None,
     quantization: ProgramQuantization | None = None,
@@ -74,13 +95,15 @@ def run_images(
     *,
     skip_broken: bool = False,
     kept: KeptLogits | None = None,
+    here: Runs | None = None,
+    at_once: int = _BATCH,
 ) -> Outputs:
     """Run a package on images, beside its reference if that is known.
 
     Parameters
     ----------
-    session : PackageSession
-        The package.
+    session : Runs
+        The package, here or on a device.
     data : Taken
         Images that were neither trained nor calibrated on.
     model : SepViT, optional
@@ -93,6 +116,10 @@ def run_images(
         Whether to leave out images that cannot be read, and to log each as a warning.
     kept : KeptLogits, optional
         Logits of an earlier run that was interrupted; new ones are added.
+    here : Runs, optional
+        The package on this machine, to compare a device with.
+    at_once : int
+        Number of images that are read and run together.
 
     Raises
     ------
@@ -123,6 +150,8 @@ def run_images(
 
     def run(pixels: np.ndarray) -> dict[str, np.ndarray]:
         logits = {"logits": session.run_pixels(pixels)[0]}
+        if here is not None:
+            logits["here"] = here.run_pixels(pixels)[0]
         if model is not None:
             logits["reference"] = reference_logits(model, pixels)
             if (outputs := session.run_on_cpu(pixels)) is not None:
@@ -132,7 +161,7 @@ def run_images(
         return logits
 
     places = iter(range(len(data)))
-    for piece in read_ahead(range(len(data)), read, _BATCH, None if data.parallel else 1):
+    for piece in read_ahead(range(len(data)), read, at_once, None if data.parallel else 1):
         advance(len(piece))
         good = []
         for place, each in zip(islice(places, len(piece)), piece, strict=True):
@@ -171,6 +200,7 @@ def run_images(
         reference=_joined(found.get("reference", [])),
         quantized=_joined(found.get("quantized", [])),
         on_cpu=_joined(found.get("on_cpu", [])),
+        here=_joined(found.get("here", [])),
     )
 
 

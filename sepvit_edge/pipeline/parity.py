@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -126,6 +128,72 @@ def check_parity(measured: Parity, precision: str) -> None:
             f"parity failed: SQNR against {reference} is {noise} dB, at least "
             f"{LEAST_SQNR_DB[precision]:g} dB expected for {precision}; the toolchain may have "
             "miscompiled the model: try another precision, or another version of the toolchain"
+        )
+
+
+@dataclass(frozen=True)
+class DeviceDistance:
+    """Distance of a device's logits to this machine's, of the same package.
+
+    Attributes
+    ----------
+    images : int
+        Number of images.
+    identical : int
+        Number of images with the same bits.
+    max_abs_error, sqnr_db, top1_agreement : float
+        Over all images.
+    worst_image : str
+        Image with the least SQNR.
+    worst_sqnr_db : float
+        Its SQNR.
+    """
+
+    images: int
+    identical: int
+    max_abs_error: float
+    sqnr_db: float
+    top1_agreement: float
+    worst_image: str
+    worst_sqnr_db: float
+
+
+def compare_device(here: np.ndarray, device: np.ndarray, titles: Sequence[str]) -> DeviceDistance:
+    """Compare a device's logits with this machine's, image by image.
+
+    Parameters
+    ----------
+    here, device : numpy.ndarray
+        float32 (N, num_classes).
+    titles : sequence of str
+        Name of each image.
+    """
+    each = [sqnr_db(a, b) for a, b in zip(here, device, strict=True)]
+    worst = int(np.argmin(each))
+    return DeviceDistance(
+        images=len(here),
+        identical=int((here == device).all(1).sum()),
+        max_abs_error=rounded(float(np.abs(here - device).max())),
+        sqnr_db=round(sqnr_db(here, device), 1),
+        top1_agreement=rounded(float((here.argmax(1) == device.argmax(1)).mean())),
+        worst_image=titles[worst],
+        worst_sqnr_db=round(each[worst], 1),
+    )
+
+
+def check_device(here: np.ndarray, device: np.ndarray, precision: str) -> None:
+    """Reject a device whose logits rounding alone does not explain.
+
+    Raises
+    ------
+    CheckFailed
+        If they are too far from this machine's for the package's precision.
+    """
+    noise, least = sqnr_db(here, device), LEAST_SQNR_DB[precision]
+    if not noise >= least:
+        raise CheckFailed(
+            f"the device computes other logits than this machine: SQNR is {noise:.1f} dB, at least "
+            f"{least:g} dB expected for {precision}; its accuracy is not the package's"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import json
 import os
 import shutil
 import signal
@@ -15,13 +16,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
-from helpers import HANGS
+from helpers import HANGS, Exporter, Runner, mini_digits
 
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.package.folder import Package
 from sepvit_edge.profiling.connections.hosts import open_host
 from sepvit_edge.profiling.connections.run import Job, run_on_host
+from sepvit_edge.profiling.device_session import DeviceSession
 from sepvit_edge.profiling.devices import SSHConnection
 from sepvit_edge.profiling.document import Profile
 
@@ -95,6 +98,13 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     yield Board(connection, folder / "device", process)
     process.terminate()
     process.wait(HANGS)
+
+
+def sessions(board: Board) -> list[int]:
+    """Return the processes of sshd's connections."""
+    listed = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True).stdout
+    pairs = [tuple(map(int, line.split())) for line in listed.splitlines()[1:]]
+    return [pid for pid, parent in pairs if parent == board.process.pid]
 
 
 def profile(connection: SSHConnection, package: Path, *arguments: str, **more: object) -> Profile:
@@ -204,15 +214,46 @@ def test_a_full_disk_is_named(board: Board, package_path: Path, tmp_path: Path) 
         subprocess.run(["umount", str(small)], check=True)
 
 
+def test_accuracy_goes_on_after_the_connection_broke(
+    board: Board,
+    exported: Exporter,
+    digits_checkpoint: Path,
+    run_command: Runner,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    package = exported(mini_digits()).path
+    device = tmp_path / "board.toml"
+    facts = board.connection.model_dump(exclude_none=True)
+    lines = [f"{key} = {json.dumps(value)}" for key, value in facts.items()]
+    device.write_text("\n".join(['description = "loopback"', "[connection]", *lines]))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(DeviceSession, "images_at_once", 4)
+    real, asked = DeviceSession.run_pixels, []
+
+    def breaks(self: DeviceSession, pixels: np.ndarray) -> list[np.ndarray]:
+        asked.append(len(pixels))
+        if len(asked) == 2:
+            for pid in sessions(board):
+                os.kill(pid, signal.SIGKILL)
+        return real(self, pixels)
+
+    monkeypatch.setattr(DeviceSession, "run_pixels", breaks)
+    arguments = (package, "--weights", digits_checkpoint, "--data", "digits", "--images", 10)
+    arguments += ("--device", device, "--json")
+    broken = run_command("evaluate", *arguments)
+    assert broken.status == 2 and "127.0.0.1" in broken.err, broken.err
+    done = run_command("evaluate", *arguments)
+    assert done.status == 0 and "4 images were continued" in done.err, done.err
+    assert asked == [4, 4, 4, 2]
+    assert json.loads(done.out)["this_machine"]["identical"] == 10
+    assert not list(board.folder.rglob("pixels.npy"))  # the runner removes what it read
+
+
 def test_a_broken_connection_keeps_what_was_measured_and_leaves_nothing_running(
     board: Board, package_path: Path
 ) -> None:
     name = f"breaks-{os.getpid()}"
-
-    def sessions() -> list[int]:
-        listed = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True).stdout
-        pairs = [tuple(map(int, line.split())) for line in listed.splitlines()[1:]]
-        return [pid for pid, parent in pairs if parent == board.process.pid]
 
     def runners() -> list[int]:
         found = []
@@ -228,7 +269,7 @@ def test_a_broken_connection_keeps_what_was_measured_and_leaves_nothing_running(
         def step(text: str) -> None:
             if text.startswith("sustained run: 1"):
                 assert runners()
-                for pid in sessions():
+                for pid in sessions(board):
                     os.kill(pid, signal.SIGKILL)
 
         async with open_host(board.connection) as host:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ...errors import SepViTError
+from ...errors import CheckFailed, SepViTError, reason_of
 from ...package.manifest import Manifest
 from ..document import Profile, SustainedPoint, read_profile
 from .interface import ConnectionLost, Process, Step
@@ -29,6 +31,8 @@ class Answer:
     ----------
     document, pairs : dict or None
         The last document, and the pairs of two packages.
+    rows : list of dict
+        Outputs of images.
     points : list of dict
         Points of the sustained run.
     lost : str
@@ -37,6 +41,7 @@ class Answer:
 
     document: dict[str, Any] | None = None
     pairs: dict[str, Any] | None = None
+    rows: list[dict[str, Any]] = field(default_factory=list)
     points: list[dict[str, Any]] = field(default_factory=list)
     lost: str = ""
 
@@ -60,6 +65,8 @@ async def listen(process: Process, step: Step) -> Answer:
                 answer.document = event["document"]
             elif isinstance(event.get("pairs"), dict):
                 answer.pairs = event["pairs"]
+            elif isinstance(event.get("rows"), dict):
+                answer.rows.append(event["rows"])
     except ConnectionLost as error:
         answer.lost = str(error)
     return answer
@@ -98,6 +105,56 @@ async def _events(process: Process) -> AsyncIterator[dict[str, Any]]:
                 f"the device sent {total / 1e6:.0f} MB, more than any measurement has; is another "
                 "program answering there?"
             )
+
+
+class _Rows(BaseModel):
+    """Outputs of some images, as a runner writes them."""
+
+    model_config = ConfigDict(strict=True)
+
+    start: int = Field(ge=0)
+    shape: list[Annotated[int, Field(gt=0)]] = Field(min_length=2, max_length=2)
+    float32: str
+
+    def values(self) -> np.ndarray:
+        """Return float32 (N, numbers); raises ValueError where the data is of another size."""
+        data = base64.b64decode(self.float32, validate=True)
+        return np.frombuffer(data, "<f4").reshape(self.shape).astype(np.float32)
+
+
+def read_rows(rows: list[dict[str, Any]], images: int, numbers: int) -> np.ndarray:
+    """Put the outputs of images together.
+
+    Parameters
+    ----------
+    rows : list of dict
+        What the device wrote.
+    images, numbers : int
+        How many images were asked for, and how many numbers each must have.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (images, numbers).
+
+    Raises
+    ------
+    SepViTError
+        If it is something else, or not of every image.
+    """
+    found = np.empty((0, numbers), np.float32)
+    try:
+        for each in map(_Rows.model_validate, rows):
+            if each.start != len(found):
+                break
+            found = np.concatenate([found, each.values()])
+    except ValueError as error:
+        raise SepViTError(f"the device sent no outputs: {reason_of(error)}") from None
+    if len(found) != images:
+        raise SepViTError(f"the device sent the outputs of {len(found)} of {images} images")
+    if not np.isfinite(found).all():
+        raise CheckFailed("the device computes values that are not finite; profile it first")
+    return found
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from ...errors import SepViTError
 from ...files import file_sha256
 from ...package.folder import Package
@@ -16,7 +18,7 @@ from ...package.manifest import MANIFEST, Manifest
 from ..document import Profile
 from ..pairs import Pairs, read_pairs
 from ..runner_file import NAME, write_runner
-from .answers import listen, read_answer
+from .answers import listen, read_answer, read_rows
 from .interface import Host, Process, Step
 
 _BEAT_S = 5  # the runner ends when it hears nothing for 30 s
@@ -140,6 +142,55 @@ async def pairs_on_host(
         if side.package.digest != job.package.manifest.digest:
             raise SepViTError("the device timed other packages than these; run it again")
     return pairs
+
+
+async def outputs_on_host(
+    host: Host, job: Job, pixels: np.ndarray, bootstrap: bool, step: Step
+) -> np.ndarray:
+    """Let the runner on a host run a classifier on images.
+
+    Parameters
+    ----------
+    host : Host
+        The device.
+    job : Job
+        Package, and arguments of the runner.
+    pixels : numpy.ndarray
+        uint8 (N, image_size, image_size, 3).
+    bootstrap : bool
+        Whether to make an environment with the runtime there.
+    step : callable
+        Called with the name of each step.
+
+    Returns
+    -------
+    numpy.ndarray
+        Logits, float32 (N, num_classes).
+
+    Raises
+    ------
+    SepViTError
+        If the device went away, or sent something else.
+    """
+    package = await _place(host, job.package)
+    if bootstrap:
+        step("making an environment on the device")
+        await host.bootstrap(job.environment, job.requirements)
+    with tempfile.TemporaryDirectory(prefix="sepvit-edge-") as scratch:
+        file = Path(scratch) / "pixels.npy"
+        np.save(file, pixels)
+        folder = await host.place({file.name: file}, f"pixels/{file_sha256(file)[:16]}")
+        arguments = [package, "--outputs", f"{folder}/{file.name}", *job.arguments]
+        async with _runner(
+            host, job.environment, [*arguments, "--stream", "--attended"]
+        ) as process:
+            async with _heartbeat(process):
+                answer = await listen(process, step)
+            status, said = await process.leave()
+    if answer.lost or status != 0:
+        lost = answer.lost or _ending(status, said)
+        raise SepViTError(f"{lost}; repeat the command to continue where it ended")
+    return read_rows(answer.rows, len(pixels), job.package.manifest.model.num_classes)
 
 
 async def _place(host: Host, package: Package) -> str:

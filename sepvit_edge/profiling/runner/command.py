@@ -42,6 +42,7 @@ def main() -> int:
     from .attendance import leave_when_alone
     from .measurement import Measurement, bind_to_cores
     from .output import Output
+    from .outputs import write_outputs
     from .pairs import time_pairs
     from .phases import PHASES
 
@@ -52,9 +53,10 @@ def main() -> int:
             return 0
         if options.attended:
             leave_when_alone()
-        if options.against is not None:
+        if options.against is not None or options.outputs is not None:
             bind_to_cores(options.cores)
-            return time_pairs(options, Output(options.stream))
+            work = time_pairs if options.against is not None else write_outputs
+            return work(options, Output(options.stream))
         return Measurement(options, Output(options.stream)).run()
     except Refusal as refusal:
         print(f"runner: {refusal}", file=sys.stderr)
@@ -71,6 +73,7 @@ def parse(arguments: list | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("package", type=Path, help="folder of the package")
     add("--against", type=Path, help="time this package too, in turn with the first")
+    add("--outputs", type=Path, help="write the outputs for this file of pixels; removes it")
     add("--threads", type=int, help="threads of the runtime (default: the runtime decides)")
     add("--execution", help="OpenVINO's device or ONNX Runtime's execution provider")
     add("--cores", type=core_list, help="bind the process to these cores, for example 4-7")

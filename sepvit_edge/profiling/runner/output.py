@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
+from typing import Any
 
 
 class Output:
@@ -32,6 +34,11 @@ class Output:
         """Write a point of the sustained run, so that it is kept if the device goes away."""
         if self.stream:
             self._line(point=point)
+
+    def rows(self, start: int, values: Any) -> None:
+        """Write the outputs of some images, float32 (N, numbers), counted from `start`."""
+        data = base64.b64encode(values.astype("<f4").tobytes()).decode("ascii")
+        self._line(rows={"start": start, "shape": list(values.shape), "float32": data})
 
     def pairs(self, document: dict) -> None:
         """Write the times of two packages."""

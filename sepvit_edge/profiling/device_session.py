@@ -1,0 +1,137 @@
+"""A package that runs on a device, and takes images as `PackageSession` does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from typing import Any
+
+import numpy as np
+
+from ..errors import SepViTError
+from ..package.folder import Package
+from .connections.hosts import open_host
+from .connections.interface import Host, Step
+from .connections.run import Job, outputs_on_host
+from .devices import DeviceFile
+
+
+def check_takes_images(name: str, device: DeviceFile) -> None:
+    """Reject a device to which images cannot be sent.
+
+    Raises
+    ------
+    SepViTError
+        If no Python runs there.
+    """
+    if device.connection.kind in ("adb", "app-file"):
+        raise SepViTError(
+            f"the app on {name} checks and times a package, and takes no images; accuracy is "
+            "measured on devices on which Python runs (local, ssh, labgrid)"
+        )
+
+
+class DeviceSession:
+    """A classifier on a device on which Python runs; a context manager.
+
+    Parameters
+    ----------
+    package : Package
+        The package; it is copied to the device where it is missing.
+    name : str
+        Name of the device, for messages.
+    device : DeviceFile
+        The device's file in profiles/.
+    threads : int
+        Threads of the runtime there.
+    bootstrap : bool
+        Whether to make an environment with the runtime on the device.
+    step : callable
+        Called with the name of each step, for a progress display.
+
+    Attributes
+    ----------
+    images_at_once : int
+        Number of images that a start of the runner there is worth.
+
+    Raises
+    ------
+    SepViTError
+        If no Python runs on the device, the package is not a classifier, or, on entering, the
+        device cannot be reached.
+
+    Examples
+    --------
+    >>> from sepvit_edge.profiling.devices import load_device
+    >>> with DeviceSession(Package("p"), *load_device("raspberry-pi-5")) as session:
+    ...     logits = session.run_pixels(pixels)
+    """
+
+    images_at_once = 256
+
+    def __init__(
+        self,
+        package: Package,
+        name: str,
+        device: DeviceFile,
+        threads: int = 1,
+        bootstrap: bool = False,
+        step: Step = lambda _: None,
+    ) -> None:
+        check_takes_images(name, device)
+        if package.manifest.task != "classification":
+            raise SepViTError(
+                f"{package.path} is for {package.manifest.task}; on a device, accuracy is measured "
+                "of classifiers"
+            )
+        own = device.measuring
+        options = {"--threads": threads, "--cores": own.cores, "--execution": own.execution}
+        arguments = [str(x) for pair in options.items() if pair[1] is not None for x in pair]
+        self.package = package
+        self._connection, self._job = device.connection, Job(package, arguments)
+        self._bootstrap, self._step = bootstrap, step
+        self._loop = asyncio.new_event_loop()
+        self._open = AsyncExitStack()
+        self._host: Host
+
+    def __enter__(self) -> DeviceSession:
+        try:
+            self._host = self._wait(self._open.enter_async_context(open_host(self._connection)))
+        except BaseException:
+            self._loop.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._wait(self._leave())
+        finally:
+            self._loop.close()
+
+    def run_pixels(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """Run preprocessed pixels, uint8 (N, image_size, image_size, 3); return ``[logits]``.
+
+        Raises
+        ------
+        SepViTError
+            If the device went away, or sent something else.
+        """
+        run = outputs_on_host(self._host, self._job, pixels, self._bootstrap, self._step)
+        logits = self._wait(run)
+        self._bootstrap = False
+        return [logits]
+
+    def run_on_cpu(self, pixels: np.ndarray) -> None:
+        """Return None: the device computes in one way."""
+
+    async def _leave(self) -> None:
+        """Close the connection; an interruption leaves tasks of the runner behind."""
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await self._open.aclose()
+
+    def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self._loop.run_until_complete(work)
