@@ -99,6 +99,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return FileScheduling(config, log)
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Tell which workers crashed, and in which test."""
+    session = terminalreporter.config.pluginmanager.get_plugin("dsession")
+    crashes = getattr(getattr(session, "sched", None), "crashes", [])
+    if crashes:
+        terminalreporter.section("workers that crashed")
+        for sentence in crashes:
+            terminalreporter.line(sentence)
+
+
 @pytest.fixture(scope="session")
 def digits_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of `mini_digits`, for what reads the checkpoint of a package again."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from typing import Any
 
 from xdist.scheduler import LoadFileScheduling
@@ -11,21 +13,46 @@ class FileScheduling(LoadFileScheduling):
     """Give a whole file to a worker, and go on when a worker crashes.
 
     xdist hands all files of a crashed worker on, also those that it had finished. For these the
-    next worker has nothing to report, so it is never given more, and the run hangs. The test that
-    crashed would run again and take the next worker with it.
+    next worker has nothing to report, so it is never given more, and the run hangs.
+
+    The test that a worker crashed in runs once more, in a new worker: four native runtimes share
+    the process, and what one of them damaged may end it many tests later. A test that crashes again
+    has failed. Every crash is in the summary.
+
+    Attributes
+    ----------
+    crashes : list of str
+        A sentence for each crash: worker, ending, test.
     """
 
+    def __init__(self, config: Any, log: Any = None) -> None:
+        super().__init__(config, log)
+        self.crashes: list[str] = []
+        self._crashed: set[str] = set()
+
     def remove_node(self, node: Any) -> str | None:
-        """Take a worker away; return the test that it crashed in, if any."""
+        """Take a worker away; return the test that it crashed in, if that has failed."""
         files = self.assigned_work.pop(node)
         unfinished = {file: tests for file, tests in files.items() if not all(tests.values())}
         if not unfinished:
             return None
         tests = next(iter(unfinished.values()))
         crashed = next(test for test, done in tests.items() if not done)
-        tests[crashed] = True
+        self.crashes.append(f"{node.gateway.id} ended with {_ending(node)} in {crashed}")
+        failed = crashed in self._crashed
+        self._crashed.add(crashed)
+        tests[crashed] = failed
         left = {file: tests for file, tests in unfinished.items() if not all(tests.values())}
         self.workqueue.update(left)
         for other in self.assigned_work:
             self._reschedule(other)
-        return crashed
+        return crashed if failed else None
+
+
+def _ending(node: Any) -> str:
+    """Say how a worker's process ended."""
+    try:
+        status = node.gateway._io.popen.wait(10)
+    except (AttributeError, subprocess.TimeoutExpired):
+        return "an unknown status"
+    return signal.Signals(-status).name if status < 0 else f"status {status}"
