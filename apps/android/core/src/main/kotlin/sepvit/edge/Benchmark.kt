@@ -63,9 +63,9 @@ class Benchmark(
         loadMs: Double,
     ): Profile {
         val golden = packed.golden()
-        val side = packed.manifest.input.cropSize
+        val (width, height) = packed.manifest.inputSize
         val stored = golden["pixels"] ?: throw Refusal(Refusal.Kind.GOLDEN, "pixels are missing from the golden vectors; export again")
-        val first = Pixels(side, side, stored.bytes().copyOf(3 * side * side))
+        val first = Pixels(width, height, stored.bytes().copyOf(3 * width * height))
         val tensor = session.tensor(first)
 
         val firstRunMs = timed { session.run(tensor) }
@@ -91,7 +91,7 @@ class Benchmark(
         val steady = probe.memory()
         val image = Pixels.from(golden["image.2"] ?: golden.getValue("image.0"))
         val resizing = repeated(plan.runs.coerceAtMost(PREPROCESSING_RUNS)) {
-            timed { preprocess(image, packed.manifest.input) }
+            timed { inputOf(image, packed.manifest) }
         }
         val sustained = if (plan.sustainedSeconds > 0) sustain(session, tensor) else null
         if (sustained == null) notMeasured += NotMeasured("sustained", "not requested")
@@ -130,7 +130,7 @@ class Benchmark(
                 Golden(
                     check.images, it.takeIf { it < MAX_SQNR_DB && it.isFinite() }, check.minimumSqnrDb,
                     check.maxDifference.takeIf(Double::isFinite) ?: Double.MAX_VALUE,
-                    check.top1Agreement!!, true, check.passed,
+                    check.agreement!!, true, check.passed,
                 )
             },
             before = before,

@@ -51,7 +51,7 @@ class EdgePackage(val folder: File) {
         return file(models.single().path)
     }
 
-    /** Reads the golden vectors: `image.0` ..., `pixels`, and both models' logits. */
+    /** Reads the golden vectors: `image.0` ..., `pixels`, and both models' outputs. */
     fun golden(): Map<String, Tensor> {
         val golden = file(GOLDEN)
         if (!golden.isFile) throw Refusal(
@@ -68,9 +68,9 @@ class EdgePackage(val folder: File) {
         const val MANIFEST = "manifest.json"
         const val LABELS = "labels.txt"
         const val GOLDEN = "golden.safetensors"
-        private const val SCHEMA_VERSION = "2.0"
+        private const val SCHEMA_VERSION = "2.2"
         private val SCHEMA_MAJOR = SCHEMA_VERSION.substringBefore('.').toInt()
-        private const val TASK = "classification"
+        private val TASKS = Task.entries.map { it.key }
         private val VERSION = Regex("(0|[1-9][0-9]{0,3})\\.(0|[1-9][0-9]{0,3})")
 
         // Only such words of an unchecked manifest are copied into a command.
@@ -113,10 +113,10 @@ class EdgePackage(val folder: File) {
                 Refusal.Kind.DIGEST, "$MANIFEST was changed since it was exported; export again",
             )
             val task = document["task"] as? JsonPrimitive
-            if (task != null && task.isString && task.content != TASK) throw Refusal(
+            if (task != null && task.isString && task.content !in TASKS) throw Refusal(
                 Refusal.Kind.TASK,
                 "${folder.name} is for the task '${task.content.take(40)}', which this app does not " +
-                    "run (it runs $TASK); update the app",
+                    "run (it runs ${TASKS.joinToString()}); update the app",
             )
             return try {
                 documents.decodeFromString<Manifest>(text)

@@ -8,8 +8,8 @@ interface InferenceEngine : AutoCloseable {
     /** The runtime's name as in a manifest, and its version. */
     val runtime: RuntimeVersion
 
-    /** Runs one batch and returns the logits, row by row. */
-    fun run(input: InputTensor): FloatArray
+    /** Runs one batch and returns what [Manifest.answers] names, each for the whole batch. */
+    fun run(input: InputTensor): List<FloatArray>
 }
 
 /** @property execution the delegate or provider, for example `XNNPACK` or `CPUExecutionProvider`. */
@@ -28,13 +28,13 @@ class InputTensor private constructor(val facts: InputFacts, val data: ByteBuffe
 
     /** Returns the pixels of one image: the inverse of [of], by the layout's formula. */
     fun image(index: Int): ByteArray {
-        val side = facts.cropSize
+        val area = facts.size.width * facts.size.height
         val floats = data.duplicate().order(ByteOrder.nativeOrder()).asFloatBuffer()
-        return ByteArray(3 * side * side) { i ->
+        return ByteArray(3 * area) { i ->
             val (pixel, channel) = i / 3 to i % 3
             val place = when (facts.layout) {
-                Layout.NHWC -> (index * side * side + pixel) * 3 + channel
-                Layout.NCHW -> (index * 3 + channel) * side * side + pixel
+                Layout.NHWC -> (index * area + pixel) * 3 + channel
+                Layout.NCHW -> (index * 3 + channel) * area + pixel
             }
             if (facts.dtype == InputType.UINT8) data.get(place) else floats.get(place).toInt().toByte()
         }
@@ -43,13 +43,13 @@ class InputTensor private constructor(val facts: InputFacts, val data: ByteBuffe
     companion object {
         /** Makes a batch of preprocessed images. Black images fill it up. */
         fun of(images: List<Pixels>, facts: InputFacts): InputTensor {
-            val side = facts.cropSize
+            val (width, height) = facts.size
             require(images.size <= facts.batch) { "${images.size} images, the batch is ${facts.batch}" }
-            require(images.all { it.width == side && it.height == side }) { "pixels are not $side x $side" }
+            require(images.all { it.width == width && it.height == height }) { "pixels are not $width x $height" }
             val bytes = if (facts.dtype == InputType.UINT8) 1 else 4
             val data = ByteBuffer.allocateDirect(facts.shape.fold(bytes, Int::times))
                 .order(ByteOrder.nativeOrder())
-            require(data.capacity() == facts.batch * 3 * side * side * bytes) { "shape ${facts.shape}" }
+            require(data.capacity() == facts.batch * 3 * width * height * bytes) { "shape ${facts.shape}" }
             val filled = data.duplicate().order(ByteOrder.nativeOrder()) // leaves data at its start
             for (image in images) when (facts.layout) {
                 Layout.NHWC -> filled.put(image.rgb, 0, 1, facts.dtype)

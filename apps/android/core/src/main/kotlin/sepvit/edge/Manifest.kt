@@ -7,14 +7,14 @@ import kotlinx.serialization.json.Json
 import kotlinx.serialization.json.JsonNamingStrategy
 import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.JsonPrimitive
+import kotlinx.serialization.json.decodeFromJsonElement
 
 /** Version 2 of manifest.json; docs/package-format.md describes its fields and versions. */
 @Serializable
 data class Manifest(
     val schemaVersion: String,
     val digest: String,
-    /** Always classification: a package for another task is refused. */
-    val task: String,
+    val task: Task,
     val model: ModelFacts,
     val input: InputFacts,
     val outputs: List<OutputFacts>,
@@ -30,18 +30,70 @@ data class Manifest(
     val placement: Placement,
     val verification: Verification = Verification.RUN,
     val parity: Parity?,
+    /** How the outputs of a dense package become an answer; [segmentation] and [detection] read it. */
+    val postprocessing: JsonObject? = null,
 ) {
-    /** The output that holds the class logits. */
-    val logits: OutputFacts get() = outputs.first { it.meaning == CLASS_LOGITS }
+    /** The outputs that the task needs, in the order in which an engine returns them. */
+    val answers: List<OutputFacts>
+        get() = task.meanings.map { meaning -> outputs.first { it.meaning == meaning } }
+
+    /** Size of the model's input in pixels. */
+    val inputSize: Size
+        get() = model.inputSize?.let { (height, width) -> Size(width, height) }
+            ?: Size(input.cropSize, input.cropSize)
+
+    /** The rule of a segmentation package. */
+    val segmentation: SegmentationRule by lazy { rule() }
+
+    /** The rule of a detection package. */
+    val detection: DetectionRule by lazy { rule() }
+
+    private inline fun <reified T> rule(): T =
+        documents.decodeFromJsonElement<T>(requireNotNull(postprocessing) { "postprocessing: it is missing" })
 
     init {
-        require(outputs.singleOrNull { it.meaning == CLASS_LOGITS }?.dtype == "float32") {
-            "outputs: a classification package has one output with the meaning $CLASS_LOGITS, in float32"
+        for (meaning in task.meanings) require(outputs.singleOrNull { it.meaning == meaning }?.dtype == "float32") {
+            "outputs: a ${task.key} package has one output with the meaning $meaning, in float32"
+        }
+        if (task == Task.CLASSIFICATION) require(input.fit == null) {
+            "input.fit: a classification package does not have one"
+        } else checkDense()
+    }
+
+    private fun checkDense() {
+        require((postprocessing?.get("task") as? JsonPrimitive)?.content == task.key) {
+            "postprocessing: it is not for ${task.key}"
+        }
+        require(input.fit == WHOLE_TOP_LEFT) { "input.fit: it is not $WHOLE_TOP_LEFT" }
+        require(model.inputSize?.size == 2) { "model.input_size: a dense model has one" }
+        val (width, height) = inputSize
+        val classes = model.numClasses
+        val wanted = if (task == Task.SEGMENTATION) {
+            listOf(listOf(classes, height / segmentation.stride, width / segmentation.stride))
+        } else {
+            val count = anchors(detection, inputSize).sumOf { it.size }
+            listOf(listOf(count, classes), listOf(count, 4))
+        }
+        val whole = task == Task.DETECTION || listOf(width, height).all { it % segmentation.stride == 0 }
+        require(whole && answers.map { it.shape.drop(1) } == wanted) {
+            "outputs: their shapes do not fit the input and the postprocessing"
         }
     }
 }
 
-private const val CLASS_LOGITS = "class_logits"
+private const val WHOLE_TOP_LEFT = "whole-top-left"
+
+/**
+ * What a model answers.
+ *
+ * @property meanings the outputs that it needs.
+ */
+@Serializable
+enum class Task(val key: String, val meanings: List<String>) {
+    @SerialName("classification") CLASSIFICATION("classification", listOf("class_logits")),
+    @SerialName("segmentation") SEGMENTATION("segmentation", listOf("class_map_logits")),
+    @SerialName("detection") DETECTION("detection", listOf("box_class_logits", "box_deltas")),
+}
 
 /** How the package was checked when it was exported. */
 @Serializable
@@ -71,6 +123,8 @@ data class ModelFacts(
     val macs: Long,
     /** Name of the edge form. */
     val form: String,
+    /** Height and width of a dense model's input. */
+    val inputSize: List<Int>? = null,
 )
 
 @Serializable
@@ -88,8 +142,11 @@ data class InputFacts(
     val mean: List<Double>,
     val std: List<Double>,
     val insideGraph: List<GraphStep> = GraphStep.entries,
+    /** How the whole image lies in a dense model's input. */
+    val fit: String? = null,
 ) {
     init {
+        require(shape.size == 4) { "shape: must be four numbers" }
         require(colorOrder == "RGB") { "color_order: must be RGB" }
         require(resizeRule == RESIZE_RULE) { "resize_rule: must be $RESIZE_RULE" }
         require(valueRange.size == 2) { "value_range: must be two numbers" }
@@ -99,6 +156,10 @@ data class InputFacts(
 
     /** Images per call. */
     val batch: Int get() = shape[0]
+
+    /** Size of an image in the tensor. */
+    val size: Size
+        get() = if (layout == Layout.NHWC) Size(shape[2], shape[1]) else Size(shape[3], shape[2])
 
     private companion object {
         const val RESIZE_RULE = "pillow-bilinear-antialias"
@@ -126,7 +187,10 @@ data class OutputFacts(
     val meaning: String,
     val shape: List<Int>,
     val dtype: String = "float32",
-)
+) {
+    /** Numbers of one image. */
+    val numbers: Int get() = shape.drop(1).fold(1, Int::times)
+}
 
 @Serializable
 data class QuantizationFacts(

@@ -10,6 +10,14 @@ import kotlinx.serialization.Serializable
 
 data class Size(val width: Int, val height: Int)
 
+/** The manifest's facts of a segmentation package's post-processing: input pixels per logit. */
+@Serializable
+data class SegmentationRule(val stride: Int = 4) {
+    init {
+        require(stride >= 1) { "postprocessing.stride: must be 1 at least" }
+    }
+}
+
 /** The manifest's facts of a detection package's post-processing. */
 @Serializable
 data class DetectionRule(
@@ -21,7 +29,20 @@ data class DetectionRule(
     @SerialName("level_candidates") val levelCandidates: Int,
     @SerialName("iou_threshold") val iouThreshold: Double,
     @SerialName("max_detections") val maxDetections: Int,
-)
+) {
+    init {
+        require(strides.isNotEmpty() && strides.all { it >= 1 }) { "postprocessing.strides: must be 1 at least" }
+        for ((name, values) in listOf("ratios" to ratios, "scales" to scales, "size_delta_limit" to listOf(sizeDeltaLimit))) {
+            require(values.isNotEmpty() && values.all { it > 0 && it.isFinite() }) { "postprocessing.$name: must be above 0" }
+        }
+        for ((name, value) in listOf("score_threshold" to scoreThreshold, "iou_threshold" to iouThreshold)) {
+            require(value in 0.0..1.0) { "postprocessing.$name: must be 0 to 1" }
+        }
+        require(levelCandidates >= 1 && maxDetections >= 1) {
+            "postprocessing: level_candidates and max_detections must be 1 at least"
+        }
+    }
+}
 
 /** A box in pixels; right and bottom are exclusive. */
 data class Corners(val left: Float, val top: Float, val right: Float, val bottom: Float) {
@@ -185,6 +206,20 @@ fun detect(
         if (!hidden) kept += Detection(box, one.score, label)
     }
     return kept
+}
+
+/**
+ * Counts the boxes of [other] that [one] has too.
+ *
+ * From the best one down, each takes the free box of its class that it overlaps most, by half at least.
+ */
+fun sharedBoxes(one: List<Detection>, other: List<Detection>): Int {
+    val free = one.toMutableList()
+    return other.count { wanted ->
+        val best = free.filter { it.label == wanted.label && overlap(it.box, wanted.box) >= 0.5 }
+            .maxByOrNull { overlap(it.box, wanted.box) }
+        best != null && free.remove(best)
+    }
 }
 
 /** Returns the best pairs of anchor and class of a level. */

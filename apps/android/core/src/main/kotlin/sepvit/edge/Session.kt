@@ -1,7 +1,7 @@
 package sepvit.edge
 
 /**
- * A loaded package that classifies images.
+ * A loaded package that takes images.
  *
  * @param threads number of threads; null leaves the choice to the runtime.
  * @throws Refusal if this app does not support the package's target or runtime version.
@@ -11,33 +11,36 @@ class Session(val packed: EdgePackage, engines: EngineFactory, val threads: Int?
 
     private val engine: InferenceEngine = open(packed, engines, threads)
     val runtime: RuntimeVersion get() = engine.runtime
-    private val input get() = packed.manifest.input
-    private val classes get() = packed.manifest.model.numClasses
+    private val manifest get() = packed.manifest
 
-    /** Returns the logits of one image of any size. */
-    fun logits(image: Pixels): FloatArray = logitsOfPixels(preprocess(image, input))
+    fun tensor(pixels: Pixels): InputTensor = InputTensor.of(listOf(pixels), manifest.input)
 
-    /** Returns the logits of one preprocessed image. */
-    fun logitsOfPixels(pixels: Pixels): FloatArray = run(tensor(pixels))
+    /** Returns the outputs of one image of any size that [Manifest.answers] names. */
+    fun outputs(image: Pixels): List<FloatArray> = run(tensor(inputOf(image, manifest)))
 
-    fun tensor(pixels: Pixels): InputTensor = InputTensor.of(listOf(pixels), input)
-
-    /** Returns the logits of the first image of a tensor. */
-    fun run(tensor: InputTensor): FloatArray {
-        val logits = engine.run(tensor)
-        check(logits.size == input.batch * classes) { "${logits.size} logits for $classes classes" }
-        return logits.copyOf(classes)
+    /** Returns the outputs of the first image of a tensor. */
+    fun run(tensor: InputTensor): List<FloatArray> {
+        val found = engine.run(tensor)
+        return manifest.answers.mapIndexed { i, facts ->
+            val output = found.getOrNull(i)
+            if (output?.size != manifest.input.batch * facts.numbers) throw Refusal(
+                Refusal.Kind.INVALID,
+                "the model's output ${facts.name} does not have the shape ${facts.shape.joinToString(" x ")}; " +
+                    "export again",
+            )
+            output.copyOf(facts.numbers)
+        }
     }
 
-    /** Returns the most probable classes of an image and the time that it took. */
-    fun classify(image: Pixels, k: Int = 3): Classification {
+    /** Returns the answer to an image, of a classifier the [k] most probable classes, and the time it took. */
+    fun answer(image: Pixels, k: Int = 3): Answered {
         val start = System.nanoTime()
-        val pixels = preprocess(image, input)
+        val tensor = tensor(inputOf(image, manifest))
         val ready = System.nanoTime()
-        val logits = logitsOfPixels(pixels)
+        val outputs = run(tensor)
         val end = System.nanoTime()
-        val best = topK(logits, k).map { LabelledClass(packed.label(it.index), it.index, it.probability) }
-        return Classification(best, (ready - start) / 1e6, (end - ready) / 1e6)
+        val answer = answerOf(outputs, packed, Size(image.width, image.height), k)
+        return Answered(answer, (ready - start) / 1e6, (end - ready) / 1e6)
     }
 
     override fun close() = engine.close()
@@ -63,12 +66,3 @@ class Session(val packed: EdgePackage, engines: EngineFactory, val threads: Int?
         }
     }
 }
-
-data class LabelledClass(val label: String, val index: Int, val probability: Double)
-
-/** The most probable classes, and the times of preprocessing and of the model in milliseconds. */
-data class Classification(
-    val classes: List<LabelledClass>,
-    val preprocessingMs: Double,
-    val inferenceMs: Double,
-)

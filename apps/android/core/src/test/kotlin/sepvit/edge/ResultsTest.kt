@@ -46,7 +46,17 @@ data class SelfCheckCase(
     @SerialName("reference_sqnr_db") val referenceSqnrDb: Double? = null,
 ) {
     @Serializable
-    data class Edit(val tensor: String, val offset: Int, val values: List<Double>)
+    data class Edit(val tensor: String, val offset: Int, val values: List<Double>) {
+        fun applied(to: Tensor): Tensor {
+            val shape = to.shape.toIntArray()
+            if (to.dtype == "U8") return Tensor.of(to.bytes().also {
+                values.forEachIndexed { i, value -> it[offset + i] = value.toInt().toByte() }
+            }, *shape)
+            return Tensor.of(to.floats().also {
+                values.forEachIndexed { i, value -> it[offset + i] = value.toFloat() }
+            }, *shape)
+        }
+    }
 }
 
 @Serializable
@@ -87,7 +97,7 @@ class ResultsTest {
         Vectors.cases<SelfCheckCase>("self_check").map { case ->
             DynamicTest.dynamicTest(case.name) {
                 val golden = tiny.golden().toMutableMap()
-                case.edit?.let { golden[it.tensor] = edited(golden.getValue(it.tensor), it) }
+                case.edit?.let { golden[it.tensor] = it.applied(golden.getValue(it.tensor)) }
                 val found = Session(tiny, MeanColour.engines).use { selfCheck(it, golden) }
                 assertEquals(case.passed to case.failsAt, found.passed to found.failsAt?.key)
                 assertEquals(case.image, found.image)
@@ -102,23 +112,14 @@ class ResultsTest {
     fun `the SQNR limits are those of every language`() {
         val cases = Vectors.cases<MinimumCase>("minimum_sqnr")
         assertEquals(Precision.entries.map(::minimumSqnrDb), cases.map { it.minimumSqnrDb })
+        assertEquals(Precision.entries.map(::minimumAgreement), cases.map { it.minimumAgreement })
         assertEquals(Precision.entries.toList(), cases.map { it.precision })
-    }
-
-    private fun edited(tensor: Tensor, edit: SelfCheckCase.Edit): Tensor {
-        val shape = tensor.shape.toIntArray()
-        if (tensor.dtype == "U8") return Tensor.of(tensor.bytes().also {
-            edit.values.forEachIndexed { i, value -> it[edit.offset + i] = value.toInt().toByte() }
-        }, *shape)
-        return Tensor.of(tensor.floats().also {
-            edit.values.forEachIndexed { i, value -> it[edit.offset + i] = value.toFloat() }
-        }, *shape)
     }
 
     @Test
     fun `NaN logits fail the self-check`() {
         val broken = object : InferenceEngine by MeanColour(tiny.manifest.input) {
-            override fun run(input: InputTensor) = floatArrayOf(Float.NaN, 0f, 0f, 0f)
+            override fun run(input: InputTensor) = listOf(floatArrayOf(Float.NaN, 0f, 0f, 0f))
         }
         val found = selfCheck(Session(tiny, { _, _ -> broken }))
         assertEquals(SelfCheck.Step.LOGITS, found.failsAt)
@@ -128,9 +129,9 @@ class ResultsTest {
     fun `an engine that takes the channels in another order fails the self-check`() {
         val honest = MeanColour(tiny.manifest.input)
         val swapped = object : InferenceEngine by honest {
-            override fun run(input: InputTensor): FloatArray {
-                val logits = honest.run(input)
-                return floatArrayOf(logits[2], logits[1], logits[0], logits[3])
+            override fun run(input: InputTensor): List<FloatArray> {
+                val logits = honest.run(input).single()
+                return listOf(floatArrayOf(logits[2], logits[1], logits[0], logits[3]))
             }
         }
         assertFalse(selfCheck(Session(tiny, { _, _ -> swapped })).passed)
@@ -189,7 +190,7 @@ class ResultsTest {
     fun `a device that fails the self-check is not timed`() {
         val honest = MeanColour(tiny.manifest.input)
         val wrong = object : InferenceEngine by honest {
-            override fun run(input: InputTensor) = honest.run(input).also { it[0] += 1f }
+            override fun run(input: InputTensor) = honest.run(input).also { it[0][0] += 1f }
         }
         val profile = benchmark(BenchmarkPlan(runs = 3), { _, _ -> wrong })
         assertValid(profile)

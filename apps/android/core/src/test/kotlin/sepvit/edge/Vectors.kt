@@ -16,7 +16,7 @@ object Vectors {
 
     /** Returns the published schema of a document. */
     fun schema(document: String): File =
-        File(System.getProperty("schemas")).resolve("$document-2.0.schema.json")
+        File(System.getProperty("schemas")).resolve("$document-${mapOf("manifest" to "2.2", "profile" to "2.0")[document]}.schema.json")
 
     inline fun <reified T> cases(name: String): List<T> = read(name, serializer())
 
@@ -76,7 +76,7 @@ class MeanColour(private val facts: InputFacts) : InferenceEngine {
     override val runtime = RuntimeVersion("onnxruntime", "1.29.0", "test")
     var closed = false
 
-    override fun run(input: InputTensor): FloatArray = FloatArray(4 * facts.batch).also { logits ->
+    override fun run(input: InputTensor): List<FloatArray> = listOf(FloatArray(4 * facts.batch).also { logits ->
         for (image in 0 until facts.batch) {
             val rgb = input.image(image)
             val mean = FloatArray(3) { c ->
@@ -85,7 +85,7 @@ class MeanColour(private val facts: InputFacts) : InferenceEngine {
             for (k in 0..3) logits[4 * image + k] =
                 if (k == 3) mean.sum() / 64 - 5 else (6 * mean[k] - 2 * mean.sum()) / 64
         }
-    }
+    })
 
     override fun close() {
         closed = true

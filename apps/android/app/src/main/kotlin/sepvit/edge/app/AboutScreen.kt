@@ -37,10 +37,10 @@ class AboutScreen(activity: MainActivity) : Screen(activity, R.layout.about) {
         val lines = mutableListOf(
             text(
                 R.string.about_text, manifest.model.name, manifest.model.numClasses,
-                manifest.model.imageSize, manifest.target, precision(manifest.precision),
+                manifest.inputSize.width, manifest.inputSize.height, manifest.target, precision(manifest.precision),
                 manifest.model.parameters / 1e6, manifest.model.macs / 1e6, packed.modelSize / 1e6,
                 manifest.runtime.name, manifest.runtime.version, manifest.runtime.minimum,
-                manifest.runtime.below,
+                manifest.runtime.below, manifest.task.key,
             ),
         )
         manifest.quantization?.let {

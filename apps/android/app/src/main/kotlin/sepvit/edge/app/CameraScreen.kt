@@ -13,10 +13,11 @@ import android.view.Surface
 import android.view.TextureView
 import android.view.View
 import android.widget.Button
+import android.widget.ImageView
 import android.widget.TextView
 import sepvit.edge.Pixels
 
-/** The camera, classified as fast as the device can. */
+/** The camera, with the model's answers as fast as the device can. */
 class CameraScreen(activity: MainActivity) :
     Screen(activity, R.layout.camera), TextureView.SurfaceTextureListener {
 
@@ -24,7 +25,8 @@ class CameraScreen(activity: MainActivity) :
     private val refused: View = find(R.id.refused)
     private val refusedText: TextView = find(R.id.refused_text)
     private val allow: Button = find(R.id.allow)
-    private val classes = ClassesView(view)
+    private val drawing: ImageView = find(R.id.drawing)
+    private val answers = AnswerView(view, ROWS)
     private var camera: Camera? = null
     private var seen = false
     private var asked = false
@@ -51,6 +53,8 @@ class CameraScreen(activity: MainActivity) :
 
     override fun show() {
         seen = true
+        drawing.setImageBitmap(null)
+        answers.clear()
         refused.visibility = if (allowed) View.GONE else View.VISIBLE
         refusedText.setText(R.string.camera_refused)
         allow.visibility = View.VISIBLE
@@ -74,7 +78,7 @@ class CameraScreen(activity: MainActivity) :
             Surface.ROTATION_270 -> 3
             else -> 0
         }
-        camera = Camera(activity, ::classify, ::none).also { camera ->
+        camera = Camera(activity, ::answer, ::none).also { camera ->
             camera.open(texture, turn) { size, rotation ->
                 activity.runOnUiThread { fit(size, rotation, turn) }
             }
@@ -82,11 +86,15 @@ class CameraScreen(activity: MainActivity) :
     }
 
     /** On the camera's thread. */
-    private fun classify(frame: Pixels) = work({ session().classify(frame) }) { result ->
+    private fun answer(frame: Pixels) = work({
+        val found = session().answer(frame)
+        found to drawingOf(found.answer)
+    }) { result ->
         if (!seen) return@work
         // After a failure no other frame is taken until another package is chosen, or the screen.
-        result.tellFailure().onSuccess {
-            classes.show(it)
+        result.tellFailure().onSuccess { (found, picture) ->
+            answers.show(found)
+            drawing.setImageBitmap(picture)
             camera?.next()
         }
     }
@@ -126,5 +134,10 @@ class CameraScreen(activity: MainActivity) :
         camera?.close()
         camera = null
         return true
+    }
+
+    private companion object {
+        /** Rows below the preview. */
+        const val ROWS = 5
     }
 }

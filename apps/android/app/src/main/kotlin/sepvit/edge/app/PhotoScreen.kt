@@ -3,18 +3,20 @@ package sepvit.edge.app
 import android.content.ContentResolver
 import android.content.Intent
 import android.graphics.Bitmap
+import android.graphics.Canvas
+import android.graphics.Rect
 import android.net.Uri
 import android.widget.Button
 import android.widget.ImageView
 import java.io.FileNotFoundException
 import java.io.InputStream
-import sepvit.edge.Classification
+import sepvit.edge.Answered
 import sepvit.edge.Pixels
 
-/** A photo from the device, classified. */
+/** A photo from the device, with the model's answer. */
 class PhotoScreen(activity: MainActivity) : Screen(activity, R.layout.photo) {
     private val photo: ImageView = find(R.id.photo)
-    private val classes = ClassesView(view)
+    private val answers = AnswerView(view, ROWS)
 
     init {
         find<Button>(R.id.choose).setOnClickListener {
@@ -25,20 +27,21 @@ class PhotoScreen(activity: MainActivity) : Screen(activity, R.layout.photo) {
     }
 
     override fun show() {
-        workspace.photo?.let(::classify)
+        workspace.photo?.let(::run)
     }
 
-    private class Answer(val thumbnail: Bitmap, val result: Classification)
+    private class Shown(val picture: Bitmap, val found: Answered)
 
-    private fun classify(uri: Uri) {
+    private fun run(uri: Uri) {
         work({
             val pixels = decodeImage(activity.contentResolver.open(uri).use { it.readBytes() })
-            Answer(thumbnail(pixels), session().classify(pixels))
+            val found = session().answer(pixels)
+            Shown(thumbnail(pixels).with(drawingOf(found.answer)), found)
         }) { result ->
             result.tellFailure()
-            classes.clear()
-            photo.setImageBitmap(result.getOrNull()?.thumbnail)
-            result.onSuccess { classes.show(it.result) }
+            answers.clear()
+            photo.setImageBitmap(result.getOrNull()?.picture)
+            result.onSuccess { answers.show(it.found) }
         }
     }
 
@@ -54,6 +57,17 @@ class PhotoScreen(activity: MainActivity) : Screen(activity, R.layout.photo) {
         return Bitmap.createBitmap(colours, width, height, Bitmap.Config.ARGB_8888)
     }
 }
+
+/** Draws another picture over this one. */
+private fun Bitmap.with(drawing: Bitmap?): Bitmap {
+    if (drawing == null) return this
+    val whole = copy(Bitmap.Config.ARGB_8888, true)
+    Canvas(whole).drawBitmap(drawing, null, Rect(0, 0, width, height), null)
+    return whole
+}
+
+/** Rows below the photo. */
+private const val ROWS = 20
 
 /** A document that the user chose. */
 fun ContentResolver.open(uri: Uri): InputStream = try {

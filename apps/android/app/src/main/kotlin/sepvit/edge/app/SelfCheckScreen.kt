@@ -34,6 +34,8 @@ class SelfCheckScreen(activity: MainActivity) : Screen(activity, R.layout.self_c
             SelfCheck.Step.PIXELS -> text(R.string.check_failed, text(R.string.check_pixels))
             SelfCheck.Step.TENSOR -> text(R.string.check_failed, text(R.string.check_tensor))
             SelfCheck.Step.LOGITS -> text(R.string.check_failed, text(R.string.check_logits))
+            SelfCheck.Step.OUTPUTS -> text(R.string.check_failed, text(R.string.check_outputs, found.output.orEmpty()))
+            SelfCheck.Step.ANSWER -> text(R.string.check_failed, text(R.string.check_answer))
         }
         verdict.setTextColor(activity.getColor(if (found.passed) R.color.passed else R.color.failed))
         val sqnr = found.sqnrDb
@@ -41,7 +43,8 @@ class SelfCheckScreen(activity: MainActivity) : Screen(activity, R.layout.self_c
             R.string.check_pixels_numbers, found.image ?: 0, found.differentValues, found.maxDifference,
         ) else text(
             R.string.check_numbers, found.images, found.maxDifference, sqnr, found.minimumSqnrDb,
-            found.referenceSqnrDb ?: 0.0, 100 * (found.top1Agreement ?: 0.0),
+            found.referenceSqnrDb ?: 0.0, 100 * (found.agreement ?: 0.0),
+            text(if (found.minimumAgreement == null) R.string.check_same_class else R.string.check_same_answer),
         )
     }
 }

@@ -5,12 +5,15 @@ import android.app.Activity
 import android.app.Application
 import android.content.Intent
 import android.graphics.Color
+import android.graphics.drawable.BitmapDrawable
+import android.graphics.drawable.ColorDrawable
 import android.net.Uri
 import android.os.Looper
 import android.view.View
 import android.view.ViewGroup
 import android.widget.Button
 import android.widget.EditText
+import android.widget.ImageView
 import android.widget.Spinner
 import android.widget.TextView
 import com.networknt.schema.InputFormat
@@ -25,6 +28,7 @@ import java.util.zip.ZipOutputStream
 import kotlin.test.assertEquals
 import kotlin.test.assertFalse
 import kotlin.test.assertNotEquals
+import kotlin.test.assertNull
 import kotlin.test.assertTrue
 import org.junit.Assume.assumeTrue
 import org.junit.Before
@@ -37,8 +41,15 @@ import org.robolectric.Shadows.shadowOf
 import org.robolectric.android.controller.ActivityController
 import org.robolectric.annotation.Config
 import org.robolectric.annotation.GraphicsMode
+import sepvit.edge.Boxes
+import sepvit.edge.ClassMap
+import sepvit.edge.Corners
 import sepvit.edge.EdgePackage
+import sepvit.edge.LabelledBox
 import sepvit.edge.Profile
+import sepvit.edge.Size
+import sepvit.edge.classOf
+import sepvit.edge.colourOf
 import sepvit.edge.topK
 
 @RunWith(RobolectricTestRunner::class)
@@ -112,7 +123,7 @@ class MainActivityTest {
         activity.receive(asked, provide("photo.png", photo))
         val expected = topK(activity.workspace.run { logitsOf(photo) }, 3)
         val tiny = EdgePackage(vectors.resolve("package"))
-        val rows = activity.findViewById<ViewGroup>(R.id.class_rows)
+        val rows = activity.findViewById<ViewGroup>(R.id.answer_rows)
         val labels = (0 until rows.childCount).map { rows.getChildAt(it).findViewById<TextView>(R.id.label).text.toString() }
         assertEquals(expected.map { tiny.label(it.index) }, labels)
         assertTrue("ms" in activity.text(R.id.latency))
@@ -121,7 +132,105 @@ class MainActivityTest {
 
     private fun logitsOf(file: ByteArray): FloatArray =
         sepvit.edge.Session(EdgePackage(vectors.resolve("package")), sepvit.edge.app.engine.engines)
-            .use { it.logits(decodeImage(file)) }
+            .use { it.outputs(decodeImage(file)).single() }
+
+    private fun opened(kind: String): MainActivity {
+        vectors.resolve(kind).copyRecursively(external.resolve("packages/$kind"))
+        return opened().also {
+            it.workspace.choose(kind)
+            it.settle()
+        }
+    }
+
+    private fun MainActivity.rows(): List<View> {
+        val rows = findViewById<ViewGroup>(R.id.answer_rows)
+        return (0 until rows.childCount).map { rows.getChildAt(it) }.filter { it.visibility == View.VISIBLE }
+    }
+
+    private fun MainActivity.choosePhoto(photo: ByteArray) {
+        press(R.id.tab_photo)
+        press(R.id.choose)
+        receive(shadowOf(this).nextStartedActivityForResult.intent, provide("photo.png", photo))
+    }
+
+    private val MainActivity.picture
+        get() = (findViewById<ImageView>(R.id.photo).drawable as BitmapDrawable).bitmap
+
+    @Test
+    fun `a segmentation package draws its class map, with a legend`() {
+        val activity = opened("segmentation")
+        val photo = vectors.resolve("images/orientation-6.png").readBytes()
+        activity.choosePhoto(photo)
+        val map = activity.workspace.session().answer(decodeImage(photo)).answer as ClassMap
+        assertEquals(map.shares.map { it.label }, activity.rows().map { it.findViewById<TextView>(R.id.label).text.toString() })
+        for ((row, share) in activity.rows().zip(map.shares)) {
+            assertNull(row.findViewById(R.id.bar), "no bars")
+            val colour = (row.findViewById<View>(R.id.colour).background as ColorDrawable).color
+            assertEquals(OPAQUE or colourOf(share.index), colour)
+        }
+        // Drawn over the photo: the pixel is a mix of the photo's and the class's colour.
+        val (x, y) = activity.picture.width / 2 to activity.picture.height / 2
+        val pixels = decodeImage(photo)
+        val cover = colourOf(classOf(map.classes[y * pixels.width + x]))
+        for ((channel, shift) in listOf(0 to 16, 1 to 8, 2 to 0)) {
+            val before = pixels.rgb[3 * (y * pixels.width + x) + channel].toInt() and 0xFF
+            val mixed = before + ((cover shr shift and 0xFF) - before) * 140 / 255.0
+            assertEquals(mixed, (activity.picture.getPixel(x, y) shr shift and 0xFF).toDouble(), 3.0)
+        }
+        activity.press(R.id.tab_self_check)
+        assertEquals(activity.getString(R.string.check_passed), activity.text(R.id.verdict))
+        assertTrue("pixels or boxes in common 100 %" in activity.text(R.id.numbers))
+        activity.press(R.id.tab_about)
+        assertTrue("segmentation" in activity.text(R.id.facts) && "48 x 32 pixels" in activity.text(R.id.facts))
+    }
+
+    @Test
+    fun `a detection package draws its boxes, with labels and scores`() {
+        val activity = opened("detection")
+        val photo = vectors.resolve("images/orientation-6.png").readBytes()
+        activity.choosePhoto(photo)
+        val boxes = (activity.workspace.session().answer(decodeImage(photo)).answer as Boxes).boxes
+        assertTrue(boxes.size > 3)
+        assertEquals(boxes.map { it.label }, activity.rows().map { it.findViewById<TextView>(R.id.label).text.toString() })
+        val score = activity.getString(R.string.probability, 100.0 * boxes[0].score)
+        assertEquals(score, activity.rows()[0].findViewById<TextView>(R.id.probability).text.toString())
+        assertNull(activity.rows()[0].findViewById(R.id.bar), "no bars")
+        val drawing = drawingOf(Boxes(Size(100, 50), listOf(LabelledBox("x", 1, 0.9f, Corners(20f, 10f, 80f, 40f)))))!!
+        assertEquals(640 to 320, drawing.width to drawing.height)
+        assertEquals(OPAQUE or colourOf(1), drawing.getPixel(300, 256), "the lower edge")
+        assertEquals(OPAQUE or colourOf(1), drawing.getPixel(512, 200), "the right edge")
+        assertEquals(0, drawing.getPixel(300, 200), "inside")
+        assertEquals(0, drawing.getPixel(600, 300), "outside")
+        activity.press(R.id.tab_self_check)
+        assertEquals(activity.getString(R.string.check_passed), activity.text(R.id.verdict))
+    }
+
+    @Test
+    fun `another package clears the answer of the one before`() {
+        val activity = opened("segmentation")
+        activity.choosePhoto(vectors.resolve("images/orientation-6.png").readBytes())
+        assertTrue(activity.rows().all { it.findViewById<View>(R.id.colour) != null })
+        activity.workspace.choose("tiny")
+        activity.onResumeAgain()
+        activity.settle()
+        assertTrue(activity.rows().isNotEmpty() && activity.rows().all { it.findViewById<View>(R.id.bar) != null })
+    }
+
+    @Test
+    fun `an answer that differs from Python's is named`() {
+        val activity = opened("segmentation")
+        val honest = activity.workspace.engines
+        activity.workspace.engines = { packed, threads ->
+            val engine = honest(packed, threads)!!
+            object : sepvit.edge.InferenceEngine by engine {
+                override fun run(input: sepvit.edge.InputTensor) = engine.run(input).also { it[0][1] += 9f }
+            }
+        }
+        activity.workspace.choose(null)
+        activity.workspace.choose("segmentation")
+        activity.press(R.id.tab_self_check)
+        assertTrue("output logits" in activity.text(R.id.verdict), activity.text(R.id.verdict))
+    }
 
     @Test
     fun `a file that is not an image shows a sentence`() {
@@ -131,7 +240,7 @@ class MainActivityTest {
         val asked = shadowOf(activity).nextStartedActivityForResult.intent
         activity.receive(asked, provide("text.jpg", "plain text".toByteArray()))
         assertTrue("not an image" in activity.text(R.id.message))
-        assertEquals(0, activity.findViewById<ViewGroup>(R.id.class_rows).childCount)
+        assertEquals(0, activity.findViewById<ViewGroup>(R.id.answer_rows).childCount)
     }
 
     @Test
@@ -146,7 +255,7 @@ class MainActivityTest {
         activity.workspace.engines = { packed, threads ->
             val engine = honest(packed, threads)!!
             object : sepvit.edge.InferenceEngine by engine {
-                override fun run(input: sepvit.edge.InputTensor) = engine.run(input).also { it[1] += 2f }
+                override fun run(input: sepvit.edge.InputTensor) = engine.run(input).also { it[0][1] += 2f }
             }
         }
         activity.workspace.choose(null)
@@ -177,7 +286,7 @@ class MainActivityTest {
         val activity = opened()
         activity.press(R.id.tab_about)
         val facts = activity.text(R.id.facts)
-        for (fact in listOf("Mean colour", "onnxruntime", "fp32", "4 classes", "32 pixels", "1.17")) {
+        for (fact in listOf("Mean colour", "onnxruntime", "fp32", "4 classes", "32 x 32 pixels", "1.17")) {
             assertTrue(fact in facts, "$fact in $facts")
         }
     }

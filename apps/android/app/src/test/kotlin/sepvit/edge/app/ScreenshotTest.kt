@@ -15,7 +15,8 @@ import org.robolectric.RuntimeEnvironment
 import org.robolectric.Shadows.shadowOf
 import org.robolectric.annotation.Config
 import org.robolectric.annotation.GraphicsMode
-import sepvit.edge.Classification
+import sepvit.edge.Answered
+import sepvit.edge.Classes
 import sepvit.edge.LabelledClass
 
 /** Draws every screen to target/screenshots, for whoever changes one. */
@@ -51,10 +52,10 @@ class ScreenshotTest {
                 activity.findViewById<Button>(R.id.start).performClick()
                 activity.settle()
             }
-            if (screen == "photo") ClassesView(activity.findViewById(R.id.classes)).show(
-                Classification(
-                    listOf("tabby cat" to 0.72, "tiger cat, a label that takes more than one line" to 0.21, "lynx" to 0.03)
-                        .mapIndexed { i, (label, share) -> LabelledClass(label, i, share) },
+            if (screen == "photo") AnswerView(activity.findViewById(R.id.answer), 20).show(
+                Answered(
+                    Classes(listOf("tabby cat" to 0.72, "tiger cat, a label that takes more than one line" to 0.21, "lynx" to 0.03)
+                        .mapIndexed { i, (label, share) -> LabelledClass(label, i, share) }),
                     3.2, 11.8,
                 ),
             )

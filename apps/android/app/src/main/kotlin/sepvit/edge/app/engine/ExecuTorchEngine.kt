@@ -24,12 +24,16 @@ class ExecuTorchEngine(packed: EdgePackage, threads: Int?) : InferenceEngine {
         throw cannotLoad(error)
     }
 
-    override fun run(input: InputTensor): FloatArray {
+    /** Places of the outputs that the task needs; ExecuTorch returns all, in the manifest's order. */
+    private val answers = packed.manifest.run { answers.map(outputs::indexOf) }
+
+    override fun run(input: InputTensor): List<FloatArray> {
         val tensor = when (input.facts.dtype) {
             InputType.UINT8 -> Tensor.fromBlobUnsigned(input.data, input.shape)
             InputType.FLOAT32 -> Tensor.fromBlob(input.data.asFloatBuffer(), input.shape)
         }
-        return module.forward(EValue.from(tensor)).first().toTensor().dataAsFloatArray
+        val outputs = module.forward(EValue.from(tensor))
+        return answers.map { outputs[it].toTensor().dataAsFloatArray }
     }
 
     override fun close() = module.destroy()

@@ -16,7 +16,7 @@ import sepvit.edge.RuntimeVersion
 class OnnxRuntimeEngine(packed: EdgePackage, threads: Int?) : InferenceEngine {
     private val environment = OrtEnvironment.getEnvironment()
     override val runtime = RuntimeVersion("onnxruntime", environment.version, "CPUExecutionProvider")
-    private val logits = packed.manifest.logits.name
+    private val answers = packed.manifest.answers.map { it.name }
     private val session: OrtSession = OrtSession.SessionOptions().use { options ->
         options.setOptimizationLevel(OrtSession.SessionOptions.OptLevel.ALL_OPT)
         threads?.let(options::setIntraOpNumThreads)
@@ -32,7 +32,7 @@ class OnnxRuntimeEngine(packed: EdgePackage, threads: Int?) : InferenceEngine {
         }
     }
 
-    override fun run(input: InputTensor): FloatArray {
+    override fun run(input: InputTensor): List<FloatArray> {
         val tensor = when (input.facts.dtype) {
             InputType.UINT8 ->
                 OnnxTensor.createTensor(environment, input.data, input.shape, OnnxJavaType.UINT8)
@@ -40,9 +40,11 @@ class OnnxRuntimeEngine(packed: EdgePackage, threads: Int?) : InferenceEngine {
                 OnnxTensor.createTensor(environment, input.data.asFloatBuffer(), input.shape)
         }
         return tensor.use {
-            session.run(mapOf(input.facts.name to it), setOf(logits)).use { outputs ->
-                val buffer = (outputs[0] as OnnxTensor).floatBuffer
-                FloatArray(buffer.remaining()).also(buffer::get)
+            session.run(mapOf(input.facts.name to it), answers.toSet()).use { outputs ->
+                answers.map { name ->
+                    val buffer = (outputs[name].get() as OnnxTensor).floatBuffer
+                    FloatArray(buffer.remaining()).also(buffer::get)
+                }
             }
         }
     }
