@@ -1,6 +1,7 @@
 """Put packages into an app: `python -m sepvit_edge.bundle PACKAGE... --app android`.
 
-Without a package: the built-in SepViT-Lite in int8, for the app's first runtime.
+Without a package: the built-in SepViT-Lite in int8, for the app's first runtime. `--into FOLDER`
+puts packages and the core that runs them into an app of your own.
 """
 
 from __future__ import annotations
@@ -29,6 +30,15 @@ def main(
         Path | None,
         typer.Option(help="Folder of the app's project. Default: the one in this repository."),
     ] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of your own app: put the packages and the sources of the core into it."
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option(help="With --into: replace packages and sources that are there.")
+    ] = False,
     require_signature: RequireSignature = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -38,10 +48,15 @@ def main(
     """
     from .errors import SepViTError, unknown_name
     from .package.folder import Package
-    from .pipeline.apps import bundle_packages, export_default, read_index
+    from .pipeline.apps import bundle_packages, export_default, project_of, read_index
+    from .pipeline.own_app import put_into
 
     if app not in APPS:
         raise unknown_name("app", app, APPS)
+    if into and project:
+        raise SepViTError("--project is for the repository's apps, --into for your own; give one")
+    if force and not into:
+        raise SepViTError("--force is for --into; without it packages are always replaced")
 
     with tempfile.TemporaryDirectory() as scratch, steps() as step:
         if not packages and require_signature:
@@ -49,18 +64,31 @@ def main(
         if not packages:
             step("exporting SepViT-Lite in int8")
             packages = [export_default(app, Path(scratch))]
-        folder = bundle_packages(packages, app, project, require_signature)
+        core = None
+        if into:
+            placed = put_into(packages, app, into, force, require_signature)
+            folder, core, left = placed.packages, placed.core, placed.next
+        else:
+            folder = bundle_packages(packages, app, project, require_signature)
+            left = [f"run: cd {project_of(app, project)} && {APPS[app].next}"]
     rows, documents = [], []
     for package in map(Package, read_index(folder)):
         name, manifest = package.path.name, package.manifest
         target, precision = manifest.target, manifest.precision
         size = sum(path.stat().st_size for path in package.path.rglob("*") if path.is_file())
-        rows.append([name, target, precision, f"{size / 1e6:.2f}"])
-        documents.append({"package": name, "target": target, "precision": precision, "bytes": size})
+        rows.append([name, manifest.task, target, precision, f"{size / 1e6:.2f}"])
+        facts = {"task": manifest.task, "target": target, "precision": precision, "bytes": size}
+        documents.append({"package": name} | facts)
     if json:
-        emit_json({"folder": str(folder), "packages": documents})
+        places = {"folder": str(folder), "core": None if core is None else str(core)}
+        emit_json(places | {"packages": documents, "next": left})
     else:
-        print_columns(["package", "target", "precision", "MB"], rows)
+        print_columns(["package", "task", "target", "precision", "MB"], rows)
+        typer.echo(f"packages: {folder}")
+        if core is not None:
+            typer.echo(f"core: {core}")
+        for line in left:
+            typer.echo(line if line.startswith("run: ") else f"next: {line}")
 
 
 if __name__ == "__main__":

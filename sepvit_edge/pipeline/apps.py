@@ -30,16 +30,21 @@ class App:
         Folder of its packages, relative to the app's project.
     targets : tuple of str
         Its runtimes; the first is the default one.
+    next : str
+        What to run when its packages are in place, in the app's folder.
     """
 
     folder: str
     targets: tuple[str, ...]
+    next: str
 
 
 APPS = {
-    "android": App("app/src/main/assets/packages", ("executorch", "onnxruntime")),
-    "ios": App("SepViTDemo/packages", ("coreml",)),
-    "web": App("public/packages", ("onnxruntime",)),
+    "android": App(
+        "app/src/main/assets/packages", ("executorch", "onnxruntime"), "gradle installDebug"
+    ),
+    "ios": App("SepViTDemo/packages", ("coreml",), "xcodegen && open SepViTDemo.xcodeproj"),
+    "web": App("public/packages", ("onnxruntime",), "npm ci --ignore-scripts && npm run dev"),
 }
 
 
@@ -73,33 +78,66 @@ def bundle_packages(
         If a package is damaged, the app cannot run it, or there is no such project; the app is not
         changed.
     """
-    from ..package.folder import Package
-
     if app not in APPS:
         raise unknown_name("app", app, APPS)
-    if not packages:
-        raise SepViTError("give at least one package to bundle")
-    root = Path(project) if project else Path(__file__).parents[2] / "apps" / app
+    root = project_of(app, project)
     if not root.is_dir():
         raise SepViTError(f"there is no project {root}; give the app's folder with --project")
+    return copy_packages(
+        open_packages(packages, app, trust), root / PurePosixPath(APPS[app].folder)
+    )
+
+
+def project_of(app: str, project: str | Path | None) -> Path:
+    """Return the folder of an app's project. Default: the one in this repository."""
+    return Path(project) if project else Path(__file__).parents[2] / "apps" / app
+
+
+def open_packages(
+    packages: Sequence[str | Path], app: str, trust: Keys | None = None
+) -> list[Package]:
+    """Check packages, and refuse those that an app cannot run.
+
+    Raises
+    ------
+    SepViTError
+        If there is none, one is damaged or for a runtime or task that the app does not have, or
+        two have one name.
+    """
+    from ..package.folder import Package
+
+    if not packages:
+        raise SepViTError("give at least one package to bundle")
     opened = [Package(path, trust) for path in packages]
     names = [package.path.resolve().name for package in opened]
+    targets = APPS[app].targets
     for package, name in zip(opened, names, strict=True):
-        target = package.manifest.target
-        if target not in APPS[app].targets:
+        manifest = package.manifest
+        if manifest.target not in targets:
             raise SepViTError(
-                f"{package.path} is for {target}, which the {app} app does not have; "
-                f"export for {' or '.join(APPS[app].targets)}"
+                f"{package.path} is for {manifest.target}, which the {app} app does not have; "
+                f"export for {' or '.join(targets)}"
             )
-        if package.manifest.task != "classification":
+        if app == "android" and len(models := _model_files(package)) > 1:
             raise SepViTError(
-                f"{package.path} is for {package.manifest.task}; the apps run classifiers only"
+                f"{package.path} has {len(models)} model files, the android app loads one; "
+                "export it for executorch"
             )
         if names.count(name) > 1:
             raise SepViTError(f"two packages are called {name!r}; rename one of the folders")
         if name.startswith("."):
             raise SepViTError(f"a package cannot be called {name!r} in an app; rename the folder")
-    destination = root / PurePosixPath(APPS[app].folder)
+    return opened
+
+
+def copy_packages(opened: Sequence[Package], destination: Path) -> Path:
+    """Copy checked packages and write their index, in place of those that are there.
+
+    Raises
+    ------
+    SepViTError
+        If the folder holds something else; it is not changed then.
+    """
     held = {path.name for path in destination.iterdir()} if destination.is_dir() else set()
     if held - {_KEEP} and INDEX not in held:
         raise SepViTError(
@@ -108,9 +146,7 @@ def bundle_packages(
     partial = destination.parent / ".packages.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        entries = [
-            _copy(package, partial / name) for package, name in zip(opened, names, strict=True)
-        ]
+        entries = [_copy(package, partial / package.path.resolve().name) for package in opened]
         document = json.dumps({"packages": entries}, indent=2, ensure_ascii=False)
         (partial / INDEX).write_text(document + "\n", encoding="utf-8")
         if _KEEP in held:
@@ -147,6 +183,12 @@ def export_default(app: str, folder: Path) -> Path:
     model = load_checkpoint(default_checkpoint("lite"))
     output = folder / f"{model.config.variant}-{target}-int8"
     return export_package(model, target, "int8", output).path
+
+
+def _model_files(package: Package) -> list[str]:
+    from ..package.manifest import GOLDEN, LABELS
+
+    return [file.path for file in package.manifest.files if file.path not in (GOLDEN, LABELS)]
 
 
 def _copy(package: Package, destination: Path) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def test_packages_and_their_index(run_command: Runner, tiny: Path, project: Path
 
     again = run_command("bundle", other, "--app", "android", "--project", project)
     assert again.status == 0 and "another" in again.out
+    assert f"packages: {folder}" in again.out
+    assert again.out.splitlines()[-1] == f"run: cd {project} && gradle installDebug"
     assert sorted(p.name for p in folder.iterdir()) == ["another", "index.json"]
     assert [p.name for p in folder.parent.iterdir()] == ["packages"]
 
@@ -74,6 +77,7 @@ def test_without_a_package_the_app_gets_lite_in_int8(
     size = sum(path.stat().st_size for path in folder.iterdir())
     assert bundled == {
         "package": folder.name,
+        "task": "classification",
         "target": "onnxruntime",
         "precision": Package(folder).manifest.precision,
         "bytes": size,
@@ -107,6 +111,109 @@ def test_what_an_app_cannot_run(
     done = run_command("bundle", tiny, "--app", app, "--project", project)
     assert done.status == 2 and sentence in done.err
     assert list(project.iterdir()) == []
+
+
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+def test_dense_packages_go_into_every_app_with_their_runtime(
+    run_command: Runner, project: Path, task: str
+) -> None:
+    package = TESTS / "vectors" / task
+    for app in ("android", "web"):
+        done = run_command("bundle", package, "--app", app, "--project", project, "--json")
+        (bundled,) = json.loads(done.out)["packages"]
+        assert done.status == 0 and bundled["task"] == task
+        compare_packages(package, project / APPS[app].folder / task)
+    refused = run_command("bundle", package, "--app", "ios", "--project", project)
+    assert refused.status == 2 and "export for coreml" in refused.err
+
+
+def _own(folder: Path, app: str) -> Path:
+    folder.mkdir()
+    (folder / {"android": "build.gradle.kts", "web": "package.json"}[app]).write_text("mine")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("app", "packages", "core", "last"),
+    [
+        ("android", "src/main/assets/packages", "src/main/kotlin/sepvit/edge", "./gradlew"),
+        ("web", "public/packages", "src/sepvit-edge", "npm install @cfworker/json-schema@"),
+    ],
+)
+def test_packages_and_core_go_into_an_app_of_ones_own(
+    run_command: Runner, tiny: Path, tmp_path: Path, app: str, packages: str, core: str, last: str
+) -> None:
+    own = _own(tmp_path / "own", app)
+    arguments = ("bundle", tiny, "--app", app, "--into", own)
+    done = run_command(*arguments)
+    assert done.status == 0, done.err
+    compare_packages(TINY, own / packages / "tiny")
+    assert f"core: {own / core}" in done.out and last in done.out.splitlines()[-1]
+    sources = {p.name for p in (own / core).rglob("*") if p.is_file()}
+    if app == "android":
+        wanted = REPOSITORY / "apps/android/core/src/main/kotlin/sepvit/edge"
+        assert "onnxruntime-android:" in done.out and "executorch" not in done.out
+        assert sources == {p.name for p in wanted.iterdir()} | {"OnnxRuntimeEngine.kt"}
+    else:
+        assert sources == {p.name for p in (REPOSITORY / "apps/web/src/core").iterdir()} | {
+            "manifest.schema.json"
+        }
+        # No source names a file of this repository.
+        for path in (own / core).glob("*.ts"):
+            assert not re.search(r'(from|import) "\.\./', path.read_text(encoding="utf-8")), path
+
+    again = run_command(*arguments)
+    assert again.status == 2 and "has packages already; add --force" in again.err
+    shutil.rmtree(own / packages)
+    changed = next((own / core).glob("[Pp]ostprocess.*"))
+    changed.write_text("mine")
+    again = run_command(*arguments)
+    assert again.status == 2 and f"{changed.name} is there and differs; add --force" in again.err
+    assert changed.read_text() == "mine" and not (own / packages).exists()
+    assert run_command(*arguments, "--force").status == 0
+    assert changed.read_text() != "mine"
+    compare_packages(TINY, own / packages / "tiny")
+    assert not list(own.rglob("*.partial"))
+
+
+def test_sepvitkit_goes_into_an_app_as_a_package(tmp_path: Path) -> None:
+    from sepvit_edge.pipeline.own_app import _ios
+
+    files = _ios(set())
+    assert "Tests" not in "".join(files) and b"testTarget" not in files["Package.swift"]
+    assert b'.target(name: "SepViTKit"' in files["Package.swift"]
+    schema = json.loads(files["Sources/SepViTKit/manifest.schema.json"])
+    assert "postprocessing" in schema["properties"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--app", "android", "--into", "empty"), "is not the folder of a Gradle module"),
+        (("--app", "ios", "--into", "empty"), "is not the folder of an Xcode project"),
+        (("--app", "web", "--into", "none"), "is not the folder of an npm package"),
+        (("--app", "web", "--into", "own", "--project", "empty"), "give one"),
+        (("--app", "web", "--force"), "--force is for --into"),
+        (("--app", "web", "--into", "taken"), "holds something else"),
+    ],
+)
+def test_what_is_not_an_app_of_ones_own(
+    run_command: Runner,
+    tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    _own(Path("own"), "web")
+    (_own(Path("taken"), "web") / "public/packages").mkdir(parents=True)
+    Path("taken/public/packages/photo.jpg").write_text("precious")
+    before = sorted(tmp_path.rglob("*"))
+    done = run_command("bundle", tiny, *arguments)
+    assert done.status == 2 and sentence in done.err, done.err
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_the_file_that_keeps_an_empty_folder_stays(tiny: Path, project: Path) -> None:
