@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..errors import SepViTError
 from ..hub import SCHEME, download_checkpoint
+from ..model.dense.config import default_head
 from ..model.variants import find_variant
 
 _FOLDER = Path(__file__).parent.parent / "builtin"
@@ -39,6 +40,31 @@ def default_checkpoint(variant: str | None = None) -> Path:
             f"--weights random to measure size and speed (built in: {', '.join(shipped) or 'none'})"
         )
     return shipped[next((name for name in names if name.endswith("-qat")), names[0])]
+
+
+def default_dense_checkpoint(task: str, head: str = "") -> Path:
+    """Return the built-in checkpoint of a head: its name ends with the head's.
+
+    Parameters
+    ----------
+    task : str
+        ``"segmentation"`` or ``"detection"``.
+    head : str
+        Key of the head. Default: the task's.
+
+    Raises
+    ------
+    SepViTError
+        If no weights ship for that head.
+    """
+    head = head or default_head(task)
+    for name, path in builtin_checkpoints().items():
+        if name.endswith(f"-{head}"):
+            return path
+    raise SepViTError(
+        f"no weights ship for {head}; give --weights FILE, or --weights random to measure size "
+        "and speed"
+    )
 
 
 def locate(path: str | Path) -> tuple[Path, str]:

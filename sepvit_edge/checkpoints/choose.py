@@ -10,7 +10,7 @@ from ..model.create import create_model
 from ..model.dense import DenseConfig, DenseModel, DenseTask
 from ..model.dense.config import WindowRule, default_head, paper_classes
 from ..model.reference import SepViT
-from .builtin import default_checkpoint
+from .builtin import default_checkpoint, default_dense_checkpoint
 from .dense_names import check_dense_names
 from .files import load_checkpoint
 from .labels import read_labels
@@ -62,7 +62,8 @@ def choose_dense(
     Parameters
     ----------
     weights : str
-        A checkpoint, or ``"random"``.
+        A checkpoint, the name of a built-in one, or ``"random"``. Default: the built-in checkpoint
+        of the head.
     variant, labels : str
         As for `choose_model`.
     task, head, window : str
@@ -79,7 +80,7 @@ def choose_dense(
     check_dense_names(weights, task, head, input_size, window)
     if weights != "random":
         return load_checkpoint(
-            weights,
+            weights or default_dense_checkpoint(task, head),
             variant=variant or None,
             labels=names,
             task=cast(DenseTask, task),

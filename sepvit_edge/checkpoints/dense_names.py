@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import SepViTError, unknown_name
+from ..errors import unknown_name
 from ..model.dense.config import (
     WINDOW_RULES,
     check_head,
@@ -10,6 +10,7 @@ from ..model.dense.config import (
     default_head,
     fit_window,
 )
+from .builtin import default_dense_checkpoint
 
 
 def check_dense_names(
@@ -20,7 +21,7 @@ def check_dense_names(
     Raises
     ------
     SepViTError
-        Naming the first one; or if there are no weights.
+        Naming the first one; or if no weights are given, and none ship.
     """
     default_head(task)
     if head:
@@ -32,7 +33,4 @@ def check_dense_names(
         if window == "fit":
             fit_window(*input_size)
     if not weights:
-        raise SepViTError(
-            f"no weights ship for {task}; give --weights FILE, or --weights random to measure size "
-            "and speed"
-        )
+        default_dense_checkpoint(task, head)

@@ -197,7 +197,7 @@ def test_one_image_a_call(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--task", "segmentation"], "no weights ship for segmentation"),
+        (["--task", "segmentation", "--head", "upernet"], "no weights ship for upernet"),
         (["--head", "upernet"], "--head is for --task segmentation"),
         (["--task", "detection", "--head", "upernet"], "the head upernet is for segmentation"),
         (["--task", "detection", "--input-size", "640"], "is HEIGHTxWIDTH in pixels"),
