@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from helpers import REPOSITORY, jittered, random_pixels
+from helpers import FEW, REPOSITORY, jittered, random_pixels
 
 from sepvit_edge.model.edge import FORMS, EdgeModel
 from sepvit_edge.model.logits import normalize
@@ -22,7 +22,7 @@ def example() -> str:
 
 def error_of(code: str) -> float:
     """Run the example; return its form's distance from the reference as a share of the range."""
-    model = jittered("lite", image_size=64)
+    model = jittered(FEW, image_size=64)
     pixels = torch.from_numpy(random_pixels(2, 64))
     with patch.dict(FORMS), torch.no_grad():
         exec(compile(code, str(DOCUMENT), "exec"), {"__name__": "example"})

@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from helpers import jittered, random_pixels
+from helpers import FEW, jittered, random_pixels
 
 import sepvit_edge
 from sepvit_edge.config.recipe import EdgeOptions, find_recipe
@@ -53,7 +53,7 @@ def test_every_variant_at_224(variant: str, form: Form) -> None:
 @every_form
 def test_nothing_is_shared_with_the_reference(form: Form) -> None:
     """Or what trains, quantises or widens an edge model would change the reference."""
-    model = jittered("lite")
+    model = jittered(FEW)
     own, others = (
         {parameter.data_ptr() for parameter in module.parameters()}
         for module in (EdgeModel(model, 1, form), model)
@@ -92,7 +92,7 @@ def test_block_by_block(form: Form) -> None:
 
 
 def test_tokens_and_heads_are_not_mixed_between_images() -> None:
-    model = jittered("lite")
+    model = jittered(FEW)
     pixels = torch.from_numpy(random_pixels(2, 64))
     with torch.no_grad():
         both = EdgeModel(model, 2)(pixels)
@@ -103,7 +103,7 @@ def test_tokens_and_heads_are_not_mixed_between_images() -> None:
 
 
 def test_making_the_edge_form_leaves_the_reference_alone() -> None:
-    model = jittered("lite")
+    model = jittered(FEW)
     before = copy.deepcopy(model.state_dict())
     EdgeModel(model)
     after = model.state_dict()
@@ -112,7 +112,7 @@ def test_making_the_edge_form_leaves_the_reference_alone() -> None:
 
 @pytest.mark.parametrize("form", ["rows", "maps"])
 def test_the_graph_is_static_of_rank_4_and_attributable(form: str) -> None:
-    model = jittered("lite")
+    model = jittered(FEW)
     program = trace(EdgeModel(model, 1, FORMS[form]))
     operations = [n for n in program.graph.nodes if n.op == "call_function"]
     for node in operations:
@@ -127,7 +127,7 @@ def test_the_graph_is_static_of_rank_4_and_attributable(form: str) -> None:
 
 
 def test_maps_have_no_linear_of_rows() -> None:
-    program = trace(EdgeModel(jittered("lite"), 1, FORMS["maps"]))
+    program = trace(EdgeModel(jittered(FEW), 1, FORMS["maps"]))
     names = [n.name for n in program.graph.nodes if n.op == "call_function"]
     assert [name for name in names if name.endswith("__linear")] == ["head_classifier__linear"]
 
@@ -137,11 +137,11 @@ def test_an_unknown_form_is_refused_with_the_known_names() -> None:
         find_form("xnpack")
     recipe = find_recipe("openvino").model_copy(update={"edge": EdgeOptions(form="columns")})
     with pytest.raises(SepViTError, match=r"'columns'.*known: rows, .*maps"):
-        sepvit_edge.export_package(jittered("lite"), recipe=recipe)
+        sepvit_edge.export_package(jittered(FEW), recipe=recipe)
 
 
 def test_macs_of_the_graph_are_the_models() -> None:
-    model = jittered("lite")
+    model = jittered(FEW)
     macs = macs_by_operation(trace(EdgeModel(model)))
     # q, k and v of PSA and the identity trick add nothing; both count the same products
     assert sum(macs.values()) == count_macs(model)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import Exporter, Runner, jittered, macs_share, mini_digits
+from helpers import FEW, Exporter, Runner, jittered, macs_share, mini_digits
 
 from sepvit_edge.checkpoints.files import load_checkpoint, save_checkpoint
 from sepvit_edge.cli.tables import export_rows
@@ -136,7 +136,7 @@ def test_scales_follow_their_method() -> None:
 
 
 def test_unfolding_undoes_the_edge_form() -> None:
-    model = jittered("lite")
+    model = jittered(FEW)
     edge = EdgeModel(model, 2, FORMS["rows-float"])
     again = SepViT(model.config)
     again.load_state_dict(unfold(edge, model))
