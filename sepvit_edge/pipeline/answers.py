@@ -15,7 +15,7 @@ from ..data.preprocess import fit_image
 from ..errors import SepViTError
 from ..package.folder import Package
 from ..package.manifest import MEANINGS
-from ..package.postprocessing import SegmentationRule
+from ..package.postprocessing import PostprocessingRule, SegmentationRule
 from ..package.session import PackageSession
 from ..postprocess.detection import Detections, detect
 from ..postprocess.segmentation import class_map
@@ -72,10 +72,29 @@ def answer_of(package: Package, outputs: Sequence[np.ndarray], fit: Fit) -> Answ
             f"{package.path} does not say how its outputs become an answer; export it again"
         )
     named = {facts.meaning: x[0] for facts, x in zip(manifest.outputs, outputs, strict=True)}
-    wanted = [named[meaning] for meaning in MEANINGS[manifest.task]]
+    return finished([named[meaning] for meaning in MEANINGS[manifest.task]], rule, size, fit)
+
+
+def finished(
+    outputs: Sequence[np.ndarray], rule: PostprocessingRule, size: tuple[int, int], fit: Fit
+) -> Answer:
+    """Turn the outputs of one image into its answer.
+
+    Parameters
+    ----------
+    outputs : sequence of numpy.ndarray
+        float32: logits (classes, h, w); or class logits (A, classes) and box deltas (A, 4).
+    rule : SegmentationRule or DetectionRule
+        The model's.
+    size : tuple of int
+        Height and width of the input.
+    fit : Fit
+        How the image lies in it.
+    """
     if isinstance(rule, SegmentationRule):
-        return Answer(fit.original, classes=fit.map_back(class_map(wanted[0], rule)))
-    boxes = detect(wanted[0], wanted[1], rule, size, fit.content)
+        return Answer(fit.original, classes=fit.map_back(class_map(outputs[0], rule)))
+    logits, deltas = outputs
+    boxes = detect(logits, deltas, rule, size, fit.content)
     moved = Detections(fit.boxes_back(boxes.boxes), boxes.scores, boxes.classes)
     return Answer(fit.original, found=moved)
 

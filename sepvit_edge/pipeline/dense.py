@@ -17,14 +17,12 @@ from ..model.dense import DenseModel
 from ..model.edge.dense.network import OUTPUTS
 from ..model.logits import reference_outputs, torch_threads
 from ..package.manifest import GOLDEN, OutputParity, Parity
-from ..package.postprocessing import DetectionRule, SegmentationRule
 from ..package.session import PackageSession
-from ..postprocess.detection import Detections, detect
-from ..postprocess.segmentation import class_map
 from ..quantization.interface import ProgramQuantization
 from ..quantization.scheme import LayerQuantization
-from ..scoring.detection import shared_boxes
-from ..scoring.segmentation import agreement
+from .agreement import Agreement
+from .answers import Answer, finished
+from .facts import postprocessing_of
 from .golden import NOTICE, golden_images
 from .outputs import selection_of
 from .parity import rounded
@@ -79,44 +77,41 @@ def write_dense_golden(model: DenseModel, session: PackageSession | None, folder
 def _answers(
     model: DenseModel, outputs: list[np.ndarray], sides: list[tuple[int, int]]
 ) -> dict[str, np.ndarray]:
-    """Return the finished class maps, or boxes, of images of some heights and widths."""
+    """Return the finished class maps, or boxes, in the inputs of images of some heights, widths."""
     if model.config.task == "segmentation":
-        maps = np.stack(_class_maps(outputs))
+        maps = np.stack([one.classes for one in _in_inputs(model, outputs)])
         # Types that every reader of golden vectors knows.
         return {"class_map": maps.astype(np.uint8 if maps.max() < 256 else np.float32)}
+    contents = [Fit.of(image, model.config.input_size).content for image in sides]
     answers = {}
-    for i, found in enumerate(_boxes(model, outputs, sides)):
-        answers[f"boxes.{i}"] = found.boxes
-        answers[f"scores.{i}"] = found.scores
-        answers[f"classes.{i}"] = found.classes.astype(np.float32)
+    for i, one in enumerate(_in_inputs(model, outputs, contents)):
+        assert one.found is not None
+        answers[f"boxes.{i}"] = one.found.boxes
+        answers[f"scores.{i}"] = one.found.scores
+        answers[f"classes.{i}"] = one.found.classes.astype(np.float32)
     return answers
 
 
-def _class_maps(outputs: list[np.ndarray]) -> list[np.ndarray]:
-    return [class_map(logits, SegmentationRule()) for logits in outputs[0]]
-
-
-def _boxes(
-    model: DenseModel, outputs: list[np.ndarray], sides: list[tuple[int, int]] | None = None
-) -> list[Detections]:
-    """Return the boxes in images of some heights and widths; in the whole input by default."""
-    size = model.config.input_size
-    contents = [Fit.of(image, size).content for image in sides or [size] * len(outputs[0])]
+def _in_inputs(
+    model: DenseModel, outputs: list[np.ndarray], contents: list[tuple[int, int]] | None = None
+) -> list[Answer]:
+    """Return the answers in pixels of the input, each cut to its content; whole by default."""
+    size, rule = model.config.input_size, postprocessing_of(model.config.task)
+    assert rule is not None
+    fits = [Fit(content, content) for content in contents or [size] * len(outputs[0])]
     return [
-        detect(logits, deltas, DetectionRule(), size, content)
-        for logits, deltas, content in zip(*outputs, contents, strict=True)
+        finished(one, rule, size, fit)
+        for one, fit in zip(zip(*outputs, strict=True), fits, strict=True)
     ]
 
 
 def _agreement(model: DenseModel, reference: list[np.ndarray], measured: list[np.ndarray]) -> float:
-    """Return the share of pixels with one class, or of boxes that both have, 0..1."""
-    if model.config.task == "segmentation":
-        pairs = zip(_class_maps(reference), _class_maps(measured), strict=True)
-        return float(np.mean([agreement(first, second) for first, second in pairs]))
-    found = list(zip(_boxes(model, reference), _boxes(model, measured), strict=True))
-    boxes = sum(len(first) + len(second) for first, second in found)
-    shared = sum(shared_boxes(first, second) for first, second in found)
-    return 2 * shared / boxes if boxes else 1.0
+    """Return the share of pixels or boxes that agree, 0..1; 1 where neither finds a box."""
+    agreed = Agreement()
+    pairs = zip(_in_inputs(model, reference), _in_inputs(model, measured), strict=True)
+    for first, second in pairs:
+        agreed.add(first, second)
+    return 1.0 if agreed.share is None else agreed.share
 
 
 def measure_dense_parity(

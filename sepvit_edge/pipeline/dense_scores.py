@@ -13,8 +13,9 @@ from ..model.dense import DenseModel
 from ..model.logits import reference_outputs
 from ..package.session import PackageSession
 from ..postprocess.detection import Detections
-from ..scoring.detection import average_precision, check_installed, shared_boxes
-from ..scoring.segmentation import PixelCounts, agreement
+from ..scoring.detection import average_precision, check_installed
+from ..scoring.segmentation import PixelCounts
+from .agreement import Agreement
 from .answers import Answer, answer_of, fitted
 
 
@@ -75,8 +76,7 @@ def score_dense(
     -------
     dict
         As JSON: ``package`` and, of a reference, ``reference`` with their figures; then
-        ``agreement``: the share of pixels with the same class; or boxes of the package that the
-        reference has too, at an overlap of 0.5, as a share of both's mean number.
+        ``agreement``: see `Agreement`.
 
     Raises
     ------
@@ -88,8 +88,7 @@ def score_dense(
     count = min(images or len(data), len(data))
     sides = [_Figures(PixelCounts(data.labels)) for _ in range(1 if model is None else 2)]
     truth: list[Objects] = []
-    agreed: list[float] = []
-    shared = total = 0
+    agreed = Agreement()
     for i in range(count):
         sample = data[i * len(data) // count]
         pixels, fit = fitted(session.package, sample.image)
@@ -102,18 +101,11 @@ def score_dense(
         if sample.objects is not None:
             truth.append(sample.objects)
         if model is not None:
-            first, second = answers
-            if first.classes is not None and second.classes is not None:
-                agreed.append(agreement(first.classes, second.classes))
-            elif first.found is not None and second.found is not None:
-                shared += shared_boxes(second.found, first.found)
-                total += len(first.found) + len(second.found)
+            agreed.add(reference=answers[1], measured=answers[0])
         advance(1)
     report: dict[str, Any] = {"data": data.name, "images": count, "of": len(data)}
     names = ("package", "reference")
     report |= {name: side.summary(truth) for name, side in zip(names, sides, strict=False)}
-    if agreed:
-        report["agreement"] = round(float(np.mean(agreed)), 6)
-    elif model is not None:
-        report["agreement"] = round(2 * shared / total, 6) if total else None
+    if model is not None:
+        report["agreement"] = None if agreed.share is None else round(agreed.share, 6)
     return report

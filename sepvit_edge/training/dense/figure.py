@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
 from ...data.dense.sample import DenseDataset, DenseSample, Objects
-from ...data.fit import Fit
 from ...data.preprocess import fit_image
 from ...model.dense import DenseModel
-from ...package.postprocessing import DetectionRule, SegmentationRule
-from ...postprocess.detection import Detections, detect
-from ...postprocess.segmentation import class_map
+from ...pipeline.answers import Answer, finished
+from ...pipeline.facts import postprocessing_of
+from ...postprocess.detection import Detections
 from ...scoring.detection import Precision, average_precision
 from ...scoring.segmentation import PixelCounts
 
 _BATCH = 16
-
-
-@dataclass(frozen=True)
-class _Answer:
-    sample: DenseSample
-    fit: Fit
-    outputs: tuple[np.ndarray, ...]
 
 
 def measure_segmentation(model: DenseModel, data: DenseDataset) -> PixelCounts:
@@ -40,10 +31,9 @@ def measure_segmentation(model: DenseModel, data: DenseDataset) -> PixelCounts:
         Images with masks.
     """
     counts = PixelCounts(model.config.labels)
-    for answer in _answers(model, data):
-        assert answer.sample.mask is not None
-        predicted = answer.fit.map_back(class_map(answer.outputs[0], SegmentationRule()))
-        counts.add(answer.sample.mask, predicted)
+    for sample, answer in _answers(model, data):
+        assert sample.mask is not None and answer.classes is not None
+        counts.add(sample.mask, answer.classes)
     return counts
 
 
@@ -51,13 +41,10 @@ def measure_detection(model: DenseModel, data: DenseDataset) -> Precision:
     """Measure average precision, in pixels of the images; parameters as above."""
     truth: list[Objects] = []
     found: list[Detections] = []
-    rule = DetectionRule()
-    for answer in _answers(model, data):
-        assert answer.sample.objects is not None
-        logits, deltas = answer.outputs
-        one = detect(logits, deltas, rule, model.config.input_size, answer.fit.content)
-        found.append(Detections(answer.fit.boxes_back(one.boxes), one.scores, one.classes))
-        truth.append(answer.sample.objects)
+    for sample, answer in _answers(model, data):
+        assert sample.objects is not None and answer.found is not None
+        truth.append(sample.objects)
+        found.append(answer.found)
     return average_precision(truth, found, model.config.labels)
 
 
@@ -75,19 +62,25 @@ def validation_figure(model: nn.Module, data: DenseDataset) -> float:
 
 
 @torch.no_grad()
-def _answers(model: DenseModel, data: DenseDataset) -> Iterator[_Answer]:
-    """Yield the outputs of each image, as a package would compute them."""
-    config = model.config
+def _answers(model: DenseModel, data: DenseDataset) -> Iterator[tuple[DenseSample, Answer]]:
+    """Yield each image and its answer, as a package would give it."""
+    config, rule = model.config, postprocessing_of(model.config.task)
+    assert rule is not None
     device = next(model.parameters()).device
-    rule = config.preprocessing
-    mean, std = (torch.tensor(v, device=device).reshape(1, 3, 1, 1) for v in (rule.mean, rule.std))
+    mean, std = (
+        torch.tensor(values, device=device).reshape(1, 3, 1, 1)
+        for values in (config.preprocessing.mean, config.preprocessing.std)
+    )
     for start in range(0, len(data), _BATCH):
         samples = [data[i] for i in range(start, min(start + _BATCH, len(data)))]
-        fitted = [fit_image(sample.image, rule.mean, config.input_size) for sample in samples]
+        fitted = [
+            fit_image(sample.image, config.preprocessing.mean, config.input_size)
+            for sample in samples
+        ]
         pixels = torch.from_numpy(np.stack([pixels for pixels, _ in fitted]))
         x = pixels.to(device).permute(0, 3, 1, 2).float() / 255
         outputs = model((x - mean) / std)
         tensors = outputs if isinstance(outputs, tuple) else (outputs,)
         arrays = [tensor.float().cpu().numpy() for tensor in tensors]
         for i, (sample, (_, fit)) in enumerate(zip(samples, fitted, strict=True)):
-            yield _Answer(sample, fit, tuple(array[i] for array in arrays))
+            yield sample, finished([array[i] for array in arrays], rule, config.input_size, fit)
