@@ -57,8 +57,8 @@ def main(
         str,
         typer.Option(
             metavar="HEIGHTxWIDTH",
-            help="Input of segmentation and detection in pixels, multiples of 32, as 480x640. "
-            "Default: the checkpoint's own, or 512x512.",
+            help="Input of segmentation and detection in pixels, multiples of 32, as 480x640, or "
+            "512 for a square. Default: the checkpoint's own, or 512x512.",
         ),
     ] = "",
     window: Annotated[
@@ -245,7 +245,7 @@ def _export_all(
     load: Callable[[], ReferenceModel], output: Path | None, options: ExportOptions, json: bool
 ) -> None:
     """Export for every target of this machine, and print the results."""
-    from .backends.registry import DENSE_TARGETS, check_dense_target, host_targets
+    from .backends.registry import DENSE_TARGETS, host_targets
     from .cli.choices import choose_recipe, keep_in_float
     from .package.replacing import check_destination
     from .pipeline.defaults import default_output
@@ -259,8 +259,6 @@ def _export_all(
             keep_in_float(choose_recipe("", target, options.precision, model), options.keep_float)
             for target in targets
         ]
-        for recipe in recipes if targets is DENSE_TARGETS else ():
-            check_dense_target(recipe.target, recipe.precision)
         folders = [default_output(model, recipe) for recipe in recipes]
         if output is not None:
             folders = [output / folder.name for folder in folders]

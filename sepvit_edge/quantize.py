@@ -117,10 +117,16 @@ def main(
     from .cli.choices import choose_data
     from .data.choose import open_dataset
     from .data.sample import take_evenly
+    from .model.dense import DenseModel
     from .pipeline.defaults import default_data
     from .pipeline.scales import compare_scales
 
-    model = load_checkpoint(weights or default_checkpoint())
+    model = load_checkpoint(weights or default_checkpoint(), task=None)
+    if isinstance(model, DenseModel):
+        raise SepViTError(
+            f"quantize is for classifiers; a model for {model.config.task} is calibrated by its "
+            "export: --precision int8, with --calibration and --keep-float"
+        )
     held_out = choose_data(data, classes, model.config.labels) or default_data(model)[0]
     typical = open_dataset(calibration, None, "calibration") if calibration else None
     limit = images or (_IMAGES if within is None else _ACCURACY_IMAGES)

@@ -38,7 +38,8 @@ def main(
         str, typer.Option(help="With segmentation: semantic-fpn or upernet; detection: retinanet.")
     ] = "",
     input_size: Annotated[
-        str, typer.Option(help="With segmentation and detection: HEIGHTxWIDTH, as 256x320.")
+        str,
+        typer.Option(help="With segmentation and detection: HEIGHTxWIDTH, as 256x320; or SIDE."),
     ] = "",
     variant: Annotated[str, typer.Option(help="lite, t, s or b.")] = "",
     data: Annotated[
@@ -111,7 +112,7 @@ def main(
 
     Options default to the recipe's values.
     """
-    from .cli.names import check_names
+    from .cli.names import check_names, parse_input_size
     from .data.dense.choose import check_dense_name
     from .errors import Interrupted
     from .files import check_output_file
@@ -119,7 +120,6 @@ def main(
         check_dense_options,
         check_options,
         load_training_recipe,
-        parse_input_size,
         parse_schedule,
     )
 

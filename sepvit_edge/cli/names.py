@@ -52,24 +52,25 @@ def check_task(
 
 
 def parse_input_size(text: str) -> tuple[int, int]:
-    """Read a height and a width in pixels.
+    """Read a height and a width in pixels, or the side of a square.
 
     Examples
     --------
-    >>> parse_input_size("480x640")
-    (480, 640)
+    >>> parse_input_size("480x640"), parse_input_size("512")
+    ((480, 640), (512, 512))
 
     Raises
     ------
     SepViTError
-        If it is not two numbers with an x between them.
+        If it is neither.
     """
-    match = re.fullmatch("([0-9]{1,5})x([0-9]{1,5})", text)
+    match = re.fullmatch("([0-9]{1,5})(?:[xX]([0-9]{1,5}))?", text)
     if match is None:
         raise SepViTError(
-            f"--input-size is HEIGHTxWIDTH in pixels, as 480x640 for landscapes, not {text!r}"
+            "--input-size is HEIGHTxWIDTH in pixels, as 480x640 for landscapes, or one number for "
+            f"a square, not {text!r}"
         )
-    return int(match[1]), int(match[2])
+    return int(match[1]), int(match[2] or match[1])
 
 
 def check_names(

@@ -39,6 +39,7 @@ from .state import (
     Progress,
     Setting,
     best_epoch,
+    is_stuck,
     load_best,
     restore_state,
     save_best,
@@ -299,11 +300,7 @@ class _Trainer:
     @property
     def is_stuck(self) -> bool:
         """Whether validation top-1 has not improved for the recipe's `patience`."""
-        best = best_epoch(self.progress.history)
-        if not self.plan.recipe.patience or best is None:
-            return False
-        since = self.progress.history[-1].epoch - best.epoch
-        return since >= max(1, round(self.plan.recipe.patience * self.plan.epochs))
+        return is_stuck(self.progress.history, self.plan.recipe.patience, self.plan.epochs)
 
     def is_best(self, line: Epoch) -> bool:
         """Return whether an epoch's weights are the best so far."""

@@ -161,8 +161,8 @@ class TrainingRecipe(Strict):
     layer_decay : float
         Factor of the learning rate from each block to the one in front of it.
     patience : float
-        Share of the run after which training stops if validation top-1 did not improve in it; 0
-        never stops early.
+        Share of the run after which training stops if the validation figure (top-1, mean IoU,
+        AP50) did not improve in it; 0 never stops early.
     validation_split : float
         Share of a folder's images to hold out for validation, chosen by their content.
     weight_decay : float
@@ -273,28 +273,6 @@ def parse_schedule(text: str) -> tuple[tuple[int, float], ...]:
     return tuple(schedule)
 
 
-def parse_input_size(text: str) -> tuple[int, int]:
-    """Read a height and width, ``"256x320"``, or the side of a square, ``"256"``.
-
-    Raises
-    ------
-    SepViTError
-        If it is neither.
-
-    Examples
-    --------
-    >>> parse_input_size("256x320"), parse_input_size("256")
-    ((256, 320), (256, 256))
-    """
-    height, _, width = text.lower().partition("x")
-    try:
-        return int(height), int(width or height)
-    except ValueError:
-        raise SepViTError(
-            f"an input size is HEIGHTxWIDTH in pixels, as 256x320, not {text!r}"
-        ) from None
-
-
 TRAINING_RECIPES = TomlFiles("training recipe", TrainingRecipe, Path(__file__).parent)
 
 
@@ -385,11 +363,25 @@ def check_dense_options(
     """
     if not recipe.data:
         raise SepViTError("give the training data by --data: a COCO file, a folder, or scenes")
+    if "--qat" in classifiers_only:
+        raise SepViTError(
+            f"--qat is for classification; train {recipe.task} in float, and let export calibrate "
+            "it: --precision int8"
+        )
     fields = TrainingRecipe.model_fields
-    keys = ("head_warmup", "rounding_noise", "distillation", "classes", "validation_split")
+    keys = (
+        "head_warmup",
+        "rounding_noise",
+        "distillation",
+        "classes",
+        "validation_split",
+        "resolution_schedule",
+        "crop",
+        "label_smoothing",
+    )
     stated = [key for key in keys if getattr(recipe, key) != fields[key].default]
-    varied = ("randaugment", "erasing", "mixup", "cutmix")
-    stated += [f"augmentation.{key}" for key in varied if getattr(recipe.augmentation, key)]
+    varied, none = recipe.augmentation.model_dump(), Augmentation().model_dump()
+    stated += [f"augmentation.{k}" for k in varied if k != "flip" and varied[k] != none[k]]
     for name in (*classifiers_only, *stated):
         raise SepViTError(f"{name} is for classification; leave it out with {recipe.task}")
     if variant and weights:

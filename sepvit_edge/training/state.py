@@ -135,6 +135,24 @@ def best_epoch(history: list[Epoch]) -> Epoch | None:
     return max(measured, key=lambda line: line.figure[1] if line.figure else 0.0, default=None)
 
 
+def is_stuck(history: list[Epoch], patience: float, epochs: int) -> bool:
+    """Return whether the validation figure has not improved for a share of the run.
+
+    Parameters
+    ----------
+    history : list of Epoch
+        Epochs done.
+    patience : float
+        The share; 0 waits for ever.
+    epochs : int
+        Length of the run.
+    """
+    best = best_epoch(history)
+    if not patience or best is None:
+        return False
+    return history[-1].epoch - best.epoch >= max(1, round(patience * epochs))
+
+
 def save_best(run: Path, result: nn.Module) -> None:
     """Keep the best weights so far."""
     with replacing_file(run / BEST) as partial:

@@ -19,7 +19,11 @@ from sepvit_edge.package.postprocessing import DetectionRule
 from sepvit_edge.postprocess.detection import anchors, decode
 from sepvit_edge.training.dense.images import Placing
 from sepvit_edge.training.dense.losses import AnchorLoss, assign, encode, focal_loss, pixel_loss
-from sepvit_edge.training.recipe import TrainingRecipe, load_training_recipe, parse_input_size
+from sepvit_edge.training.recipe import (
+    TrainingRecipe,
+    check_dense_options,
+    load_training_recipe,
+)
 
 
 def corners(size: tuple[int, int]) -> torch.Tensor:
@@ -130,10 +134,7 @@ def test_without_variation_an_image_stands_as_in_evaluation() -> None:
     assert boxes == pytest.approx(fit.boxes_in(np.array([[1, 2, 30, 40]])))
 
 
-def test_input_sizes_and_tables_of_recipes() -> None:
-    assert parse_input_size("256x320") == (256, 320) and parse_input_size("96") == (96, 96)
-    with pytest.raises(SepViTError, match="HEIGHTxWIDTH"):
-        parse_input_size("big")
+def test_tables_of_recipes() -> None:
     changed = load_training_recipe("scenes-detection", {"dense": {"input_size": (64, 64)}})
     assert changed.dense.channels == 64 and changed.dense.input_size == (64, 64)
     with pytest.raises(SepViTError, match=r"dense\.head is for segmentation and detection"):
@@ -188,15 +189,56 @@ def test_a_run_is_trained_resumed_and_saved(
     assert refused.status == 2 and "holds a run already" in refused.err
 
 
+def test_a_run_stops_when_the_figure_does_not_improve(
+    tmp_path: Path, small: Path, run_command, few_scenes: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("accelerate", reason="needs [train]")
+    from sepvit_edge.training.dense import loop
+
+    figures = iter([0.2, 0.6, 0.6])
+    monkeypatch.setattr(loop, "validation_figure", lambda model, data: next(figures))
+    small.write_text(small.read_text().replace("steps = 3", "steps = 10\npatience = 0.2"))
+    done = run_command(
+        "train", "--recipe", small, "--task", "segmentation", "--workers", 0,
+        "--output", tmp_path / "x.safetensors", "--run", tmp_path / "run", "--json",
+    )  # fmt: skip
+    assert done.status == 0, done.err
+    # Five epochs of two steps; one of them passed since the best one.
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert [line["validation_miou"] for line in history] == [0.2, 0.6, 0.6]
+    assert json.loads(done.out)["best_epoch"] == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("crop", {"crop": 0.5}),
+        ("label_smoothing", {"label_smoothing": 0.0}),
+        ("resolution_schedule", {"resolution_schedule": [(96, 1)]}),
+        ("head_warmup", {"head_warmup": 0.1}),
+        ("augmentation.crop_scale", {"augmentation": {"crop_scale": (0.5, 1)}}),
+        ("augmentation.mixup", {"augmentation": {"mixup": 0.2, "flip": 0.5}}),
+    ],
+)
+def test_keys_of_classifiers_are_refused(key: str, changes: dict) -> None:
+    chosen = TrainingRecipe(task="segmentation", data="scenes", **changes)
+    with pytest.raises(SepViTError, match=f"^{re.escape(key)} is for classification"):
+        check_dense_options(chosen, "", "", ())
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--qat", "--weights", "lite-digits"), "--qat is for classification"),
+        (
+            ("--qat", "--weights", "lite-digits"),
+            "train segmentation in float, and let export calibrate",
+        ),
         (("--teacher", "lite-digits"), "distillation|--teacher is for classification"),
         (("--resolution-schedule", "64"), "--resolution-schedule is for classification"),
         (("--head", "retinanet"), "retinanet is for detection"),
         (("--input-size", "100x64"), "not of multiples of 32"),
         (("--data", "nothing/here"), "there is no file or folder"),
+        (("--input-size", "64x"), "HEIGHTxWIDTH in pixels"),
         (("--validation-split", "0.2"), "validation_split is for classification"),
     ],
 )

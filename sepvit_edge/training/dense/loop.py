@@ -17,6 +17,7 @@ from torch import Tensor
 from ...data.dense.sample import DenseDataset
 from ...model.dense import DenseModel
 from ...package.postprocessing import DetectionRule
+from ...pipeline.facts import postprocessing_of
 from ..data import BatchPreparation, lost_workers_named, seed_everything, training_batches
 from ..log import RunLog
 from ..loop import SAVE_SECONDS, step_seed
@@ -28,6 +29,7 @@ from ..state import (
     Progress,
     Setting,
     best_epoch,
+    is_stuck,
     load_best,
     restore_state,
     save_best,
@@ -105,6 +107,8 @@ def run_dense_training(
             progress.seconds = before + now - start
             trainer.save(run)
             saved = now
+        if plan.ends_epoch(step) and is_stuck(progress.history, recipe.patience, plan.epochs):
+            break
     log.close(progress.history)
     result = trainer.result.to("cpu").eval()
     if best_epoch(progress.history):
@@ -133,9 +137,9 @@ class _Trainer:
             self.progress = restore_state(run, recipe, self.setting, model, kept, self.optimizer)
         self._batches = BatchPreparation.of(recipe, len(model.config.labels), self.device)
         self._anchors = None
-        if recipe.task == "detection":
-            size, weight = model.config.input_size, recipe.dense.box_weight
-            self._anchors = AnchorLoss(DetectionRule(), size, weight)
+        rule = postprocessing_of(recipe.task)
+        if isinstance(rule, DetectionRule):
+            self._anchors = AnchorLoss(rule, model.config.input_size, recipe.dense.box_weight)
         model.train()
 
     @property
