@@ -174,7 +174,7 @@ def delegation(
         accelerated=True,
     )
     for node in inside:
-        stated = _precision(node)
+        stated = "int8" if _is_int8(node) else _precision(node)
         precision = "fp16" if half and stated == "fp32" else stated
         unit.add(precision, kind_of(node), [_origin(node, names)])
     portable = builder.place("portable kernels", accelerated=False)
@@ -183,6 +183,17 @@ def delegation(
         portable.add(_precision(node), kind, [name])
         builder.outside(name, kind, _reason(kind, reasons.get(name), delegate))
     return builder.placement(device)
+
+
+def _is_int8(node: Node) -> bool:
+    """Return whether a delegate computes a layer, or the ReLU behind it, on integers."""
+    inputs = node.all_input_nodes
+    if kind_of(node) == "relu":
+        return _is_int8(inputs[0])
+    return len(inputs) > 1 and [kind_of(source) for source in inputs[:2]] == [
+        "dequantize_per_tensor",
+        "dequantize_per_channel",
+    ]
 
 
 def _precision(node: Node) -> str:

@@ -97,19 +97,14 @@ RUNTIMES = {
 DENSE_TARGETS = ("coreml", "executorch", "onnxruntime", "openvino")
 
 
-def check_dense_target(target: str, precision: str = "") -> None:
-    """Refuse a target, or a precision of it, that has no segmentation and detection.
+def check_dense_target(target: str) -> None:
+    """Refuse a target that has no segmentation and detection.
 
     Raises
     ------
     SepViTError
         Naming those that have.
     """
-    if (target, precision) == ("executorch", "int8"):  # XNNPACK 1.4.1 rejects its convolutions
-        raise SepViTError(
-            "executorch has no int8 for segmentation or detection yet: XNNPACK cannot load it; "
-            "export with --precision fp32, or for onnxruntime or openvino"
-        )
     if target in RUNTIMES and target not in DENSE_TARGETS:
         raise SepViTError(
             f"{target} has no segmentation or detection; targets that have: "

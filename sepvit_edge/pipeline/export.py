@@ -110,7 +110,7 @@ def export_package(
     check_destination(destination, force)
     form = find_form(recipe.edge.form)
     if isinstance(model, DenseModel):
-        check_dense_target(recipe.target, recipe.precision)
+        check_dense_target(recipe.target)
     if batch < 1:
         raise SepViTError(f"--batch must be 1 or more, not {batch}")
     get_backend(recipe.target)  # a missing runtime fails before the long steps

@@ -64,7 +64,12 @@ def quantization_for(
     if full and options.keep_float:
         raise SepViTError("full int8 has no float layers; leave --keep-float out")
     if isinstance(model, DenseModel):
-        check_dense_target(recipe.target, recipe.precision)
+        check_dense_target(recipe.target)
+        if full:
+            raise SepViTError(
+                'scheme = "full" is for classifiers; leave it out of [quantization] for '
+                f"{model.config.task}"
+            )
     if full or own is None:
         data, images = calibration or default_calibration(model), calibration_images(model, recipe)
         with torch_threads(1):

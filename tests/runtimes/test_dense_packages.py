@@ -9,12 +9,20 @@ import pytest
 from helpers import Runner, dense_model, random_pixels, run_process
 
 import sepvit_edge
+from sepvit_edge.backends.registry import DENSE_TARGETS, RUNTIMES
 from sepvit_edge.checkpoints.files import save_checkpoint
-from sepvit_edge.config.recipe import find_recipe
+from sepvit_edge.config.recipe import (
+    EdgeOptions,
+    QuantizationOptions,
+    find_recipe,
+    load_recipe,
+    recipes,
+)
 from sepvit_edge.data.fit import Fit
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.package.folder import Package
 from sepvit_edge.pipeline.dense import kept
+from sepvit_edge.pipeline.lowering import quantization_for
 from sepvit_edge.pipeline.taps import by_block
 from sepvit_edge.pipeline.twins import run_twin
 from sepvit_edge.postprocess.segmentation import class_map
@@ -151,37 +159,89 @@ def test_other_runtimes_and_heads(target: str, library: str, head: str, tmp_path
 
 
 @pytest.mark.parametrize(
-    "head",
+    ("head", "precision"),
     [
-        "semantic-fpn",
-        pytest.param("upernet", marks=pytest.mark.slow),
-        pytest.param("retinanet", marks=pytest.mark.slow),
+        ("semantic-fpn", "fp32"),
+        pytest.param("upernet", "fp32", marks=pytest.mark.slow),
+        pytest.param("retinanet", "fp32", marks=pytest.mark.slow),
+        pytest.param("semantic-fpn", "int8", marks=pytest.mark.slow),
+        pytest.param("upernet", "int8", marks=pytest.mark.slow),
+        pytest.param("retinanet", "int8", marks=pytest.mark.slow),
     ],
 )
-def test_executorch_is_one_delegate(head: str, tmp_path: Path) -> None:
+def test_executorch_is_one_delegate(head: str, precision: str, tmp_path: Path) -> None:
     """In a process of its own: behind other runtimes' tests, execute() once failed with 0x1."""
     pytest.importorskip("executorch")
     model = dense_model(head, SIZE)
     save_checkpoint(model, weights := tmp_path / "dense.safetensors")
     done = run_process(
         "export", "--target", "executorch", "--task", model.config.task, "--head", head,
-        "--weights", weights, "--images", 1, "--output", tmp_path / "p",
+        "--weights", weights, "--precision", precision, "--images", 1, "--output", tmp_path / "p",
     )  # fmt: skip
     assert done.status == 0, done.err
     manifest = Package(tmp_path / "p").manifest
-    assert all(output.sqnr_db > 100 for output in manifest.parity.outputs)
     assert manifest.placement.outside == () and manifest.placement.macs_unattributed == 0
-    assert [place.where for place in manifest.placement.placed] == ["XNNPACK delegate"]
+    assert {place.where for place in manifest.placement.placed} == {"XNNPACK delegate"}
+    shares = {place.precision: place.macs_share for place in manifest.placement.placed}
+    if precision == "fp32":
+        assert all(output.sqnr_db > 100 for output in manifest.parity.outputs)
+        assert shares == {"fp32": 1}
+    else:  # attention's products stay float
+        assert shares["int8"] > 0.5
+        assert shares["int8"] + shares["fp32"] == pytest.approx(1, abs=1e-3)
 
 
-def test_targets_without_dense_prediction_name_those_that_have(tmp_path: Path) -> None:
-    with pytest.raises(SepViTError, match="targets that have: coreml, executorch, onnxruntime"):
+HEADS = {"semantic-fpn": "segmentation", "upernet": "segmentation", "retinanet": "detection"}
+REFUSED = sorted({*RUNTIMES} - {*DENSE_TARGETS})
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("target", REFUSED)
+def test_other_targets_name_those_that_have_dense_prediction(
+    target: str, head: str, tmp_path: Path, run_command: Runner
+) -> None:
+    """For each recipe of the target, by the command and in Python; nothing is written."""
+    said = (
+        f"{target} has no segmentation or detection; targets that have: {', '.join(DENSE_TARGETS)}"
+    )
+    options = (
+        "--task",
+        HEADS[head],
+        "--head",
+        head,
+        "--weights",
+        "random",
+        "--output",
+        tmp_path / "p",
+    )
+    done = run_command("export", "--target", target, *options)
+    assert done.status == 2 and said in done.err
+    model = dense_model(head, (32, 32))
+    named = [recipe for recipe in map(load_recipe, recipes()) if recipe.target == target]
+    assert named
+    for recipe in named:
+        with pytest.raises(SepViTError, match=f"^{said}$"):
+            sepvit_edge.export_package(model, output=tmp_path / "p", recipe=recipe)
+        if recipe.precision == "int8":
+            with pytest.raises(SepViTError, match=f"^{said}$"):
+                quantization_for(model, recipe)
+    assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"edge": EdgeOptions(form="maps")}, "the edge form maps has no dense prediction"),
+        ({"edge": EdgeOptions(form="ethos-u")}, "the edge form ethos-u has no dense prediction"),
+        ({"quantization": QuantizationOptions(scheme="full")}, '"full" is for classifiers'),
+    ],
+)
+def test_recipes_of_other_models_are_refused(changes: dict, sentence: str, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    recipe = find_recipe("openvino", "int8").model_copy(update=changes)
+    with pytest.raises(SepViTError, match=sentence):
         sepvit_edge.export_package(
-            dense_model("semantic-fpn", SIZE), "executorch-vulkan", "fp32", tmp_path / "p"
-        )
-    with pytest.raises(SepViTError, match="executorch has no int8 for segmentation"):
-        sepvit_edge.export_package(
-            dense_model("semantic-fpn", SIZE), "executorch", "int8", tmp_path / "p"
+            dense_model("semantic-fpn", (32, 32)), output=tmp_path / "p", recipe=recipe
         )
     assert not (tmp_path / "p").exists()
 
@@ -194,13 +254,25 @@ def test_one_image_a_call(tmp_path: Path) -> None:
         )
 
 
+def test_quantize_names_what_calibrates_a_dense_model(
+    segmentation: tuple, run_command: Runner
+) -> None:
+    _, weights, _ = segmentation
+    done = run_command("quantize", "--weights", weights)
+    assert done.status == 2 and "a model for segmentation is calibrated by its export" in done.err
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
         (["--task", "segmentation", "--head", "upernet"], "no weights ship for upernet"),
         (["--head", "upernet"], "--head is for --task segmentation"),
         (["--task", "detection", "--head", "upernet"], "the head upernet is for segmentation"),
-        (["--task", "detection", "--input-size", "640"], "is HEIGHTxWIDTH in pixels"),
+        (["--task", "detection", "--input-size", "640x"], "is HEIGHTxWIDTH in pixels"),
+        (
+            ["--task", "detection", "--weights", "random", "--input-size", "100"],
+            "nearest that works is 96x96",
+        ),
         (
             ["--task", "detection", "--weights", "random", "--input-size", "100x128"],
             "nearest that works is 96x128",

@@ -24,10 +24,14 @@ from sepvit_edge.backends.interface import LoweringJob
 from sepvit_edge.config.recipe import EdgeOptions, find_recipe
 from sepvit_edge.errors import CheckFailed, SepViTError
 from sepvit_edge.model.edge import EdgeModel, find_form
+from sepvit_edge.model.edge.weights import LayerWeights
+from sepvit_edge.model.graph import trace
+from sepvit_edge.model.quantized import QuantizedLayer
 from sepvit_edge.package.folder import Package
 from sepvit_edge.package.manifest import Manifest
 from sepvit_edge.package.session import open_package
 from sepvit_edge.pipeline.lowering import lowering_job
+from sepvit_edge.quantization.scheme import Int8Layer
 
 # float32 on both sides; measured 124 dB.
 FP32_DB = 100
@@ -148,6 +152,46 @@ def test_transposes_that_move_nothing_are_left_out(
     # Two around each of the stage's two convolutions, and what undoes them.
     assert counts[1] - counts[0] >= 2 * 2 * 2
     np.testing.assert_array_equal(*logits)
+
+
+class Int8WithReLU(torch.nn.Module):
+    """A convolution and a linear, each with its ReLU, on scales that are powers of two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = self.int8(LayerWeights(torch.randn(8, 4, 3, 3), torch.randn(8)).convolution)
+        self.linear = self.int8(LayerWeights(torch.randn(6, 8), torch.randn(6)).linear, 2**-2)
+
+    def int8(self, make: Any, scale: float = 2**-3) -> Int8Layer:
+        layer = make(relu=True)
+        integers = torch.randint(-64, 65, layer.weight.shape, dtype=torch.int8)
+        scales = torch.full((len(integers),), 2**-6)
+        return Int8Layer(layer, QuantizedLayer(integers, scales, scale, 2 * scale))
+
+    def example_input(self) -> torch.Tensor:
+        return torch.randint(-128, 128, (1, 4, 8, 8)) / 8
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.conv(x).permute(0, 2, 3, 1).reshape(64, 8))
+
+
+@torch.no_grad()
+def test_an_int8_layer_rounds_behind_its_relu(job: LoweringJob, tmp_path: Path) -> None:
+    """Apart from its rounding, XNNPACK cannot create an int8 layer: the model would not load."""
+    layers = Int8WithReLU()
+    own = dataclasses.replace(job, program=trace(layers))  # type: ignore[arg-type]
+    placement = backend_module.backend.lower(own, tmp_path)
+    assert not placement.outside
+    shares = {group.precision: group.macs_share for group in placement.placed}
+    assert shares == {"fp32": 0, "int8": 1}
+    pixels = layers.example_input()
+    session = backend_module.ExecuTorchSession(tmp_path, [1, 4, 8, 8], None)
+    (found,) = session.run(pixels.numpy())
+    wanted = layers.double()(pixels.double()).numpy()
+    # Every sum is exact in float32, so every integer is the same.
+    assert np.array_equal(found, wanted)
+    assert 0 < (found == 0).mean() < 0.8 and len(np.unique(found)) > 50
 
 
 def test_a_broken_budget_names_operations_blocks_and_reasons(tmp_path: Path) -> None:

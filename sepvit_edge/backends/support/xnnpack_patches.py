@@ -75,6 +75,8 @@ def few_passes() -> AbstractContextManager[Any]:
     needed = [
         _passes.XNNPACKRemoveCloneOpsTransform,
         _passes.DimOrderOpsRevertPass,
+        # A ReLU between an int8 layer and its rounding: XNNPACK cannot create the two apart.
+        _passes.FuseActivationPass,
         _passes.ChannelsLastTaggedReshapePass,
         _passes.RemoveRedundantCopyPass,
     ]
