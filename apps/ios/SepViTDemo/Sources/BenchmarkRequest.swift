@@ -59,8 +59,8 @@ struct BenchmarkRequest: Sendable {
         var opened: Session?
         let load = try Benchmark.milliseconds { opened = try Session(checked, CoreML(units: units)) }
         guard let session = opened else { throw SepViTError("the package could not be opened") }
-        let input = checked.manifest.input
-        let grey = [UInt8](repeating: 127, count: input.cropSize * input.cropSize * 3)
+        let size = checked.manifest.inputSize
+        let grey = [UInt8](repeating: 127, count: size.width * size.height * 3)
         let first = try Benchmark.milliseconds { _ = try session.run(grey) }
         let cold = PhoneProbe.sinceProcessStart().map {
             ColdStart(totalMs: $0, loadMs: load, firstRunMs: first)

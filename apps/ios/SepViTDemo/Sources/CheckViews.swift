@@ -37,15 +37,26 @@ struct SelfCheckView: View {
                         + "by \(Int(check.maxDifference)) of 255 at most."
                 )
             case .tensor: Text("The input tensor of image \(check.image) does not hold its pixels.")
-            default: Text("Largest difference of the logits \(check.maxAbsError.formatted()).")
+            default: Text("Largest difference of \(check.output) \(check.maxAbsError.formatted()).")
             }
         }
         Section {
             LabeledContent("Golden images", value: "\(check.images)")
             LabeledContent("SQNR against Python's package", value: decibels(check.sqnrDb))
             LabeledContent("Needed", value: decibels(check.minimumSqnrDb))
-            LabeledContent("Same class", value: check.top1Agreement.formatted(.percent))
+            LabeledContent(same, value: check.agreement.formatted(.percent))
+            if let least = check.minimumAgreement {
+                LabeledContent("Needed in common", value: least.formatted(.percent))
+            }
             LabeledContent("SQNR against the fp32 reference", value: decibels(check.referenceSqnrDb))
+        }
+    }
+
+    private var same: String {
+        switch session.package.manifest.task {
+        case .classification: "Same class"
+        case .segmentation: "Pixels of the same class"
+        case .detection: "Boxes in common"
         }
     }
 
@@ -182,7 +193,7 @@ struct AboutView: View {
         List {
             Section(manifest.model.name) {
                 LabeledContent("Classes", value: "\(manifest.model.numClasses)")
-                LabeledContent("Input", value: "\(manifest.model.imageSize) x \(manifest.model.imageSize)")
+                LabeledContent("Input", value: "\(manifest.inputSize.width) x \(manifest.inputSize.height)")
                 LabeledContent("Parameters", value: manifest.model.parameters.formatted())
                 LabeledContent("Multiply-accumulates", value: manifest.model.macs.formatted())
                 LabeledContent("Precision", value: manifest.precision.rawValue)
@@ -193,7 +204,7 @@ struct AboutView: View {
                 Section("Against the fp32 reference") {
                     LabeledContent("Compared on", value: "\(parity.images) images of \(parity.data)")
                     LabeledContent("SQNR", value: String(format: "%.1f dB", parity.sqnrDb))
-                    LabeledContent("Same class", value: parity.top1Agreement.formatted(.percent))
+                    LabeledContent("Agreement", value: parity.top1Agreement.formatted(.percent))
                 }
             }
             if let quantization = manifest.quantization {

@@ -85,7 +85,7 @@ final class CoreMLEngine: InferenceEngine, @unchecked Sendable {
         )
     }
 
-    func run(_ input: InputTensor) throws -> [Float] {
+    func run(_ input: InputTensor) throws -> [[Float]] {
         // Core ML does not support uint8 tensors: packages take float32, or an image.
         guard case .float32(let values) = input.values else {
             throw SepViTError("Core ML does not support uint8 pixels; export the package again")
@@ -93,16 +93,18 @@ final class CoreMLEngine: InferenceEngine, @unchecked Sendable {
         let name = manifest.input.name
         let value =
             model.modelDescription.inputDescriptionsByName[name]?.type == .image
-            ? MLFeatureValue(pixelBuffer: try pixelBuffer(values, side: manifest.input.cropSize))
+            ? MLFeatureValue(pixelBuffer: try pixelBuffer(values, manifest.inputSize))
             : MLFeatureValue(multiArray: try multiArray(values, input.shape))
         let feed = try MLDictionaryFeatureProvider(dictionary: [name: value])
         let output = try model.prediction(from: feed)
-        guard let logits = output.featureValue(for: manifest.logits)?.multiArrayValue else {
-            throw SepViTError(
-                "the model does not have the output \(manifest.logits); export the package again"
-            )
+        return try manifest.answers.map { facts in
+            guard let array = output.featureValue(for: facts.name)?.multiArrayValue else {
+                throw SepViTError(
+                    "the model does not have the output \(facts.name); export the package again"
+                )
+            }
+            return MLShapedArray<Float>(converting: array).scalars
         }
-        return (0..<logits.count).map { logits[$0].floatValue }
     }
 
     private func multiArray(_ values: [Float], _ shape: [Int]) throws -> MLMultiArray {
@@ -115,10 +117,10 @@ final class CoreMLEngine: InferenceEngine, @unchecked Sendable {
 
     /// Convert a float32 NCHW input to an image. Core ML does not resize it, because it has the input's
     /// exact size.
-    private func pixelBuffer(_ planes: [Float], side: Int) throws -> CVPixelBuffer {
+    private func pixelBuffer(_ planes: [Float], _ size: SepViTKit.Size) throws -> CVPixelBuffer {
         var created: CVPixelBuffer?
         CVPixelBufferCreate(
-            nil, side, side, kCVPixelFormatType_32BGRA,
+            nil, size.width, size.height, kCVPixelFormatType_32BGRA,
             [kCVPixelBufferIOSurfacePropertiesKey: [:]] as CFDictionary, &created
         )
         guard let buffer = created else { throw SepViTError("not enough memory for an image; close other apps and try again") }
@@ -127,10 +129,10 @@ final class CoreMLEngine: InferenceEngine, @unchecked Sendable {
         guard let base = CVPixelBufferGetBaseAddress(buffer) else { return buffer }
         let pixels = base.assumingMemoryBound(to: UInt8.self)
         let pitch = CVPixelBufferGetBytesPerRow(buffer)
-        let area = side * side
-        for y in 0..<side {
-            for x in 0..<side {
-                let (from, to) = (y * side + x, y * pitch + x * 4)
+        let area = size.width * size.height
+        for y in 0..<size.height {
+            for x in 0..<size.width {
+                let (from, to) = (y * size.width + x, y * pitch + x * 4)
                 pixels[to] = UInt8(planes[2 * area + from])
                 pixels[to + 1] = UInt8(planes[area + from])
                 pixels[to + 2] = UInt8(planes[from])

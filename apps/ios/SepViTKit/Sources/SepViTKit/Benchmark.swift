@@ -71,7 +71,7 @@ public struct Benchmark: Sendable {
             )
         }
         let manifest = session.package.manifest
-        let each = manifest.input.cropSize * manifest.input.cropSize * 3
+        let each = manifest.inputSize.width * manifest.inputSize.height * 3
         let pixels = Array((golden["pixels"]?.bytes ?? []).prefix(each))
         let loaded = probe.memoryMb()
         var peak = loaded
@@ -99,7 +99,7 @@ public struct Benchmark: Sendable {
         // Image 2 is the one of 320 x 240 in exported packages.
         let image = try goldenImage(golden, min(2, check.images - 1))
         let resizing = try (0..<Self.preprocessingRuns).map { _ in
-            try Self.milliseconds { _ = try preprocess(image, manifest.input) }
+            try Self.milliseconds { _ = try inputPixels(image, manifest) }
         }
         let sustained = options.sustainedS > 0 ? try sustain(timed, report) : nil
         return Profile(
@@ -115,7 +115,7 @@ public struct Benchmark: Sendable {
             golden: Profile.Golden(
                 images: check.images, sqnrDb: check.maxAbsError == 0 ? nil : check.sqnrDb,
                 minimumSqnrDb: check.minimumSqnrDb, maxAbsError: check.maxAbsError,
-                top1Agreement: check.top1Agreement, preprocessingIdentical: true, passed: true
+                top1Agreement: check.agreement, preprocessingIdentical: true, passed: true
             ),
             method: Profile.Method(
                 clock: "ContinuousClock", clockResolutionNs: Self.clockResolutionNs(),

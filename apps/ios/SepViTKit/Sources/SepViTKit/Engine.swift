@@ -3,8 +3,8 @@ public protocol InferenceEngine: Sendable {
     /// The runtime's name, version and execution unit, as in the profile document.
     var runtime: RuntimeUsed { get }
 
-    /// Run one batch and return the logits of the whole batch.
-    func run(_ input: InputTensor) throws -> [Float]
+    /// Run one batch and return what `Manifest.answers` names, each for the whole batch.
+    func run(_ input: InputTensor) throws -> [[Float]]
 }
 
 /// Opens the packages of one target.
@@ -21,9 +21,9 @@ public struct InputTensor: Equatable, Sendable {
 
     /// Put one image into a batch. The other images are black.
     ///
-    /// - Parameter pixels: RGB, row by row (`preprocess`).
+    /// - Parameter pixels: RGB, row by row (`inputPixels`).
     public init(_ pixels: [UInt8], _ input: Manifest.Input) {
-        let area = input.cropSize * input.cropSize
+        let area = pixels.count / 3
         var ordered = [UInt8](repeating: 0, count: input.shape.reduce(1, *))
         switch input.layout {
         case .nhwc: ordered.replaceSubrange(0..<pixels.count, with: pixels)
@@ -37,21 +37,22 @@ public struct InputTensor: Equatable, Sendable {
     }
 
     /// Return the first image; nil if the tensor's shape does not fit the manifest's layout.
-    func pixels(_ input: Manifest.Input) -> [UInt8]? {
-        let side = input.cropSize
-        let square = input.layout == .nhwc ? [side, side, 3] : [3, side, side]
-        guard Array(shape.dropFirst()) == square else { return nil }
+    func pixels(_ input: Manifest.Input, _ size: Size) -> [UInt8]? {
+        let sides =
+            input.layout == .nhwc ? [size.height, size.width, 3] : [3, size.height, size.width]
+        guard Array(shape.dropFirst()) == sides else { return nil }
+        let area = size.width * size.height
         let bytes: [UInt8] =
             switch values {
             case .uint8(let values): values
             case .float32(let values): values.map { UInt8($0) }
             }
-        let (pixelStep, channelStep) = input.layout == .nhwc ? (3, 1) : (1, side * side)
-        return (0..<side * side * 3).map { bytes[$0 / 3 * pixelStep + $0 % 3 * channelStep] }
+        let (pixelStep, channelStep) = input.layout == .nhwc ? (3, 1) : (1, area)
+        return (0..<area * 3).map { bytes[$0 / 3 * pixelStep + $0 % 3 * channelStep] }
     }
 }
 
-/// A loaded package that classifies preprocessed pixels.
+/// A loaded package that takes preprocessed pixels.
 public struct Session: Sendable {
     public let package: Package
     public let engine: any InferenceEngine
@@ -65,12 +66,20 @@ public struct Session: Sendable {
         engine = try kind.load(package)
     }
 
-    /// Run the model on preprocessed pixels and return one logit per class.
-    public func run(_ pixels: [UInt8]) throws -> [Float] {
+    /// Run the model on preprocessed pixels and return the image's outputs that `Manifest.answers` names.
+    public func run(_ pixels: [UInt8]) throws -> [[Float]] {
         let manifest = package.manifest
-        return Array(
-            try engine.run(InputTensor(pixels, manifest.input)).prefix(manifest.model.numClasses)
-        )
+        let found = try engine.run(InputTensor(pixels, manifest.input))
+        return try manifest.answers.enumerated().map { i, facts in
+            let batch = manifest.input.shape.first ?? 1
+            guard i < found.count, found[i].count == batch * facts.numbers else {
+                let shape = facts.shape.map(String.init).joined(separator: " x ")
+                throw SepViTError(
+                    "the model's output \(facts.name) does not have the shape \(shape); export it again"
+                )
+            }
+            return Array(found[i].prefix(facts.numbers))
+        }
     }
 }
 

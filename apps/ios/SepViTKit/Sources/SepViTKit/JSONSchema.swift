@@ -66,6 +66,14 @@ public struct JSONSchema: Sendable {
             }
             if let fault = fault(of: value, by: target, at: path) { return fault }
         }
+        if let key = schema["discriminator"]?["propertyName"]?.string {
+            let choices = schema["discriminator"]?["mapping"]?.object ?? [:]
+            guard let chosen = choices[value[key]?.string ?? ""] else {
+                let names = choices.keys.sorted().joined(separator: ", ")
+                return "\(place).\(key): must be one of \(names)"
+            }
+            return fault(of: value, by: .object(["$ref": chosen]), at: path)
+        }
         if let choices = schema["anyOf"]?.array {
             let faults = choices.map { fault(of: value, by: $0, at: path) }
             // The first choice says more than that the value is not null.

@@ -5,7 +5,7 @@ import Foundation
 /// Its schema in export/ is compiled into this library through the link beside this file.
 public struct Manifest: Codable, Sendable {
     /// The version that this library reads; other minor versions are opened as well.
-    public static let schemaVersion = "2.0"
+    public static let schemaVersion = "2.2"
     public static let fileName = "manifest.json"
     public static let labels = "labels.txt"
     public static let golden = "golden.safetensors"
@@ -19,6 +19,8 @@ public struct Manifest: Codable, Sendable {
         /// Name of the edge form.
         public let form: String
         public let numClasses, imageSize, parameters, macs: Int
+        /// Height and width of a dense model's input.
+        public let inputSize: [Int]?
     }
 
     public struct Input: Codable, Sendable {
@@ -29,6 +31,8 @@ public struct Manifest: Codable, Sendable {
         public let resizeShorterSide, cropSize: Int
         public let crop: Double
         public let mean, std: [Double]
+        /// How the whole image lies in a dense model's input.
+        public let fit: String?
 
         public init(
             name: String = "pixels", shape: [Int], dtype: Dtype = .uint8, layout: Layout = .nhwc,
@@ -44,6 +48,7 @@ public struct Manifest: Codable, Sendable {
             self.crop = crop
             self.mean = mean
             self.std = std
+            fit = nil
         }
     }
 
@@ -51,6 +56,9 @@ public struct Manifest: Codable, Sendable {
         public let name, meaning: String
         public let shape: [Int]
         public let dtype: String?
+
+        /// Numbers of one image.
+        var numbers: Int { shape.dropFirst().reduce(1, *) }
     }
 
     public struct Runtime: Codable, Sendable {
@@ -84,12 +92,50 @@ public struct Manifest: Codable, Sendable {
         public let top1Reference, top1Package: Double?
     }
 
-    private static let supportedTask = "classification"
-    private static let classLogits = "class_logits"
+    public enum Task: String, Codable, CaseIterable, Sendable {
+        case classification, segmentation, detection
+
+        /// Meanings of the outputs that the task needs.
+        var meanings: [String] {
+            switch self {
+            case .classification: ["class_logits"]
+            case .segmentation: ["class_map_logits"]
+            case .detection: ["box_class_logits", "box_deltas"]
+            }
+        }
+    }
+
+    /// How the outputs of a dense package become an answer.
+    public enum Postprocessing: Codable, Equatable, Sendable {
+        case segmentation(SegmentationRule)
+        case detection(DetectionRule)
+
+        private enum Key: String, CodingKey { case task }
+
+        public init(from decoder: any Decoder) throws {
+            let task = try decoder.container(keyedBy: Key.self).decode(Task.self, forKey: .task)
+            self =
+                task == .segmentation
+                ? .segmentation(try SegmentationRule(from: decoder))
+                : .detection(try DetectionRule(from: decoder))
+        }
+
+        public func encode(to encoder: any Encoder) throws {
+            var container = encoder.container(keyedBy: Key.self)
+            try container.encode(task, forKey: .task)
+            switch self {
+            case .segmentation(let rule): try rule.encode(to: encoder)
+            case .detection(let rule): try rule.encode(to: encoder)
+            }
+        }
+
+        var task: Task { if case .segmentation = self { .segmentation } else { .detection } }
+    }
+
+    private static let wholeTopLeft = "whole-top-left"
 
     public let digest: String
-    /// Always classification: a package for another task is refused.
-    public let task: String
+    public let task: Task
     public let model: Model
     public let input: Input
     public let outputs: [Output]
@@ -100,9 +146,20 @@ public struct Manifest: Codable, Sendable {
     public let source: Source
     public let files: [File]
     public let parity: Parity?
+    public let postprocessing: Postprocessing?
 
-    /// Name of the output that holds the class logits.
-    public var logits: String { outputs.first { $0.meaning == Self.classLogits }?.name ?? "" }
+    /// The outputs that the task needs, in the order in which an engine returns them.
+    public var answers: [Output] {
+        task.meanings.flatMap { meaning in outputs.filter { $0.meaning == meaning } }
+    }
+
+    /// Size of the model's input in pixels.
+    public var inputSize: Size {
+        guard let sides = model.inputSize, sides.count == 2 else {
+            return Size(width: input.cropSize, height: input.cropSize)
+        }
+        return Size(width: sides[1], height: sides[0])
+    }
 
     /// Read a manifest and check its version, then its digest, then its fields.
     ///
@@ -141,10 +198,11 @@ public struct Manifest: Codable, Sendable {
                 .digest
             )
         }
-        if let task = document["task"]?.string, task != Self.supportedTask {
+        if let task = document["task"]?.string, Task(rawValue: task) == nil {
+            let known = Task.allCases.map(\.rawValue).joined(separator: ", ")
             throw SepViTError(
                 "\(name) is for the task '\(task.prefix(40))', which this app does not run "
-                    + "(it runs \(Self.supportedTask)); update the app",
+                    + "(it runs \(known)); update the app",
                 .task
             )
         }
@@ -154,14 +212,39 @@ public struct Manifest: Codable, Sendable {
         let decoder = JSONDecoder()
         decoder.keyDecodingStrategy = .convertFromSnakeCase
         self = try decoder.decode(Manifest.self, from: data)
-        let logits = outputs.filter { $0.meaning == Self.classLogits }
-        guard logits.count == 1, logits[0].dtype ?? "float32" == "float32" else {
-            throw SepViTError(
-                "\(name)/\(Self.fileName) is not valid: outputs: a classification package has one "
-                    + "output with the meaning \(Self.classLogits), in float32",
-                .invalid
-            )
+        if let fault = contradiction {
+            throw SepViTError("\(name)/\(Self.fileName) is not valid: \(fault)", .invalid)
         }
+    }
+
+    /// What is wrong although each field is right; nil if nothing is.
+    private var contradiction: String? {
+        for meaning in task.meanings {
+            let found = outputs.filter { $0.meaning == meaning }
+            guard found.count == 1, found[0].dtype ?? "float32" == "float32" else {
+                return "outputs: a \(task) package has one output with the meaning \(meaning), in float32"
+            }
+        }
+        if task == .classification {
+            return input.fit == nil ? nil : "input.fit: a classification package does not have one"
+        }
+        guard let rule = postprocessing, rule.task == task else {
+            return "postprocessing: it is not for \(task)"
+        }
+        guard input.fit == Self.wholeTopLeft else { return "input.fit: it is not \(Self.wholeTopLeft)" }
+        guard model.inputSize != nil else { return "model.input_size: a dense model has one" }
+        let (size, classes) = (inputSize, model.numClasses)
+        var fits: Bool
+        switch rule {
+        case .segmentation(let rule):
+            fits = size.width % rule.stride == 0 && size.height % rule.stride == 0
+            let sides = [classes, size.height / rule.stride, size.width / rule.stride]
+            fits = fits && answers.map { Array($0.shape.dropFirst()) } == [sides]
+        case .detection(let rule):
+            let count = anchors(rule, in: size).reduce(0) { $0 + $1.count }
+            fits = answers.map { Array($0.shape.dropFirst()) } == [[count, classes], [count, 4]]
+        }
+        return fits ? nil : "outputs: their shapes do not fit the input and the postprocessing"
     }
 
     /// Return the major number of a version, 1 for the number 1; nil for anything else.

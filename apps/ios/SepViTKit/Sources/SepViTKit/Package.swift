@@ -71,7 +71,7 @@ public struct Package: Sendable {
             .reduce(0) { $0 + $1.size }
     }
 
-    /// Read the golden vectors: `image.0` ..., `pixels`, and both models' logits.
+    /// Read the golden vectors: `image.0` ..., `pixels`, and both models' outputs.
     public func golden() throws -> [String: Tensor] {
         try readSafeTensors(Data(contentsOf: url.appendingPathComponent(Manifest.golden)))
     }

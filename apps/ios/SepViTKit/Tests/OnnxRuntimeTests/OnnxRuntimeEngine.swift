@@ -46,7 +46,7 @@ final class OnnxRuntimeEngine: InferenceEngine, @unchecked Sendable {
         api.ReleaseEnv(environment)
     }
 
-    func run(_ input: InputTensor) throws -> [Float] {
+    func run(_ input: InputTensor) throws -> [[Float]] {
         switch input.values {
         case .uint8(var values):
             try values.withUnsafeMutableBytes {
@@ -61,8 +61,8 @@ final class OnnxRuntimeEngine: InferenceEngine, @unchecked Sendable {
 
     private func run(
         _ bytes: UnsafeMutableRawBufferPointer, _ shape: [Int], _ type: ONNXTensorElementDataType
-    ) throws -> [Float] {
-        var tensor, output: OpaquePointer?
+    ) throws -> [[Float]] {
+        var tensor: OpaquePointer?
         let sides = shape.map(Int64.init)
         try check(
             api.CreateTensorWithDataAsOrtValue(
@@ -70,8 +70,14 @@ final class OnnxRuntimeEngine: InferenceEngine, @unchecked Sendable {
             )
         )
         defer { api.ReleaseValue(tensor) }
+        return try manifest.answers.map { try run(tensor, output: $0.name) }
+    }
+
+    /// Run the model for one output; a test may take its time.
+    private func run(_ tensor: OpaquePointer?, output name: String) throws -> [Float] {
+        var output: OpaquePointer?
         try manifest.input.name.withCString { inputName in
-            try manifest.logits.withCString { outputName in
+            try name.withCString { outputName in
                 let inputs: [UnsafePointer<CChar>?] = [inputName]
                 let outputs: [UnsafePointer<CChar>?] = [outputName]
                 let tensors: [OpaquePointer?] = [tensor]

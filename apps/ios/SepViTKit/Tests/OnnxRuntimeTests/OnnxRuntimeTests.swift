@@ -6,12 +6,14 @@ private let repository = (0..<6).reduce(URL(fileURLWithPath: #filePath)) { url, 
     url.deletingLastPathComponent()
 }
 
-@Test func theTinyPackageGivesPythonsBits() throws {
-    let folder = repository.appendingPathComponent("tests/vectors/package")
+@Test(arguments: ["package", "segmentation", "detection"])
+func theTinyPackagesGivePythonsBits(_ kind: String) throws {
+    let folder = repository.appendingPathComponent("tests/vectors/\(kind)")
     let session = try Session(Package(folder), OnnxRuntime())
     let found = try selfCheck(session)
     #expect(found.passed)
     #expect(found.maxAbsError == 0)
+    #expect(found.agreement == 1)
 }
 
 /// A real SepViT-Lite, exported by `python tests/make_vectors.py --package FOLDER`.
@@ -25,7 +27,7 @@ func aRealPackageGivesPythonsLogits() throws {
     let found = try selfCheck(session)
     print("SQNR against Python's package \(found.sqnrDb) dB, largest difference \(found.maxAbsError)")
     #expect(found.passed, "fails at \(found.failsAt?.rawValue ?? "")")
-    #expect(found.top1Agreement == 1)
+    #expect(found.agreement == 1)
     let milliseconds = try Benchmark.milliseconds {
         let photo = Pixels(
             width: 4000, height: 3000, data: [UInt8](repeating: 127, count: 36_000_000)
