@@ -17,7 +17,7 @@ import type { Pixels } from "../core/pixels";
 import type { Size } from "../core/postprocess";
 import { type SelfCheck, selfCheck } from "../core/selfcheck";
 import { decodeImage, readBitmap } from "./decode";
-import { type EngineSettings, onnxRuntime } from "./engine";
+import { type EngineSettings, loadRuntime } from "./engine";
 import { type PackageEntry, packageFolder } from "./packages";
 
 export interface Opened {
@@ -86,7 +86,7 @@ const api = {
   async open(entry: PackageEntry, settings: EngineSettings): Promise<Opened> {
     const pack = await Package.open(packageFolder(entry));
     const start = performance.now();
-    session = await Session.open(pack, await onnxRuntime(settings));
+    session = await Session.open(pack, await loadRuntime(settings));
     const { name, version, execution, threads } = session.engine;
     return {
       manifest: pack.manifest,
