@@ -70,7 +70,7 @@ zipalign -c -p 4 "$apk"
 check manifest aapt2 dump badging "$apk" << 'WORDS'
 package: name='sepvit.edge.app' versionCode='1' versionName='0.1.0'
 sdkVersion:'26'
-targetSdkVersion:'34'
+targetSdkVersion:'36'
 uses-permission: name='android.permission.CAMERA'
 uses-feature-not-required: name='android.hardware.camera.any'
 application-label:'SepViT-Edge'
@@ -89,5 +89,7 @@ if [ -d app/src/main/assets/packages ]; then
     unzip -q "$apk" 'assets/packages/*' -d "$work/unpacked"
     diff -r app/src/main/assets/packages "$work/unpacked/assets/packages"
 fi
+# Of each library in it; Gradle's APK has those of the runtimes, this one has none.
+python3 ../../scripts/check_pages.py "$apk"
 printf 'APK %s: %s bytes, of which code %s and packages %s\n' "$apk" "$(stat -c %s "$apk")" \
     "$(cat "$work"/dex/*.dex | wc -c)" "$(du -sb app/src/main/assets/packages 2> /dev/null | cut -f1 || echo 0)"

@@ -10,7 +10,7 @@ android {
     defaultConfig {
         applicationId = "sepvit.edge.app"
         minSdk = 26
-        targetSdk = 34
+        targetSdk = 36
         versionCode = 1
         versionName = "0.1.0"
         ndk { abiFilters += listOf("arm64-v8a", "x86_64") }
