@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import SepViTError, unknown_name
 from ..package.signature import Keys
-from .apps import APPS, INDEX, copy_packages, open_packages
+from .apps import INDEX, copy_packages, open_packages
 
 _REPOSITORY = Path(__file__).parents[2]
 _SCHEMA = "manifest.schema.json"
@@ -231,6 +231,3 @@ def _versions(app: str, targets: set[str]) -> dict[str, str]:
         names = ("@cfworker/json-schema", "fast-png", "onnxruntime-web")
         return {"npm": " ".join(f"{name}@{listed[name]}" for name in names)}
     return {}
-
-
-assert OWN_APPS.keys() == APPS.keys()
