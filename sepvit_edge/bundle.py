@@ -6,6 +6,7 @@ puts packages and the core that runs them into an app of your own.
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -70,7 +71,7 @@ def main(
             folder, core, left = placed.packages, placed.core, placed.next
         else:
             folder = bundle_packages(packages, app, project, require_signature)
-            left = [f"run: cd {project_of(app, project)} && {APPS[app].next}"]
+            left = [f"run: cd {shlex.quote(str(project_of(app, project)))} && {APPS[app].next}"]
     rows, documents = [], []
     for package in map(Package, read_index(folder)):
         name, manifest = package.path.name, package.manifest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -132,9 +132,7 @@ def put_into(
     files = {core / PurePosixPath(path): data for path, data in _SOURCES[app](targets).items()}
     if not force:
         _refuse_overwriting(held, files)
-    for path in files:
-        if path.is_dir():
-            raise SepViTError(f"{path} is a folder, where a file is to be; move it away")
+    _refuse_obstacles(root, held, files)
     copy_packages(opened, held)
     for path, data in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,11 +143,22 @@ def put_into(
     return Placed(held, core, [line.format(**versions) for line in facts.next])
 
 
+def _refuse_obstacles(root: Path, held: Path, files: Iterable[Path]) -> None:
+    """Refuse a file where a folder is to be, and the reverse."""
+    folders = {held} | {parent for path in [held, *files] for parent in path.parents}
+    for path in sorted(folders - {root, *root.parents}):
+        if (path.exists() or path.is_symlink()) and not path.is_dir():
+            raise SepViTError(f"{path} is a file, where a folder is to be; move it away")
+    for path in files:
+        if path.is_dir():
+            raise SepViTError(f"{path} is a folder, where a file is to be; move it away")
+
+
 def _refuse_overwriting(held: Path, files: dict[Path, bytes]) -> None:
     if (held / INDEX).exists():
         raise SepViTError(f"{held} has packages already; add --force to replace them")
     for path, data in files.items():
-        if path.exists() and (path.is_dir() or path.read_bytes() != data):
+        if path.is_file() and path.read_bytes() != data:
             raise SepViTError(f"{path} is there and differs; add --force to replace it")
 
 

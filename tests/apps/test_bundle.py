@@ -196,6 +196,9 @@ def test_sepvitkit_goes_into_an_app_as_a_package(tmp_path: Path) -> None:
         (("--app", "web", "--into", "own", "--project", "empty"), "give one"),
         (("--app", "web", "--force"), "--force is for --into"),
         (("--app", "web", "--into", "taken"), "holds something else"),
+        (("--app", "web", "--into", "blocked"), "src is a file, where a folder is to be"),
+        (("--app", "web", "--into", "blocked", "--force"), "src is a file, where a folder is"),
+        (("--app", "web", "--into", "odd"), "engine.ts is a folder, where a file is to be"),
     ],
 )
 def test_what_is_not_an_app_of_ones_own(
@@ -211,6 +214,8 @@ def test_what_is_not_an_app_of_ones_own(
     _own(Path("own"), "web")
     (_own(Path("taken"), "web") / "public/packages").mkdir(parents=True)
     Path("taken/public/packages/photo.jpg").write_text("precious")
+    (_own(Path("blocked"), "web") / "src").write_text("precious")
+    (_own(Path("odd"), "web") / "src/sepvit-edge/engine.ts").mkdir(parents=True)
     before = sorted(tmp_path.rglob("*"))
     done = run_command("bundle", tiny, *arguments)
     assert done.status == 2 and sentence in done.err, done.err
