@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -98,6 +99,8 @@ def create_schedule(optimizer: torch.optim.Optimizer, plan: StepPlan) -> Any:
     """Return a linear rise of the learning rate, then a cosine."""
     from timm.scheduler import CosineLRScheduler
 
+    # It warns that one update has no curve, which is so.
+    logging.getLogger("timm.scheduler.cosine_lr").setLevel(logging.ERROR)
     warmup, lowest = plan.warmup_updates, plan.recipe.minimum_learning_rate
     return CosineLRScheduler(
         optimizer,
