@@ -60,12 +60,6 @@ class DeviceSession:
     SepViTError
         If no Python runs on the device, the package is not a classifier, or, on entering, the
         device cannot be reached.
-
-    Examples
-    --------
-    >>> from sepvit_edge.profiling.devices import load_device
-    >>> with DeviceSession(Package("p"), *load_device("raspberry-pi-5")) as session:
-    ...     logits = session.run_pixels(pixels)
     """
 
     images_at_once = 256

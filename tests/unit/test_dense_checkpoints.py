@@ -113,7 +113,7 @@ def test_the_built_in_weights_of_a_head_are_the_default() -> None:
         choose_dense("", "", "", "segmentation", "upernet")
 
 
-@pytest.mark.parametrize("head", ["semantic-fpn"])
+@pytest.mark.parametrize("head", ["semantic-fpn", "retinanet"])
 def test_the_built_in_weights_know_scenes(head: str) -> None:
     """Untrained ones leave 15 % of mean IoU, the ground alone, and no AP50."""
     model = load_checkpoint(default_dense_checkpoint("", head), task=None)
