@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .pipeline.bulk import Prediction
 
 _TOP, _LISTED = 3, 5
+# What the apps show too.
+_LEAST_SCORE = 0.3
 
 
 @command
@@ -58,6 +60,15 @@ def main(
             help="Write the classes to a .csv or .parquet file; a run that ended early continues.",
         ),
     ] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            help="With detection: leave out boxes below this score. Default: 0.3; evaluate takes "
+            "every box, as average precision asks.",
+            min=0,
+            max=1,
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Name the most probable classes of each image; or find its segments, or objects.
@@ -83,12 +94,14 @@ def main(
         ("--top", dense and top is not None),
         ("--save", dense and save is not None),
         ("--draw", not dense and draw is not None),
+        ("--min-score", opened.manifest.task != "detection" and min_score is not None),
     ):
         if wrong:
             raise SepViTError(f"{option} is not for {opened.manifest.task}; leave it out")
     session = PackageSession(opened, threads)
     if dense:
-        broken = _find(session, paths, draw, json)
+        least = _LEAST_SCORE if min_score is None else min_score
+        broken = _find(session, paths, draw, least, json)
     elif save is not None:
         broken = _save(session, paths, top or _TOP, save, json)
     else:
@@ -128,7 +141,9 @@ def _print(session: PackageSession, paths: Sequence[Path], top: int, json: bool)
     return len(paths) - len(found)
 
 
-def _find(session: PackageSession, paths: Sequence[Path], draw: Path | None, json: bool) -> int:
+def _find(
+    session: PackageSession, paths: Sequence[Path], draw: Path | None, least: float, json: bool
+) -> int:
     """Print what is found in each image; return the number of those that cannot be read."""
     from .data.preprocess import load_image, to_rgb
     from .pipeline.answers import answer, answer_json
@@ -142,7 +157,7 @@ def _find(session: PackageSession, paths: Sequence[Path], draw: Path | None, jso
             advance(1)
             try:
                 image = to_rgb(load_image(path))
-                one = answer(session, image)
+                one = answer(session, image).shown(least)
             except SepViTError as error:
                 warn(str(error))
                 continue

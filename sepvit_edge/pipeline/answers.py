@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,15 @@ class Answer:
     size: tuple[int, int]
     classes: np.ndarray | None = None
     found: Detections | None = None
+
+    def shown(self, least: float) -> Answer:
+        """Return the answer without boxes whose score is below `least`."""
+        if self.found is None:
+            return self
+        found = self.found
+        kept = found.scores >= least
+        left = Detections(found.boxes[kept], found.scores[kept], found.classes[kept])
+        return replace(self, found=left)
 
 
 def answer(session: PackageSession, image: Image.Image | np.ndarray | str | Path) -> Answer:

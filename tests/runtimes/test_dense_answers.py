@@ -78,7 +78,11 @@ def test_predict_gives_boxes_inside_the_image(
     assert first["drawn"] != second["drawn"] and Path(second["drawn"]).is_file()
     session = sepvit_edge.open_package(package.path)
     found = answer(session, photo).found
-    assert found is not None and len(first["boxes"]) == len(found)
+    assert found is not None
+    scores = [float(score) for score in found.scores]
+    assert [box["score"] for box in first["boxes"]] == [x for x in scores if x >= 0.3]
+    done = run_command("predict", package.path, photo, "--min-score", 0, "--json")
+    assert [box["score"] for box in json.loads(done.out)[0]["boxes"]] == scores
     for box in first["boxes"]:
         left, top, width, height = box["bbox"]
         assert min(left, top) >= 0 and left + width <= 240.01 and top + height <= 100.01
@@ -89,6 +93,9 @@ def test_what_does_not_fit_the_task_is_refused(
     packages: dict, photo: Path, tmp_path: Path, run_command: Runner
 ) -> None:
     package, _ = packages["detection"]
+    segments, _ = packages["segmentation"]
+    done = run_command("predict", segments.path, photo, "--min-score", 0.5)
+    assert done.status == 2 and "--min-score is not for segmentation" in done.err
     for option in (("--top", 2), ("--save", tmp_path / "x.csv")):
         done = run_command("predict", package.path, photo, *option)
         assert done.status == 2 and f"{option[0]} is not for detection" in done.err

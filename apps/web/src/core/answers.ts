@@ -59,6 +59,9 @@ export function inputOf(image: Pixels, manifest: Manifest): { pixels: Uint8Array
   return fitImage(image, manifest.input.mean, size);
 }
 
+/** Boxes with a lower score are not shown; `sepvit-edge predict` has the same limit. */
+const LEAST_SCORE = 0.3;
+
 /**
  * Finish the outputs for an image.
  *
@@ -80,12 +83,14 @@ export function answerOf(
     const map = mapBack(denseMap(first, manifest), inputSize(manifest), image, content);
     return { task: manifest.task, map, shares: classShares(map, labels) };
   }
-  const boxes = denseBoxes(outputs, manifest, content).map(({ box, score, label }) => ({
-    index: label,
-    label: labels[label] ?? String(label),
-    score,
-    box: boxBack(box, image, content),
-  }));
+  const boxes = denseBoxes(outputs, manifest, content)
+    .filter(({ score }) => score >= LEAST_SCORE)
+    .map(({ box, score, label }) => ({
+      index: label,
+      label: labels[label] ?? String(label),
+      score,
+      box: boxBack(box, image, content),
+    }));
   return { task: manifest.task, boxes };
 }
 

@@ -37,6 +37,9 @@ public func inputPixels(_ image: Pixels, _ manifest: Manifest) throws -> (pixels
     return fitImage(image, mean: manifest.input.mean, in: manifest.inputSize)
 }
 
+/// Boxes with a lower score are not shown; `sepvit-edge predict` has the same limit.
+private let leastScore: Float = 0.3
+
 /// Finish the outputs for an image.
 ///
 /// - Parameters:
@@ -54,7 +57,8 @@ public func answer(
         )
         return .classMap(map, shares(map, labels))
     case .detection:
-        let found = denseBoxes(outputs, manifest, content: content).map {
+        let shown = denseBoxes(outputs, manifest, content: content).filter { $0.score >= leastScore }
+        let found = shown.map {
             LabelledBox(
                 index: $0.label, label: labels[$0.label], score: $0.score,
                 box: $0.box.back(to: image, content: content)

@@ -40,6 +40,9 @@ fun inputOf(image: Pixels, manifest: Manifest): Pixels {
     return fitImage(image, manifest.input.mean, manifest.inputSize)
 }
 
+/** Boxes with a lower score are not shown; `sepvit-edge predict` has the same limit. */
+private const val LEAST_SCORE = 0.3f
+
 /** Finishes the outputs of a package for an image of [size]. */
 internal fun answerOf(outputs: List<FloatArray>, packed: EdgePackage, size: Size, k: Int): Answer {
     val manifest = packed.manifest
@@ -54,7 +57,7 @@ internal fun answerOf(outputs: List<FloatArray>, packed: EdgePackage, size: Size
         }
         Task.DETECTION -> Boxes(
             size,
-            denseBoxes(outputs, manifest, content)
+            denseBoxes(outputs, manifest, content).filter { it.score >= LEAST_SCORE }
                 .map { LabelledBox(packed.label(it.label), it.label, it.score, it.box.back(size, content)) },
         )
     }
