@@ -66,7 +66,7 @@ class TimmSepViT(SepViT):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the normed tokens (B, N, num_features) of images (B, 3, H, W)."""
-        last = cast("list[Tensor]", super().forward(x, features=True))[-1]
+        last = super().forward(x, features=True)[-1]
         return self.norm(last.flatten(2).transpose(1, 2))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -91,8 +91,9 @@ class TimmSepViT(SepViT):
         if global_pool not in (None, "avg"):
             raise SepViTError(f"SepViT averages its tokens; there is no pooling {global_pool!r}")
         self.num_classes = num_classes
-        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        self.head.apply(initialize_layer)
+        # timm's way to have none; only `forward_head` meets it.
+        head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        self.head = head.apply(initialize_layer)  # type: ignore[assignment]
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Refuse to compute activations twice, which is not supported."""
