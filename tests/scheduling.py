@@ -48,6 +48,16 @@ class FileScheduling(LoadFileScheduling):
             self._reschedule(other)
         return crashed if failed else None
 
+    def _reschedule(self, node: Any) -> None:
+        """Give a worker more work.
+
+        It starts a test when it knows the next one, or that there is none: with a single test it
+        would wait for ever.
+        """
+        super()._reschedule(node)
+        while not node.shutting_down and self._pending_of(self.assigned_work[node]) < 2:
+            super()._reschedule(node)
+
 
 def _ending(node: Any) -> str:
     """Say how a worker's process ended."""
