@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+from contextlib import suppress
 from typing import Any
 
 from xdist.scheduler import LoadFileScheduling
@@ -52,11 +53,18 @@ class FileScheduling(LoadFileScheduling):
         """Give a worker more work.
 
         It starts a test when it knows the next one, or that there is none: with a single test it
-        would wait for ever.
+        would wait for ever. One that replaces a crashed worker has not collected its tests yet.
         """
+        if node not in self.registered_collections:
+            return
         super()._reschedule(node)
         while not node.shutting_down and self._pending_of(self.assigned_work[node]) < 2:
             super()._reschedule(node)
+
+    def _assign_work_unit(self, node: Any) -> None:
+        """Give a worker a file; one that has just ended brings it back when it is taken away."""
+        with suppress(OSError):
+            super()._assign_work_unit(node)
 
 
 def _ending(node: Any) -> str:
