@@ -187,7 +187,6 @@ class _Sessions:
 
     session: Runs
     here: Runs | None = None
-    at_once: int = 16
 
 
 @contextmanager
@@ -207,7 +206,7 @@ def _sessions(package: Package, threads: int, device: str, bootstrap: bool) -> I
             here = PackageSession(package, threads)
         except SepViTError as error:
             stderr.print(f"not compared with this machine: {error}", markup=False)
-        yield _Sessions(session, here, session.images_at_once)
+        yield _Sessions(session, here)
 
 
 @contextmanager
@@ -375,7 +374,6 @@ def _run(
             skip_broken=True,
             kept=kept,
             here=sessions.here,
-            at_once=sessions.at_once,
         )
 
 

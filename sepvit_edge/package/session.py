@@ -33,7 +33,14 @@ class PackageSession:
     ------
     SepViTError
         If its runtime is missing or of the wrong version.
+
+    Attributes
+    ----------
+    images_at_once : int
+        Number of images that are worth reading ahead.
     """
+
+    images_at_once = 16
 
     def __init__(self, package: Package, threads: int | None = None) -> None:
         manifest = package.manifest

@@ -26,8 +26,6 @@ from .reading import read_ahead
 # Each says it once, and commands show it as a warning.
 _log = logging.getLogger(__name__)
 
-_BATCH = 16
-
 
 @dataclass(frozen=True)
 class Outputs:
@@ -77,6 +75,11 @@ class Runs(Protocol):
         """The package."""
         ...
 
+    @property
+    def images_at_once(self) -> int:
+        """Number of images that are read and run together."""
+        ...
+
     def run_pixels(self, pixels: np.ndarray) -> list[np.ndarray]:
         """Return the outputs, logits first."""
         ...
@@ -96,7 +99,6 @@ def run_images(
     skip_broken: bool = False,
     kept: KeptLogits | None = None,
     here: Runs | None = None,
-    at_once: int = _BATCH,
 ) -> Outputs:
     """Run a package on images, beside its reference if that is known.
 
@@ -118,8 +120,6 @@ def run_images(
         Logits of an earlier run that was interrupted; new ones are added.
     here : Runs, optional
         The package on this machine, to compare a device with.
-    at_once : int
-        Number of images that are read and run together.
 
     Raises
     ------
@@ -161,7 +161,9 @@ def run_images(
         return logits
 
     places = iter(range(len(data)))
-    for piece in read_ahead(range(len(data)), read, at_once, None if data.parallel else 1):
+    for piece in read_ahead(
+        range(len(data)), read, session.images_at_once, None if data.parallel else 1
+    ):
         advance(len(piece))
         good = []
         for place, each in zip(islice(places, len(piece)), piece, strict=True):

@@ -13,7 +13,7 @@ from ..errors import SepViTError
 from ..package.folder import Package
 from .connections.hosts import open_host
 from .connections.interface import Host, Step
-from .connections.run import Job, outputs_on_host
+from .connections.run import Job, option_words, outputs_on_host
 from .devices import DeviceFile
 
 
@@ -81,9 +81,8 @@ class DeviceSession:
             )
         own = device.measuring
         options = {"--threads": threads, "--cores": own.cores, "--execution": own.execution}
-        arguments = [str(x) for pair in options.items() if pair[1] is not None for x in pair]
         self.package = package
-        self._connection, self._job = device.connection, Job(package, arguments)
+        self._connection, self._job = device.connection, Job(package, option_words(options))
         self._bootstrap, self._step = bootstrap, step
         self._loop = asyncio.new_event_loop()
         self._open = AsyncExitStack()

@@ -13,7 +13,7 @@ from ..package.folder import Package
 from ..package.signature import Keys
 from .connections.hosts import open_host
 from .connections.interface import Step
-from .connections.run import Job, pairs_on_host, run_on_host
+from .connections.run import Job, option_words, pairs_on_host, run_on_host
 from .devices import ADBConnection, AppFileConnection, DeviceFile
 from .document import Profile
 from .judge import judged
@@ -232,8 +232,7 @@ def runner_arguments(
         "--sustained": request.sustained_s,
         "--operations": _OPERATION_RUNS if look else 0,
     }
-    arguments = [str(x) for pair in options.items() if pair[1] is not None for x in pair]
-    return arguments + ["--roofs"] * look + ["--emulated"] * device.emulated
+    return option_words(options) + ["--roofs"] * look + ["--emulated"] * device.emulated
 
 
 def obtain_profiles(

@@ -28,48 +28,35 @@ def digits_package(exported: Exporter) -> Path:
 
 
 @pytest.fixture
+def ten_digits(digits_package: Path, digits_checkpoint: Path) -> tuple:
+    weights = ("--weights", digits_checkpoint)
+    return (digits_package, *weights, "--data", "digits", "--images", 10)
+
+
+@pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "sepvit-edge" / "evaluations"
 
 
 def test_a_local_device_answers_as_this_machine_does(
-    run_command: Runner,
-    digits_package: Path,
-    digits_checkpoint: Path,
-    cache: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    run_command: Runner, ten_digits: tuple, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(DeviceSession, "images_at_once", 6)  # the last piece is a smaller one
-    arguments = (
-        digits_package,
-        "--weights",
-        digits_checkpoint,
-        "--data",
-        "digits",
-        "--images",
-        10,
-        "--device",
-        "local",
-        "--json",
-    )
+    arguments = (*ten_digits, "--device", "local", "--json")
     done = run_command("evaluate", *arguments)
     assert done.status == 0, done.err
     found = json.loads(done.out)
     beside = found["this_machine"]
     assert beside["images"] == beside["identical"] == 10 and beside["sqnr_db"] == 200
-    alone = json.loads(run_command("evaluate", *arguments[:-3], "--json").out)
+    alone = json.loads(run_command("evaluate", *ten_digits, "--json").out)
     assert alone["this_machine"] is None
     assert found["accuracy"] == alone["accuracy"] and found["data_sha256"] == alone["data_sha256"]
     assert not list(cache.iterdir())  # nothing is kept of a run that ended
 
 
 def test_a_broken_run_continues(
-    run_command: Runner,
-    digits_package: Path,
-    digits_checkpoint: Path,
-    cache: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    run_command: Runner, ten_digits: tuple, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(DeviceSession, "images_at_once", 4)
     real, asked = DeviceSession.run_pixels, []
@@ -81,18 +68,7 @@ def test_a_broken_run_continues(
         return real(self, pixels)
 
     monkeypatch.setattr(DeviceSession, "run_pixels", breaks)
-    arguments = (
-        digits_package,
-        "--weights",
-        digits_checkpoint,
-        "--data",
-        "digits",
-        "--images",
-        10,
-        "--device",
-        "local",
-        "--json",
-    )
+    arguments = (*ten_digits, "--device", "local", "--json")
     broken = run_command("evaluate", *arguments)
     assert broken.status == 2 and "broke; repeat the command" in broken.err
     assert len(list(cache.iterdir())) == 1 or list(cache.glob("*.logits"))

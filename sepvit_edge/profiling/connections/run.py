@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from ...package.manifest import MANIFEST, Manifest
 from ..document import Profile
 from ..pairs import Pairs, read_pairs
 from ..runner_file import NAME, write_runner
-from .answers import listen, read_answer, read_rows
+from .answers import Answer, listen, read_answer, read_rows
 from .interface import Host, Process, Step
 
 _BEAT_S = 5  # the runner ends when it hears nothing for 30 s
@@ -55,6 +55,11 @@ class Job:
         return [f"{runtime.name}>={runtime.minimum},<{runtime.below}", "numpy", "pillow"]
 
 
+def option_words(options: Mapping[str, object]) -> list[str]:
+    """Return options as words of a command; one whose value is None is left out."""
+    return [str(x) for pair in options.items() if pair[1] is not None for x in pair]
+
+
 async def run_on_host(host: Host, job: Job, bootstrap: bool, step: Step) -> Profile:
     """Run the runner on a host.
 
@@ -75,9 +80,7 @@ async def run_on_host(host: Host, job: Job, bootstrap: bool, step: Step) -> Prof
     if job.kit is not None:
         files = {path.name: path for path in sorted(job.kit.iterdir())}
         arguments += ["--kit", await host.place(files, f"kits/{manifest.digest[:16]}")]
-    if bootstrap:
-        step("making an environment on the device")
-        await host.bootstrap(job.environment, job.requirements)
+    await _make_environment(host, [job], bootstrap, step)
     async with _runner(host, job.environment, arguments) as process:
         return await follow(process, step, manifest)
 
@@ -88,10 +91,8 @@ def _names(package: Package) -> list[str]:
 
 async def follow(process: Process, step: Step, manifest: Manifest) -> Profile:
     """Read a runner's lines to the end; see `run_on_host`."""
-    async with _heartbeat(process):
-        answer = await listen(process, step)
+    answer, status, said = await _hear(process, step)
     document, points, lost = answer.document, answer.points, answer.lost
-    status, said = await process.leave()
     if document is not None and (document.get("complete") is True or (status == 1 and not lost)):
         return read_answer(document, manifest, "the device")
     lost = lost or _ending(status, said)
@@ -125,16 +126,10 @@ async def pairs_on_host(
     """
     step("copying files to the device")
     folders = [await _place(host, job.package) for job in jobs]
-    environment = "+".join(dict.fromkeys(job.environment for job in jobs))
-    if bootstrap:
-        step("making an environment on the device")
-        needed = dict.fromkeys(name for job in jobs for name in job.requirements)
-        await host.bootstrap(environment, list(needed))
+    environment = await _make_environment(host, jobs, bootstrap, step)
     arguments = [folders[0], "--against", folders[1], *arguments, "--stream", "--attended"]
     async with _runner(host, environment, arguments) as process:
-        async with _heartbeat(process):
-            answer = await listen(process, step)
-        status, said = await process.leave()
+        answer, status, said = await _hear(process, step)
     if answer.pairs is None or answer.lost:
         raise SepViTError(f"nothing was measured: {answer.lost or _ending(status, said)}")
     pairs = read_pairs(answer.pairs, "the device")
@@ -173,20 +168,15 @@ async def outputs_on_host(
         If the device went away, or sent something else.
     """
     package = await _place(host, job.package)
-    if bootstrap:
-        step("making an environment on the device")
-        await host.bootstrap(job.environment, job.requirements)
+    environment = await _make_environment(host, [job], bootstrap, step)
     with tempfile.TemporaryDirectory(prefix="sepvit-edge-") as scratch:
         file = Path(scratch) / "pixels.npy"
         np.save(file, pixels)
         folder = await host.place({file.name: file}, f"pixels/{file_sha256(file)[:16]}")
         arguments = [package, "--outputs", f"{folder}/{file.name}", *job.arguments]
-        async with _runner(
-            host, job.environment, [*arguments, "--stream", "--attended"]
-        ) as process:
-            async with _heartbeat(process):
-                answer = await listen(process, step)
-            status, said = await process.leave()
+        arguments += ["--stream", "--attended"]
+        async with _runner(host, environment, arguments) as process:
+            answer, status, said = await _hear(process, step)
     if answer.lost or status != 0:
         lost = answer.lost or _ending(status, said)
         raise SepViTError(f"{lost}; repeat the command to continue where it ended")
@@ -197,6 +187,24 @@ async def _place(host: Host, package: Package) -> str:
     """Copy a package to the device, and return its folder there."""
     files = {name: package.path / name for name in _names(package)}
     return await host.place(files, f"packages/{package.manifest.digest[:16]}")
+
+
+async def _make_environment(host: Host, jobs: Sequence[Job], bootstrap: bool, step: Step) -> str:
+    """Return the name of the environment for some packages; make it on the device if asked to."""
+    name = "+".join(dict.fromkeys(job.environment for job in jobs))
+    if bootstrap:
+        step("making an environment on the device")
+        needed = dict.fromkeys(each for job in jobs for each in job.requirements)
+        await host.bootstrap(name, list(needed))
+    return name
+
+
+async def _hear(process: Process, step: Step) -> tuple[Answer, int | None, str]:
+    """Read a runner to its end; return what it wrote, its status and its standard error."""
+    async with _heartbeat(process):
+        answer = await listen(process, step)
+    status, said = await process.leave()
+    return answer, status, said
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ import numpy as np
 
 from .latency import distribution, timed
 from .runtimes.interface import Call
-from .tensors import as_input
+from .tensors import batches
 
 # SQNR that the logits must reach against those in the package: between what correct devices reach
 # and what incorrect ones leave. The apps require the same (tests/vectors/minimum_sqnr.json).
@@ -52,12 +52,8 @@ def check_golden(manifest: dict, golden: dict, call: Call) -> dict:
     dict
         Section ``golden`` of the document.
     """
-    pixels, batch = golden["pixels"], manifest["input"]["shape"][0]
-    pieces = []
-    for start in range(0, len(pixels), batch):
-        piece = np.zeros((batch, *pixels.shape[1:]), np.uint8)
-        piece[: len(pixels) - start] = pixels[start : start + batch]
-        pieces.append(call([as_input(piece, manifest["input"])]))
+    pixels = golden["pixels"]
+    pieces = [call([array]) for array, _ in batches(pixels, manifest["input"])]
     sections = []
     # An image classifier of Core ML has a label and probabilities behind its logits.
     for stated, parts in zip(manifest["outputs"], zip(*pieces)):

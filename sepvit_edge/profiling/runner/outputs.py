@@ -10,7 +10,7 @@ from .errors import Refusal
 from .manifest import read_manifest
 from .output import Output
 from .runtimes.registry import open_runtime
-from .tensors import as_input
+from .tensors import batches
 
 
 def write_outputs(options: argparse.Namespace, output: Output) -> int:
@@ -27,12 +27,9 @@ def write_outputs(options: argparse.Namespace, output: Output) -> int:
     options.outputs.unlink()
     runtime = open_runtime(manifest, options.threads, options.execution)
     call = runtime.load(options.package / runtime.model)
-    batch = manifest["input"]["shape"][0]
     output.progress(f"running {len(pixels)} images")
-    for start in range(0, len(pixels), batch):
-        piece = np.zeros((batch, *pixels.shape[1:]), np.uint8)
-        taken = pixels[start : start + batch]
-        piece[: len(taken)] = taken
-        first = call([as_input(piece, manifest["input"])])[0][: len(taken)]
-        output.rows(start, np.asarray(first, np.float32))
+    start = 0
+    for array, count in batches(pixels, manifest["input"]):
+        output.rows(start, np.asarray(call([array])[0][:count], np.float32))
+        start += count
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,19 @@ def read_safetensors(path: Path) -> dict:
         values = np.frombuffer(data[start:end], types[entry["dtype"]])
         tensors[name] = values.reshape(entry["shape"])
     return tensors
+
+
+def batches(pixels: np.ndarray, facts: dict) -> Iterator:
+    """Yield the input of each call, and its number of images; the last is filled up with black.
+
+    `pixels` are uint8 (N, H, W, 3), `facts` the manifest's ``input``.
+    """
+    batch = facts["shape"][0]
+    for start in range(0, len(pixels), batch):
+        taken = pixels[start : start + batch]
+        piece = np.zeros((batch, *pixels.shape[1:]), np.uint8)
+        piece[: len(taken)] = taken
+        yield as_input(piece, facts), len(taken)
 
 
 def as_input(pixels: np.ndarray, facts: dict) -> np.ndarray:
