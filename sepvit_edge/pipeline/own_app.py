@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..errors import SepViTError, unknown_name
+from ..files import replacing_file
 from ..package.signature import Keys
 from .apps import INDEX, copy_packages, open_packages
 
@@ -136,9 +136,8 @@ def put_into(
     copy_packages(opened, held)
     for path, data in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_bytes(data)
-        os.replace(partial, path)
+        with replacing_file(path) as partial:
+            partial.write_bytes(data)
     versions = _versions(app, targets)
     return Placed(held, core, [line.format(**versions) for line in facts.next])
 
