@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import claims_tables
 import typer
 
 from sepvit_edge.__main__ import application
@@ -155,6 +156,15 @@ def latency(runtime: str = "") -> str:
     return markdown_table([one for one in found if runtime in ("", one.runtime.name)]) + "\n"
 
 
+def claims(name: str = "") -> str:
+    """Print the verdicts on the paper's claims, or one of the tables that they rest on."""
+    if not name:
+        return table(*claims_tables.verdicts())
+    source, rows = claims_tables.TABLES[name]
+    found = claims_tables.read(source)
+    return f"{claims_tables.made_by(found)}\n{table(*rows(found))}"
+
+
 def commands(_: str) -> str:
     """Describe every command as its --help does."""
     group: Any = typer.main.get_command(application())
@@ -191,6 +201,7 @@ PARTS: dict[str, Callable[[str], str]] = {
     "estimates": estimates,
     "versions": versions,
     "latency": latency,
+    "claims": claims,
     "commands": commands,
 }
 
