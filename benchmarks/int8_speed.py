@@ -1,9 +1,9 @@
-"""What int8 is worth on this machine: latency of fp32 and int8 packages, timed in turn.
+"""What int8 and bfloat16 are worth on this machine: latency of packages, timed in turn.
 
     python benchmarks/int8_speed.py --variant t --variant lite
 
-Both packages of a runtime are loaded in one process; the ratio of each pair is reported. Weights
-are random: quantisation changes no time with them.
+All packages of a runtime are loaded in one process; the ratio to fp32 of each round is reported.
+Weights are random: quantisation changes no time with them.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import argparse
 import statistics
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from sepvit_edge.checkpoints.choose import random_model
-from sepvit_edge.config.recipe import QuantizationOptions, find_recipe
+from sepvit_edge.config.recipe import QuantizationOptions, Recipe, recipes_for
+from sepvit_edge.machine import cpu_features
 from sepvit_edge.package.session import open_package
 from sepvit_edge.pipeline.export import export_package
 from sepvit_edge.profiling.first_look import time_in_turn
@@ -34,7 +36,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=40)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    print("| runtime | variant | fp32 p50 ms | int8 p50 ms | fp32 over int8, p50 (p10-p90) |")
+    print("| runtime | variant | recipe | p50 ms | fp32 over it, p50 (p10-p90) |")
     print("|-|-|-|-|-|")
     pixels = np.random.default_rng(0).integers(
         0, 256, (1, arguments.image_size, arguments.image_size, 3), dtype=np.uint8
@@ -44,27 +46,42 @@ def main() -> None:
             model = random_model(variant, 1000, arguments.image_size, ())
             with tempfile.TemporaryDirectory() as scratch:
                 calls = {}
-                for precision in ("fp32", "int8"):
-                    folder = Path(scratch) / precision
-                    recipe = find_recipe(runtime, precision).model_copy(
-                        update={"quantization": QuantizationOptions(calibration_images=2)}
-                    )
-                    export_package(model, recipe=recipe, output=folder, images=2)
-                for precision in ("fp32", "int8"):
-                    session = open_package(Path(scratch) / precision, arguments.threads)
-                    calls[precision] = lambda session=session: session.run_pixels(pixels)[0]
+                for name, recipe in recipes_to_time(runtime).items():
+                    few = QuantizationOptions(calibration_images=2)
+                    recipe = recipe.model_copy(update={"quantization": few})
+                    export_package(model, recipe=recipe, output=Path(scratch) / name, images=2)
+                for folder in sorted(Path(scratch).iterdir()):
+                    session = open_package(folder, arguments.threads)
+                    calls[folder.name] = lambda session=session: session.run_pixels(pixels)[0]
                 times = time_in_turn(calls, arguments.runs)
                 # ExecuTorch changes its number of threads only while nothing is loaded.
                 calls.clear()
                 del session
-            ratios = [a / b for a, b in zip(times["fp32"], times["int8"], strict=True)]
-            low, *_, high = statistics.quantiles(ratios, n=10)
-            floats, integers = (statistics.median(times[p]) * 1e3 for p in ("fp32", "int8"))
-            print(
-                f"| {runtime} | {variant} | {floats:.2f} | {integers:.2f} | "
-                f"{statistics.median(ratios):.2f} ({low:.2f}-{high:.2f}) |",
-                flush=True,
-            )
+            for name, own in times.items():
+                print_row(runtime, variant, name, own, times[f"{runtime}-fp32"])
+
+
+def recipes_to_time(runtime: str) -> dict[str, Recipe]:
+    """Return fp32, int8, and what this CPU's features make faster."""
+    features = [name for name, has in cpu_features().items() if has]
+    return {
+        name: recipe
+        for name, recipe in recipes_for(features).items()
+        if recipe.target == runtime and (recipe.cpu_features or recipe.precision != "fp16")
+    }
+
+
+def print_row(
+    runtime: str, variant: str, name: str, own: Sequence[float], fp32: Sequence[float]
+) -> None:
+    """Print a recipe's time, and the ratio of each pair of times."""
+    ratios = sorted(a / b for a, b in zip(fp32, own, strict=True))
+    p10, p50, p90 = np.percentile(ratios, [10, 50, 90])
+    print(
+        f"| {runtime} | {variant} | {name.removeprefix(runtime + '-')} | "
+        f"{statistics.median(own) * 1e3:.2f} | {p50:.2f} ({p10:.2f}-{p90:.2f}) |",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

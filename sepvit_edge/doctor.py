@@ -19,6 +19,7 @@ def main(
 ) -> None:
     """Show which targets can be exported and run here, and the CPU's features for them."""
     from .backends.health import target_health
+    from .config.recipe import recipes_for
 
     with steps() as step:
         step("loading the runtimes")
@@ -30,13 +31,24 @@ def main(
         "CPU": cpu_name() or platform.machine(),
         "cores": str(len(usable_cores())),
     }
+    had = [name for name, has in features.items() if has]
+    faster = [name for name, recipe in recipes_for(had).items() if recipe.cpu_features]
     if json:
-        emit_json({"system": system, "cpu": features, "targets": [asdict(t) for t in targets]})
+        emit_json(
+            {
+                "system": system,
+                "cpu": features,
+                "recipes": faster,
+                "targets": [asdict(t) for t in targets],
+            }
+        )
         return
-    shown = ", ".join(name for name, has in features.items() if has) or "not listed by the system"
+    shown = ", ".join(had) or "not listed by the system"
     missing = ", ".join(name for name, has in features.items() if not has)
     rows = [*system.items(), ("features", shown)]
-    print_table("this machine", rows + ([("missing", missing)] if missing else []))
+    rows += [("missing", missing)] if missing else []
+    rows += [("recipes to try", ", ".join(faster))] if faster else []
+    print_table("this machine", rows)
     header = ["target", "runtime", "installed", "supported", "exports", "runs here"]
     print_columns(
         header,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -91,6 +91,10 @@ class Recipe(Strict):
         Limits on where operations run.
     parity_images : int or None
         Number of images for parity, for slow emulations. Default: depends on the data set.
+    cpu_features : tuple of str
+        Features of a CPU, as `doctor` names them, any of which makes the recipe faster than the
+        target's own one for the precision; `recommend` and `doctor` name it there only. Empty for
+        every CPU.
     """
 
     target: str
@@ -101,6 +105,7 @@ class Recipe(Strict):
     quantization: QuantizationOptions = QuantizationOptions()
     placement: PlacementBudget = PlacementBudget()
     parity_images: int | None = Field(default=None, ge=1)
+    cpu_features: tuple[str, ...] = ()
 
     def options_as(self, kind: type[OptionsT]) -> OptionsT:
         """Check the options against a backend's own model of them.
@@ -157,6 +162,20 @@ def recipes_of(target: str) -> dict[Precision, Recipe]:
     shipped = recipes()
     named = {precision: shipped.get(f"{target}-{precision}") for precision in PRECISIONS}
     return {precision: load_recipe(path) for precision, path in named.items() if path is not None}
+
+
+def recipes_for(features: Collection[str]) -> dict[str, Recipe]:
+    """Return the recipes to choose from on a CPU with some features, by name.
+
+    These are the ones that the targets have for each precision, and those that the features make
+    faster.
+    """
+    known = {name: load_recipe(path) for name, path in recipes().items()}
+    return {
+        name: recipe
+        for name, recipe in known.items()
+        if name == f"{recipe.target}-{recipe.precision}" or set(recipe.cpu_features) & set(features)
+    }
 
 
 def find_recipe(target: str, precision: str | None = None) -> Recipe:

@@ -8,7 +8,9 @@ from itertools import product
 from pathlib import Path
 
 from ..backends.registry import MissingRuntime, get_backend
+from ..config.recipe import Recipe, recipes_for, targets
 from ..errors import SepViTError, unknown_name
+from ..machine import cpu_features
 from ..package.folder import Package
 from ..package.manifest import Manifest
 from .candidates import Candidate
@@ -72,9 +74,9 @@ class Search:
             raise SepViTError("times of an emulated device mean nothing; choose a real one")
         found = []
         for weights, size in product(self.weights, self.image_sizes):
-            for target, precision in self._recipes():
+            for name, recipe in self._recipes().items():
                 try:
-                    package = self._package(weights, size, target, precision, step)
+                    package = self._package(weights, size, name, recipe, step)
                 except MissingRuntime as error:
                     self.skipped.append(str(error))
                     continue
@@ -84,49 +86,48 @@ class Search:
             raise SepViTError("nothing could be measured: " + "; ".join(set(self.skipped)))
         return found
 
-    def _recipes(self) -> Sequence[tuple[str, str]]:
-        from ..config.recipe import load_recipe, recipes, targets
-
+    def _recipes(self) -> dict[str, Recipe]:
         for target in self.targets:
             if target not in targets():
                 raise unknown_name("target", target, targets())
-        known = [
-            (recipe.target, recipe.precision)
-            for name, path in recipes().items()
-            if name == f"{(recipe := load_recipe(path)).target}-{recipe.precision}"
-        ]
-        wanted = [
-            (target, precision)
-            for target, precision in known
-            if target in self.targets and (not self.precisions or precision in self.precisions)
-        ]
+        wanted = {
+            name: recipe
+            for name, recipe in recipes_for(self._features()).items()
+            if recipe.target in self.targets
+            and (not self.precisions or recipe.precision in self.precisions)
+        }
         if not wanted:
             raise SepViTError(
                 f"no recipe of {', '.join(self.targets)} has {', '.join(self.precisions)}"
             )
         return wanted
 
+    def _features(self) -> list[str]:
+        """Return the features of the device's CPU."""
+        if self.device.connection.kind != "local":
+            return self.device.hardware.features
+        return [name for name, has in cpu_features().items() if has]
+
     def _package(
         self,
         weights: str,
         size: int | None,
-        target: str,
-        precision: str,
+        name: str,
+        recipe: Recipe,
         step: Callable[[str], None],
     ) -> Package:
         """Export a package, unless the folder has it; exports move in place when complete."""
         from ..checkpoints.choose import choose_model
-        from ..config.recipe import find_recipe
         from ..data.choose import open_dataset
         from ..pipeline.export import export_package
 
         stem = Path(weights).stem or "builtin"
-        path = self.folder / "packages" / f"{stem}-{size or 'own'}-{target}-{precision}"
+        path = self.folder / "packages" / f"{stem}-{size or 'own'}-{name}"
         if path.exists() and not self.classes:
             package = Package(path)
             if _as_wanted(package.manifest, self.data, self.images):
                 return package
-        get_backend(target)
+        get_backend(recipe.target)
         step(f"building {path.name}")
         model = choose_model(weights, "", "", size)
         data = None
@@ -135,7 +136,7 @@ class Search:
         return export_package(
             model,
             output=path,
-            recipe=find_recipe(target, precision),
+            recipe=recipe,
             data=data,
             images=self.images,
             force=True,

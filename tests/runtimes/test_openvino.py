@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import FEW, MINI, Exporter, jittered, random_pixels
+from helpers import FEW, MINI, Exporter, jittered, mini_digits, random_pixels
 
 pytest.importorskip("openvino")
 
@@ -147,3 +147,12 @@ def test_a_conversion_sends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv(TELEMETRY, "1")
     write_ir(job, tmp_path)
     assert made
+
+
+def test_bfloat16_between_int8_layers_is_the_same_model(exported: Exporter) -> None:
+    plain = exported(mini_digits(), "openvino", "int8")
+    mixed = exported(mini_digits(), recipe=load_recipe("openvino-int8-bf16"))
+    for name in ("model.xml", "model.bin"):
+        assert (mixed.path / name).read_bytes() == (plain.path / name).read_bytes()
+    hints = [p.manifest.runtime.options["inference_precision"] for p in (plain, mixed)]
+    assert hints == ["f32", "bf16"]

@@ -12,7 +12,7 @@ from sepvit_edge.errors import SepViTError
 from sepvit_edge.profiling import recommending
 from sepvit_edge.profiling.budgets import parse_budget, tightest
 from sepvit_edge.profiling.candidates import Candidate, pareto_front, pick
-from sepvit_edge.profiling.devices import Budgets
+from sepvit_edge.profiling.devices import Budgets, load_device
 
 
 def candidate(p90: float, accuracy: float, size: float = 1, peak: float | None = 100) -> Candidate:
@@ -107,3 +107,25 @@ def test_bad_options_are_one_sentence(
 ) -> None:
     done = run_command("recommend", *arguments, "--folder", tmp_path / "f")
     assert done.status == 2 and message in done.err
+
+
+@pytest.mark.parametrize(
+    ("features", "more"),
+    [
+        (["AVX2", "no BF16"], set()),
+        (["AVX2", "AMX-BF16"], {"openvino-bf16", "openvino-int8-bf16"}),
+        (["BF16", "FP16"], set()),  # Arm's bfloat16, which OpenVINO does not use
+    ],
+)
+def test_recipes_that_a_cpu_s_features_make_faster_are_tried(
+    features: list[str], more: set[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "box.toml"
+    file.write_text(
+        f'description = ""\n[hardware]\nfeatures = {features}\n'
+        '[connection]\nkind = "ssh"\nhost = "box"\n'
+    )
+    name, device = load_device(str(file))
+    search = recommending.Search(name, device, tmp_path, [""], [None], ["openvino"], [], [1])
+    plain = {"openvino-fp32", "openvino-fp16", "openvino-int8"}
+    assert set(search._recipes()) == plain | more
