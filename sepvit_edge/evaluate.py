@@ -34,12 +34,17 @@ if TYPE_CHECKING:
     from .pipeline.comparison import Comparison
     from .pipeline.kept import KeptLogits
     from .pipeline.outputs import Outputs, Runs
-    from .pipeline.taps import TapDistance
 
 
 @command
 def main(
-    package: Annotated[Path | None, typer.Argument(help="Folder of a package.")] = None,
+    packages: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Folder of a package; with --by-block also several, side by side.",
+            show_default=False,
+        ),
+    ] = None,
     data: Annotated[
         str,
         typer.Option(
@@ -113,7 +118,7 @@ def main(
     from .cli.names import check_names, check_targets
     from .pipeline.saving import check_save
 
-    _check_options(package, weights or [], everything, by_block, worst, confusion)
+    _check_options(packages or [], weights or [], everything, by_block, worst, confusion)
     _check_device(device, bootstrap, everything or by_block)
     if save is not None:
         if everything or by_block:
@@ -130,11 +135,16 @@ def main(
     from .package.folder import Package
 
     # The package and the images are checked before torch is loaded.
-    opened = Package(package or "", require_signature)
-    if opened.manifest.task != "classification" and not by_block:
-        others = {"--worst": worst, "--confusion": confusion, "--save": save, "--classes": classes}
-        others |= {"--device": device}
-        return _evaluate_dense(opened, data, weights or [], images, threads, others, json)
+    opened, *others = [Package(path, require_signature) for path in packages or []]
+    if by_block:
+        check_names(data=[data])
+        given = weights[0] if weights else None
+        _evaluate_by_block([opened, *others], given, data, classes, calibration, json)
+        return
+    if opened.manifest.task != "classification":
+        unused = {"--worst": worst, "--confusion": confusion, "--save": save, "--classes": classes}
+        unused |= {"--device": device}
+        return _evaluate_dense(opened, data, weights or [], images, threads, unused, json)
     check_names(data=[data])
     dataset, limit = choose_data(data, classes, opened.labels), images
     from .model.dense import DenseModel
@@ -143,16 +153,10 @@ def main(
 
     manifest = opened.manifest
     checkpoint = weights[0] if weights else known_weights(opened)
-    model = None
-    if checkpoint is not None or by_block:
-        model = reference_of(opened, checkpoint)
+    model = reference_of(opened, checkpoint) if checkpoint is not None else None
     if dataset is None:
         dataset, limit = data_for(manifest.source.trained_on, images)
     taken = take_evenly(dataset, limit)
-    if by_block:
-        assert model is not None
-        _evaluate_by_block(opened, model, taken, calibration, json)
-        return
     if not taken.labelled and (model is None or worst or confusion):
         raise SepViTError(
             f"the images of {dataset.name} have no labels, which accuracy needs; give a folder "
@@ -303,7 +307,7 @@ def _save(package: Package, data: Taken, outputs: Outputs, path: Path) -> None:
 
 
 def _check_options(
-    package: Path | None,
+    packages: Sequence[Path],
     weights: Sequence[str],
     everything: bool,
     by_block: bool,
@@ -314,10 +318,12 @@ def _check_options(
     from .charts import load_pyplot
     from .files import check_output_file
 
-    if everything and package is not None:
-        raise SepViTError(f"--all exports the --weights anew; leave {package} out")
-    if package is None and not everything:
+    if everything and packages:
+        raise SepViTError(f"--all exports the --weights anew; leave {packages[0]} out")
+    if not packages and not everything:
         raise SepViTError("name a package, or give --all for every runtime of the built-in weights")
+    if len(packages) > 1 and not by_block:
+        raise SepViTError("only --by-block takes several packages; evaluate them one by one")
     if len(weights) > 1 and not everything:
         raise SepViTError("a package has one checkpoint: give --weights once, or --all for several")
     for option, path in (("--worst", worst), ("--confusion", confusion)):
@@ -472,41 +478,41 @@ def _print_comparison(result: Comparison) -> None:
 
 
 def _evaluate_by_block(
-    package: Package, model: ReferenceModel, dataset: Taken, calibration: str, json: bool
+    packages: Sequence[Package],
+    checkpoint: str | None,
+    data: str,
+    classes: str,
+    calibration: str,
+    json: bool,
 ) -> None:
-    from .config.recipe import parse_recipe
+    from .cli.by_block_table import print_by_block
+    from .cli.choices import choose_data
     from .data.choose import open_dataset
     from .data.preprocess import input_pixels
-    from .pipeline.parity import LEAST_SQNR_DB
-    from .pipeline.taps import by_block
-    from .pipeline.twins import run_twin
+    from .pipeline.by_block import distances, leaving_sentence
+    from .pipeline.defaults import data_for
+    from .pipeline.verify import reference_of
 
-    manifest = package.manifest
-    pixels = input_pixels([dataset[0].image], model.config)
+    images = open_dataset(calibration, None, "calibration") if calibration else None
+    found, faults = {}, []
     with steps() as step:
-        step("building and running the tapped twin")
-        images = open_dataset(calibration, None, "calibration") if calibration else None
-        outputs = run_twin(model, parse_recipe(manifest.recipe), pixels, calibration=images)
-        taps = by_block(outputs, model, pixels, manifest.precision)
+        for package in packages:
+            step(f"building and running the tapped twin of {package.path.name}")
+            model = reference_of(package, checkpoint)
+            dataset = choose_data(data, classes, package.labels)
+            if dataset is None:
+                dataset, _ = data_for(package.manifest.source.trained_on, 1)
+            pixels = input_pixels([dataset[0].image], model.config)
+            taps = found[str(package.path)] = distances(package, model, pixels, images)
+            if sentence := leaving_sentence(taps, package.manifest.precision):
+                faults.append(f"{package.path}: {sentence}" if len(packages) > 1 else sentence)
     if json:
-        emit_json([asdict(tap) for tap in taps])
+        tables = {name: [asdict(tap) for tap in taps] for name, taps in found.items()}
+        emit_json(tables if len(tables) > 1 else next(iter(tables.values())))
     else:
-        _print_taps(taps)
-    first = next((tap for tap in taps if tap.leaves), None)
-    if first is not None:
-        raise CheckFailed(
-            f"{first.name} is the first part that is too far from the reference: its SQNR is "
-            f"{first.sqnr_db:.1f} dB, at least {LEAST_SQNR_DB[manifest.precision]:g} dB expected "
-            f"for {manifest.precision}"
-        )
-
-
-def _print_taps(taps: Sequence[TapDistance]) -> None:
-    rows = [
-        [tap.name, f"{tap.max_abs_error:.2g}", f"{tap.sqnr_db:.1f} dB", "too far" * tap.leaves]
-        for tap in taps
-    ]
-    print_columns(["output of", "max abs error", "SQNR", ""], rows)
+        print_by_block(found)
+    if faults:
+        raise CheckFailed("; ".join(faults))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,8 +13,11 @@ from .cli.console import command, emit_json, steps
 from .cli.options import MOST_THREADS, RequireSignature
 
 if TYPE_CHECKING:
+    from .model.create import ReferenceModel
     from .package.folder import Package
+    from .pipeline.taps import TapDistance
     from .profiling.budgets import BudgetLine
+    from .profiling.connections.interface import Step
     from .profiling.devices import DeviceFile
     from .profiling.document import Profile
     from .profiling.measuring import Request
@@ -68,6 +71,26 @@ def main(
     trace: Annotated[
         Path | None, typer.Option(metavar="JSON", help="Write a Chrome trace for Perfetto.")
     ] = None,
+    by_block: Annotated[
+        bool,
+        typer.Option(
+            "--by-block",
+            help="Also compare the output of every part with the reference, on this machine; the "
+            "report then shows error and time together.",
+        ),
+    ] = False,
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="With --by-block: the packages' checkpoint; found by itself if built in."
+        ),
+    ] = "",
+    explorer: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="JSON", help="With --by-block: write the network for Google's Model Explorer."
+        ),
+    ] = None,
     save: Annotated[
         bool,
         typer.Option("--save", help="Keep the documents in --results, beside older ones."),
@@ -106,6 +129,7 @@ def main(
     a regression, the device went away in the middle, or, with --strict, times are not trustworthy:
     the machine was busy, was slowed down, or the times drift.
     """
+    from .cli.by_block_table import print_by_block
     from .cli.numbers import seconds_of, whole_numbers
     from .cli.profile_tables import print_profiles
     from .errors import CheckFailed, SepViTError
@@ -115,10 +139,10 @@ def main(
     from .profiling.measuring import Request, obtain_profiles
 
     if table:
-        if packages or app_file or report or trace or save:
+        if packages or app_file or report or trace or save or by_block:
             raise SepViTError(
                 "--table prints the results that were kept and measures nothing; leave packages, "
-                "--app-file, --report, --trace and --save out"
+                "--app-file, --report, --trace, --save and --by-block out"
             )
         return _print_table(results, json)
     if compare is not None:
@@ -136,17 +160,18 @@ def main(
         binary=binary,
     )
     if ab is not None:
-        if packages or app_file or report or trace or save or sustained:
+        if packages or app_file or report or trace or save or sustained or by_block:
             raise SepViTError(
                 "--ab times its two packages and nothing else; leave packages, --app-file, "
-                "--report, --trace, --save and --sustained out"
+                "--report, --trace, --save, --sustained and --by-block out"
             )
         both = Package(ab[0], require_signature), Package(ab[1], require_signature)
         return _time_in_turn(*both, name, facts, request, strict, json)
     if save and facts.emulated:
         raise SepViTError("times of an emulated device are not kept; leave --save out")
-    outputs = _Outputs(results, save, report, trace)
+    outputs = _Outputs(results, save, report, trace, explorer)
     outputs.check()
+    compared = _references(packages or [], weights, by_block, explorer)
     with steps() as step:
         profiles = obtain_profiles(
             packages or [],
@@ -158,24 +183,66 @@ def main(
             etdump=etdump,
             trust=require_signature,
         )
+        distances = _distances(compared, step)
     budgets = check_budgets(profiles, facts.budgets)
-    outputs.write(profiles, budgets, facts)
+    outputs.write(profiles, budgets, facts, compared, distances)
     if json:
         emit_json([profile.model_dump(mode="json") for profile in profiles])
     else:
         print_profiles(profiles, budgets, facts)
+        if compared:
+            print_by_block({p.path.name: distances[p.manifest.digest] for p, _ in compared})
     if found := faults(profiles, budgets, strict):
         raise CheckFailed("; ".join(found))
 
 
+def _references(
+    packages: Sequence[Path], weights: str, by_block: bool, explorer: Path | None
+) -> list[tuple[Package, ReferenceModel]]:
+    """Load what --by-block compares packages with, before anything is measured."""
+    from .errors import SepViTError
+
+    if not by_block:
+        for option, value in (("--weights", weights), ("--explorer", explorer)):
+            if value:
+                raise SepViTError(f"{option} is for --by-block; give --by-block too")
+        return []
+    if not packages:
+        raise SepViTError("--by-block needs the packages themselves; name them")
+    from .cli.names import check_names
+    from .package.folder import Package
+    from .pipeline.verify import reference_of
+
+    check_names(weights=[weights] if weights else [])
+    opened = [Package(path) for path in packages]
+    return [(package, reference_of(package, weights or None)) for package in opened]
+
+
+def _distances(
+    compared: Sequence[tuple[Package, ReferenceModel]], step: Step
+) -> dict[str, list[TapDistance]]:
+    """Return every part's distance to the reference, by the digest of the package."""
+    if not compared:
+        return {}
+    from .pipeline.by_block import distances
+
+    found = {}
+    for package, model in compared:
+        step(f"comparing {package.path.name} by block")
+        pixels = package.golden()["pixels"][:1]
+        found[package.manifest.digest] = distances(package, model, pixels)
+    return found
+
+
 @dataclass(frozen=True)
 class _Outputs:
-    """What is written beside the table: documents in the folder of results, a report, a trace."""
+    """What is written beside the table: documents, a report, a trace, a graph."""
 
     results: Path
     save: bool
     report: Path | None
     trace: Path | None
+    explorer: Path | None
 
     def check(self) -> None:
         """Refuse places that cannot be written, before anything is measured."""
@@ -188,9 +255,16 @@ class _Outputs:
             check_output_file(self.report, "--report", ".html")
         if self.trace is not None:
             check_output_file(self.trace, "--trace", ".json")
+        if self.explorer is not None:
+            check_output_file(self.explorer, "--explorer", ".json")
 
     def write(
-        self, profiles: Sequence[Profile], budgets: Sequence[BudgetLine], device: DeviceFile
+        self,
+        profiles: Sequence[Profile],
+        budgets: Sequence[BudgetLine],
+        device: DeviceFile,
+        compared: Sequence[tuple[Package, ReferenceModel]],
+        by_block: Mapping[str, Sequence[TapDistance]],
     ) -> None:
         """Write what was asked for; the results first, which nothing can bring back."""
         from .profiling.results import history, save_result
@@ -204,11 +278,18 @@ class _Outputs:
         if self.report is not None:
             from .profiling.report import write_report
 
-            write_report(profiles, budgets, device, _command_line(), self.report, older)
+            line = _command_line()
+            write_report(profiles, budgets, device, line, self.report, older, by_block)
         if self.trace is not None:
             from .profiling.trace import write_trace
 
             write_trace(profiles, self.trace)
+        if self.explorer is not None:
+            from .profiling.attribution import program_of
+            from .profiling.explorer import write_graphs
+
+            programs = {p.manifest.digest: program_of(p.manifest) for p, _ in compared}
+            write_graphs(profiles, programs, by_block, self.explorer)
 
 
 def _command_line() -> str:

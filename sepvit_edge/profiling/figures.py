@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..pipeline.taps import TapDistance
 from .document import Latency, Profile, Sustained
-from .drawing import TOP, Drawing, dot, frame, line, path, text, x_axis, y_axis
+from .drawing import HEIGHT, TOP, Axis, Drawing, dot, frame, line, path, text, x_axis, y_axis
 from .judge import trust_of
-from .parts import KINDS, part_kind
+from .parts import KINDS, STAGES, part_kind, part_scale, stage_of
 
 
 def histogram(latency: Latency) -> Drawing:
@@ -140,3 +141,78 @@ def series(profiles: Sequence[Profile]) -> Drawing | None:
         hint += f", package {package.digest[:8]}, {runtime.name} {runtime.version}"
         shapes.append(dot(x.at(when), y.at(p50), kind, hint))
     return Drawing("Median latency over dates", shapes)
+
+
+_SECOND = 150  # height of the second curve below the first
+
+
+def error_and_time(profile: Profile, taps: Sequence[TapDistance], least_db: float) -> Drawing:
+    """Draw each part's time above its distance to the reference, in the network's order.
+
+    Parameters
+    ----------
+    profile : Profile
+        Document; without times of parts, the upper half is empty.
+    taps : sequence of TapDistance
+        Distances of the same package.
+    least_db : float
+        Distance that the package's precision explains.
+    """
+    times = part_times_ms(profile)
+    low, high = y_axis(0, max(times.values(), default=1.0) * 1.1), _second_axis(taps, least_db)
+    x = x_axis(-0.5, len(taps) - 0.5)
+    starts = {stage_of(tap.name): i for i, tap in reversed(list(enumerate(taps)))}
+    ticks = [(float(i), name) for name, i in starts.items() if name in STAGES[1:-1]]
+    shapes = frame(x, low, "", "ms", [])
+    for value, label in high.ticks():
+        at = high.at(value)
+        shapes += [
+            path("grid", f"M{x.start} {at:.1f}H{x.end}"),
+            text(x.start - 6, at + 4, label, "end"),
+        ]
+    shapes.append(text(4, low.start + 26, "SQNR, dB", "start", "title"))
+    for position, name in ticks:
+        at = x.at(position - 0.5)
+        shapes.append(path("grid", f"M{at:.1f} {low.end}V{high.start}"))
+        shapes.append(text(at + 3, high.start + 18, name, "start"))
+    limit = high.at(least_db)
+    shapes.append(
+        path("line roof", f"M{x.start} {limit:.1f}H{x.end}", "what the precision explains")
+    )
+    for i, tap in enumerate(taps):
+        part = part_behind(tap.name)
+        kind = part_kind(part)
+        colour = f"k{KINDS.index(kind)}" if kind in KINDS else "rest"
+        if (time := times.get(part)) is not None:
+            left, right, top = x.at(i - 0.4), x.at(i + 0.4), low.at(time)
+            bar = f"M{left:.1f} {low.start}V{top:.1f}H{right:.1f}V{low.start}Z"
+            shapes.append(path(colour, bar, f"{tap.name}: {time:.3g} ms"))
+        hint = f"{tap.name}: {tap.sqnr_db:.1f} dB{', too far' * tap.leaves}"
+        shapes.append(dot(x.at(i), high.at(tap.sqnr_db), "doubt" if tap.leaves else colour, hint))
+    return Drawing("Time and error by part", shapes, height=HEIGHT + _SECOND)
+
+
+def _second_axis(taps: Sequence[TapDistance], least_db: float) -> Axis:
+    decibels = [tap.sqnr_db for tap in taps]
+    margin = 5.0
+    low, high = min(*decibels, least_db) - margin, max(*decibels, least_db) + margin
+    return Axis(low, high, HEIGHT + _SECOND - 30, HEIGHT - 6)
+
+
+def part_behind(output: str) -> str:
+    """Return the part that gives an output: the head gives those of the model.
+
+    Examples
+    --------
+    >>> part_behind("stages.0.cpe"), part_behind("logits")
+    ('stages.0.cpe', 'head')
+    """
+    return output if output.startswith(("stages.", "neck.")) else "head"
+
+
+def part_times_ms(profile: Profile) -> dict[str, float]:
+    """Return each part's share of the median latency in ms; empty where it was not measured."""
+    if profile.attribution is None:
+        return {}
+    scale = part_scale(profile) / 1e3
+    return {part.part: part.time_us * scale for part in profile.attribution.parts}

@@ -15,6 +15,8 @@ import numpy as np
 
 from ..errors import SepViTError
 from ..files import replacing_file
+from ..pipeline.parity import LEAST_SQNR_DB
+from ..pipeline.taps import TapDistance
 from . import figures
 from .budgets import BudgetLine
 from .connections.interface import missing_library
@@ -73,6 +75,7 @@ def write_report(
     command: str,
     path: Path,
     history: Mapping[str, Sequence[Profile]] | None = None,
+    by_block: Mapping[str, Sequence[TapDistance]] | None = None,
 ) -> None:
     """Write the report of some measurements on one device.
 
@@ -90,6 +93,8 @@ def write_report(
         File to write.
     history : mapping, optional
         Results of other dates, by the title of the measurement.
+    by_block : mapping, optional
+        Every part's distance to the reference, by the digest of the package.
     """
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -123,6 +128,8 @@ def write_report(
         "parts_sentence": parts_sentence,
         "roof_note": roof_note,
         "trust_of": trust_of,
+        "by_block": by_block or {},
+        "least_db": LEAST_SQNR_DB,
         "environment_rows": environment_rows,
     }
     page = environment.get_template("report.html.jinja").render(**shared)

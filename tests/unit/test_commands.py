@@ -182,6 +182,12 @@ def test_export_predict_evaluate_verify(
     assert found["parity"] == manifest["parity"] and found["accuracy"] is None
     blocks = run_command("evaluate", package, "--by-block", "--weights", checkpoint)
     assert blocks.status == 0 and "stages.3.blocks.0.mlp" in blocks.out
+    shutil.copytree(package, tmp_path / "copy")
+    both = run_command(
+        "evaluate", package, tmp_path / "copy", "--by-block", "--weights", checkpoint
+    )
+    row = next(line for line in both.out.splitlines() if "stages.3.blocks.0.mlp" in line)
+    assert both.status == 0 and len(set(row.split()[1:])) == 1 and len(row.split()) == 3
 
     verified = run_command("export", "--verify", package, "--weights", checkpoint)
     assert verified.status == 0 and "identical" in verified.out

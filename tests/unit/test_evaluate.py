@@ -118,6 +118,7 @@ def test_a_package_of_digits_finds_its_images_by_itself(
         (["--worst", "a.png", "--confusion", "a.png"], "name one file"),
         (["--worst", "a.png", "--by-block"], "leave it out with --by-block"),
         (["--all"], "leave no-package out"),
+        (["another"], "only --by-block takes several packages"),
         (["--weights", "a", "--weights", "b"], "one checkpoint"),
     ],
 )

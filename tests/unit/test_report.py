@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import datetime, timezone
 from html.parser import HTMLParser
@@ -10,14 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import REPOSITORY, profile_with
+from helpers import MINI, REPOSITORY, jittered, profile_with
 from pydantic import ValidationError
 
+from sepvit_edge.model.edge.make import edge_model
+from sepvit_edge.model.graph import trace
+from sepvit_edge.pipeline.taps import TapDistance
 from sepvit_edge.profiling import figures, report
 from sepvit_edge.profiling.budgets import BudgetLine, check_budgets
 from sepvit_edge.profiling.devices import Budgets, DeviceFile, load_device
 from sepvit_edge.profiling.document import Profile
 from sepvit_edge.profiling.drawing import Axis
+from sepvit_edge.profiling.explorer import write_graphs
 from sepvit_edge.profiling.parts import KINDS, STAGES, parts_sentence
 from sepvit_edge.profiling.report import bars, gains, summary, write_report
 
@@ -264,3 +269,59 @@ def test_the_template_marks_nothing_as_safe() -> None:
     assert "safe" not in (folder / "report.html.jinja").read_text()
     for name in ("report", "figures", "drawing"):
         assert "Markup" not in (folder / f"{name}.py").read_text()
+
+
+def distance(name: str, sqnr_db: float, leaves: bool = False) -> TapDistance:
+    return TapDistance(name, 0.01, sqnr_db, leaves)
+
+
+TAPS = [
+    distance("stages.0.patch_embedding", 60.0),
+    distance("stages.2.blocks.4.psa", 23.0, leaves=True),
+    distance("logits", 41.0),
+]
+
+
+def test_error_and_time_stand_at_the_same_part(tmp_path: Path) -> None:
+    profile = dated(30, 8, **SECTIONS)
+    found = page(tmp_path, [profile], by_block={profile.package.digest: TAPS})
+    assert "Error and time, part by part" in found.text
+    # The parts' run took 4 ms, the median 8: its 2 ms are shown as 4.
+    assert "stages.2.blocks.4.psa: 4 ms" in found.text
+    assert "stages.2.blocks.4.psa: 23.0 dB, too far" in found.text
+    # The logits are what the head gives: 0.9 of 4 ms.
+    assert "logits: 41.0 dB" in found.text and "logits: 1.8 ms" in found.text
+    assert "Error and time" not in page(tmp_path, [profile]).text
+
+
+def test_dots_lie_by_their_distance(tmp_path: Path) -> None:
+    drawing = figures.error_and_time(dated(30, 8, **SECTIONS), TAPS, least_db=40)
+    heights = [float(shape.attributes["cy"]) for shape in drawing.shapes if shape.tag == "circle"]
+    assert heights[0] < heights[2] < heights[1] < drawing.height  # up is closer to the reference
+    (limit,) = (s for s in drawing.shapes if s.attributes.get("class") == "line roof")
+    at = float(limit.attributes["d"].split()[1].partition("H")[0])
+    assert heights[2] < at < heights[1]
+    bars = [s for s in drawing.shapes if s.hint.endswith("ms")]
+    assert len(bars) == 2  # a part without a time has none
+
+
+def test_model_explorer_gets_the_network_with_both(tmp_path: Path) -> None:
+    program = trace(edge_model(jittered(MINI, image_size=32)))
+    parts = [{"part": "stages.1.cpe", "time_us": 500.0, "operations": 1, "macs": 1, "moved_mb": 1}]
+    sections = {"attribution": SECTIONS["attribution"] | {"parts": parts}}
+    profile = dated(30, 8, **sections)
+    digest = profile.package.digest
+    taps = [distance("stages.1.cpe", 60.0), distance("stages.3.blocks.0.mlp", 50.0)]
+    write_graphs([profile], {digest: program}, {digest: taps}, tmp_path / "g.json")
+    (graph,) = json.loads((tmp_path / "g.json").read_text())["graphs"]
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    assert len(nodes) == len(graph["nodes"])
+    for node in nodes.values():
+        assert {edge["sourceNodeId"] for edge in node["incomingEdges"]} <= nodes.keys()
+    time, error = graph["tasksData"]["nodeDataListLeftPane"]
+    ((name, value),) = time["results"].items()
+    assert nodes[name]["namespace"] == "stages.1/cpe" and value == {"value": 1.0}
+    assert name in error["results"] and len(error["results"]) == 2
+    # The value of a part stands at its result: what is behind it belongs to another part.
+    readers = [n for n in nodes.values() if {"sourceNodeId": name} in n["incomingEdges"]]
+    assert readers and all(n["namespace"] != "stages.1/cpe" for n in readers)

@@ -1,0 +1,117 @@
+"""The network with time and error, for Google's Model Explorer (ai-edge-model-explorer).
+
+One file in its graph format holds the traced graph, whose nodes lie in stage, block and part, and
+two columns of node data: the time of every part and its distance to the reference.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from ..files import replacing_file
+from ..model.graph import macs_by_operation, part_of
+from ..pipeline.taps import TapDistance
+from .document import Profile
+from .figures import part_behind, part_times_ms
+
+# From low to high, as Model Explorer colours nodes.
+_COOL, _WARM = "#ffffff", "#f0935f"
+
+
+def write_graphs(
+    profiles: Sequence[Profile],
+    programs: Mapping[str, ExportedProgram],
+    by_block: Mapping[str, Sequence[TapDistance]],
+    path: Path,
+) -> None:
+    """Write a graph for each measurement.
+
+    Parameters
+    ----------
+    profiles : sequence of Profile
+        Documents.
+    programs : mapping
+        Traced programs (`sepvit_edge.profiling.attribution.program_of`), by the digest of the
+        package.
+    by_block : mapping
+        Distances by the digest of the package.
+    path : Path
+        JSON file to write, which Model Explorer opens.
+    """
+    graphs = [
+        _graph(profile, programs[profile.package.digest], by_block[profile.package.digest])
+        for profile in profiles
+    ]
+    with replacing_file(path) as partial:
+        text = json.dumps({"label": path.stem, "graphs": graphs})
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def _graph(
+    profile: Profile, program: ExportedProgram, taps: Sequence[TapDistance]
+) -> dict[str, Any]:
+    macs = macs_by_operation(program)
+    computed = (node for node in program.graph.nodes if node.op == "call_function")
+    nodes = [node for node in computed if "val" in node.meta]  # what only asserts has none
+    known = {node.name for node in nodes}
+    last = {part_of(node.name): node.name for node in nodes}  # a part's result
+    return {
+        "id": profile.title,
+        "nodes": [_node(node, known, macs.get(node.name, 0)) for node in nodes],
+        "tasksData": {
+            "nodeDataListLeftPane": [
+                _column("time, ms", part_times_ms(profile), last, _COOL, _WARM),
+                _column(
+                    "SQNR, dB", {part_behind(t.name): t.sqnr_db for t in taps}, last, _WARM, _COOL
+                ),
+            ]
+        },
+    }
+
+
+def _node(node: Node, known: set[str], macs: int) -> dict[str, Any]:
+    facts = {"multiply-accumulates": f"{macs:,}"} if macs else {}
+    if isinstance(value := node.meta["val"], Tensor):
+        facts["shape"] = " x ".join(map(str, value.shape))
+    sources = [source.name for source in node.all_input_nodes if source.name in known]
+    return {
+        "id": node.name,
+        "label": node.name.rpartition("__")[2],
+        "namespace": "/".join(_rooms(part_of(node.name))),
+        "attrs": [{"key": key, "value": value} for key, value in facts.items()],
+        "incomingEdges": [{"sourceNodeId": name} for name in sources],
+    }
+
+
+def _rooms(part: str | None) -> list[str]:
+    """Split a part's name into stage, block and part.
+
+    Examples
+    --------
+    >>> _rooms("stages.2.blocks.4.psa")
+    ['stages.2', 'blocks.4', 'psa']
+    """
+    words = (part or "").split(".")
+    rooms: list[str] = []
+    for word in words:
+        if word.isdigit():
+            rooms[-1] += f".{word}"
+        else:
+            rooms.append(word)
+    return rooms
+
+
+def _column(
+    name: str, values: Mapping[str, float], nodes: Mapping[str | None, str], low: str, high: str
+) -> dict[str, Any]:
+    """Return one column of node data: a part's value stands at the node of its result."""
+    results = {nodes[part]: {"value": value} for part, value in values.items() if part in nodes}
+    gradient = [{"stop": 0, "bgColor": low}, {"stop": 1, "bgColor": high}]
+    return {"name": name, "results": results, "gradient": gradient}
