@@ -88,7 +88,9 @@ def main(
     explorer: Annotated[
         Path | None,
         typer.Option(
-            metavar="JSON", help="With --by-block: write the network for Google's Model Explorer."
+            metavar="JSON",
+            help="With --by-block: write the network for Google's Model Explorer, and beside it "
+            "times and SQNR as node data.",
         ),
     ] = None,
     save: Annotated[
@@ -256,7 +258,10 @@ class _Outputs:
         if self.trace is not None:
             check_output_file(self.trace, "--trace", ".json")
         if self.explorer is not None:
-            check_output_file(self.explorer, "--explorer", ".json")
+            from .profiling.explorer import node_data_files
+
+            for path in (self.explorer, *node_data_files(self.explorer)):
+                check_output_file(path, "--explorer", ".json")
 
     def write(
         self,

@@ -1,7 +1,7 @@
 """The network with time and error, for Google's Model Explorer (ai-edge-model-explorer).
 
-One file in its graph format holds the traced graph, whose nodes lie in stage, block and part, and
-two columns of node data: the time of every part and its distance to the reference.
+One file has the traced graph, whose nodes lie in stage, block and part; two files have node data
+for it: the time of every part, and its distance to the reference.
 """
 
 from __future__ import annotations
@@ -43,37 +43,33 @@ def write_graphs(
     by_block : mapping
         Distances by the digest of the package.
     path : Path
-        JSON file to write, which Model Explorer opens.
+        JSON file of the graphs. Beside it the files with -time and -sqnr in their names are written
+        (`node_data_files`).
     """
-    graphs = [
-        _graph(profile, programs[profile.package.digest], by_block[profile.package.digest])
-        for profile in profiles
-    ]
-    with replacing_file(path) as partial:
-        text = json.dumps({"label": path.stem, "graphs": graphs})
-        partial.write_text(text + "\n", encoding="utf-8")
+    graphs, times, distances = [], {}, {}
+    for profile in profiles:
+        program = programs[profile.package.digest]
+        computed = (node for node in program.graph.nodes if node.op == "call_function")
+        nodes = [node for node in computed if "val" in node.meta]  # what only asserts has none
+        graphs.append(_graph(profile.title, nodes, macs_by_operation(program)))
+        results = {part_of(node.name): node.name for node in nodes}  # a part's last operation
+        taps = {part_behind(tap.name): tap.sqnr_db for tap in by_block[profile.package.digest]}
+        times[profile.title] = _node_data(part_times_ms(profile), results, _COOL, _WARM)
+        distances[profile.title] = _node_data(taps, results, _WARM, _COOL)
+    documents = [{"label": path.stem, "graphs": graphs}, times, distances]
+    for file, document in zip((path, *node_data_files(path)), documents, strict=True):
+        with replacing_file(file) as partial:
+            partial.write_text(json.dumps(document) + "\n", encoding="utf-8")
 
 
-def _graph(
-    profile: Profile, program: ExportedProgram, taps: Sequence[TapDistance]
-) -> dict[str, Any]:
-    macs = macs_by_operation(program)
-    computed = (node for node in program.graph.nodes if node.op == "call_function")
-    nodes = [node for node in computed if "val" in node.meta]  # what only asserts has none
+def node_data_files(path: Path) -> tuple[Path, Path]:
+    """Return the files with times in ms and SQNR in dB that go with a file of graphs."""
+    return path.with_stem(f"{path.stem}-time"), path.with_stem(f"{path.stem}-sqnr")
+
+
+def _graph(title: str, nodes: Sequence[Node], macs: Mapping[str, int]) -> dict[str, Any]:
     known = {node.name for node in nodes}
-    last = {part_of(node.name): node.name for node in nodes}  # a part's result
-    return {
-        "id": profile.title,
-        "nodes": [_node(node, known, macs.get(node.name, 0)) for node in nodes],
-        "tasksData": {
-            "nodeDataListLeftPane": [
-                _column("time, ms", part_times_ms(profile), last, _COOL, _WARM),
-                _column(
-                    "SQNR, dB", {part_behind(t.name): t.sqnr_db for t in taps}, last, _WARM, _COOL
-                ),
-            ]
-        },
-    }
+    return {"id": title, "nodes": [_node(node, known, macs.get(node.name, 0)) for node in nodes]}
 
 
 def _node(node: Node, known: set[str], macs: int) -> dict[str, Any]:
@@ -108,10 +104,10 @@ def _rooms(part: str | None) -> list[str]:
     return rooms
 
 
-def _column(
-    name: str, values: Mapping[str, float], nodes: Mapping[str | None, str], low: str, high: str
+def _node_data(
+    values: Mapping[str, float], nodes: Mapping[str | None, str], low: str, high: str
 ) -> dict[str, Any]:
-    """Return one column of node data: a part's value stands at the node of its result."""
+    """Return node data: the value of a part stands at the operation that gives its result."""
     results = {nodes[part]: {"value": value} for part, value in values.items() if part in nodes}
     gradient = [{"stop": 0, "bgColor": low}, {"stop": 1, "bgColor": high}]
-    return {"name": name, "results": results, "gradient": gradient}
+    return {"results": results, "gradient": gradient}

@@ -318,7 +318,10 @@ def test_model_explorer_gets_the_network_with_both(tmp_path: Path) -> None:
     assert len(nodes) == len(graph["nodes"])
     for node in nodes.values():
         assert {edge["sourceNodeId"] for edge in node["incomingEdges"]} <= nodes.keys()
-    time, error = graph["tasksData"]["nodeDataListLeftPane"]
+    time, error = (
+        json.loads((tmp_path / f"g-{what}.json").read_text())[graph["id"]]
+        for what in ("time", "sqnr")
+    )
     ((name, value),) = time["results"].items()
     assert nodes[name]["namespace"] == "stages.1/cpe" and value == {"value": 1.0}
     assert name in error["results"] and len(error["results"]) == 2
