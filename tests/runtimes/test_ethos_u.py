@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import MINI, TESTS, jittered, mini_digits, mini_digits_int8, random_pixels
+from helpers import MINI, TESTS, jittered, mini_digits_int8, random_pixels
 from torch.export import ExportedProgram
 from torch.fx import Node
 
@@ -26,11 +26,13 @@ from sepvit_edge.errors import SepViTError
 from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.edge import FORMS, EdgeModel, find_form
 from sepvit_edge.model.logits import reference_logits
+from sepvit_edge.model.reference import SepViT
 from sepvit_edge.package.folder import Package
 from sepvit_edge.package.session import open_package
 from sepvit_edge.pipeline.lowering import lowering_job, quantization_for
 from sepvit_edge.quantization.exact import run_exactly
 from sepvit_edge.quantization.full_int8 import FullQuantization, calibrate_full
+from sepvit_edge.quantization.interface import ProgramQuantization
 from sepvit_edge.quantization.qparams import QParams, ValueHistogram
 
 TOOLS = ("executorch", "ethosu", "tosa_reference_model")
@@ -53,10 +55,22 @@ def few_images(recipe: Recipe, **options: object) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def program() -> ExportedProgram:
+def quantization() -> FullQuantization:
+    """Of a model at 32 pixels."""
     model = jittered(MINI, image_size=32)
-    quantization = calibrate_full(model, Digits("calibration"), FORM, images=8)
-    return quantization.program(EdgeModel(model, 1, FORM))
+    return calibrate_full(model, Digits("calibration"), FORM, images=8)
+
+
+@pytest.fixture(scope="module")
+def program(quantization: FullQuantization) -> ExportedProgram:
+    return quantization.program(EdgeModel(jittered(MINI, image_size=32), 1, FORM))
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[SepViT, ProgramQuantization]:
+    """A quantisation-aware checkpoint, and full int8 of it."""
+    model = mini_digits_int8()
+    return model, quantization_for(model, few_images(RECIPE))
 
 
 def operations(program: ExportedProgram) -> list[Node]:
@@ -90,12 +104,12 @@ def test_moves_keep_the_grid(program: ExportedProgram) -> None:
     assert found > 50
 
 
-def test_weights_of_a_trained_checkpoint_keep_their_integers() -> None:
-    model = mini_digits_int8()
+def test_weights_of_a_trained_checkpoint_keep_their_integers(
+    trained: tuple[SepViT, ProgramQuantization],
+) -> None:
+    model, quantization = trained
     assert model.quantization is not None
-    recipe = few_images(RECIPE)
-    edge = EdgeModel(model, 1, FORM)
-    job = lowering_job(model, edge, recipe, quantization_for(model, recipe))
+    job = lowering_job(model, EdgeModel(model, 1, FORM), few_images(RECIPE), quantization)
     assert job.quantization is not None and job.quantization.scheme.startswith("full int8")
     state = job.program.state_dict
     for name, layer in model.quantization.layers.items():
@@ -104,14 +118,13 @@ def test_weights_of_a_trained_checkpoint_keep_their_integers() -> None:
         assert torch.equal(weight, layer.weight), name
 
 
-def test_what_full_int8_costs() -> None:
+def test_what_full_int8_costs(trained: tuple[SepViT, ProgramQuantization]) -> None:
     """On a trained checkpoint; figures over all images are in docs/targets/ethos-u.md."""
-    model = mini_digits()
+    model, quantization = trained
     data = Digits("test")
     size = model.config.image_size
     rule = model.config.preprocessing
-    pixels = np.stack([preprocess(data[i].image, rule, size) for i in range(64)])
-    quantization = quantization_for(model, few_images(RECIPE))
+    pixels = np.stack([preprocess(data[i].image, rule, size) for i in range(32)])
     reference = reference_logits(model, pixels)
     measured = quantization.reference(model)(pixels)
     assert sqnr_db(reference, measured) > 15
@@ -133,7 +146,7 @@ def test_scale_and_zero_point() -> None:
     assert (histogram.low, histogram.high) == (-50, 50)
 
 
-def test_what_it_refuses(tmp_path: Path) -> None:
+def test_what_it_refuses(quantization: FullQuantization) -> None:
     model = jittered(MINI, image_size=32)
     floats = RECIPE.model_copy(
         update={"quantization": RECIPE.quantization.model_copy(update={"keep_float": ("head",)})}
@@ -142,9 +155,8 @@ def test_what_it_refuses(tmp_path: Path) -> None:
         quantization_for(model, floats)
     with pytest.raises(SepViTError, match="needs \\[edge\\]"):
         calibrate_full(model, Digits("calibration"), FORMS["rows"])
-    other = calibrate_full(model, Digits("calibration"), FORM, images=8)
     with pytest.raises(SepViTError, match="does not fit the model"):
-        other.program(EdgeModel(jittered("lite", image_size=32), 1, FORM))
+        quantization.program(EdgeModel(jittered("lite", image_size=32), 1, FORM))
 
 
 @pytest.fixture(scope="module")
@@ -190,21 +202,16 @@ def stored_graph() -> bytes:
 
 
 def first_stages(
-    count: int, recipe: Recipe = RECIPE, size: int = 64, scale: float | None = None
+    count: int,
+    recipe: Recipe = RECIPE,
+    size: int = 64,
+    quantization: ProgramQuantization | None = None,
 ) -> LoweringJob:
     """The first stages: tokens, one head and two, windows; small enough to be stored."""
     model, chosen = jittered(MINI, image_size=size), few_images(recipe)
     edge = EdgeModel(model, 1, find_form(chosen.edge.form))
     edge.stages, edge.head = edge.stages[:count], torch.nn.Identity()  # type: ignore[assignment]
-    quantization = quantization_for(model, chosen)
-    assert isinstance(quantization, FullQuantization)
-    if scale is not None:
-        qparams = {name: QParams(scale, 0) for name in quantization.qparams}
-        finer = QParams(2**-0.6 * scale, 0)  # or sums would be multiples of the scale by themselves
-        qparams |= {name: finer for name in qparams if re.search("_(proj|fc2)__linear$", name)}
-        scales = dict.fromkeys(quantization.input_scales, scale)
-        quantization = dataclasses.replace(quantization, qparams=qparams, input_scales=scales)
-    return lowering_job(model, edge, chosen, quantization)
+    return lowering_job(model, edge, chosen, quantization or quantization_for(model, chosen))
 
 
 def lower(job: LoweringJob, folder: Path) -> bytes:
@@ -235,8 +242,16 @@ def test_ethos_u55_computes_what_torch_does(tmp_path: Path) -> None:
     assert_same_integers(lower(job, tmp_path), job.program, 32)
 
 
-def test_a_sum_is_rounded_before_a_sum_of_its_scale(tmp_path: Path) -> None:
-    job = first_stages(1, size=32, scale=2**-5.6)
+def test_a_sum_is_rounded_before_a_sum_of_its_scale(
+    tmp_path: Path, quantization: FullQuantization
+) -> None:
+    scale = 2**-5.6
+    qparams = {name: QParams(scale, 0) for name in quantization.qparams}
+    finer = QParams(2**-0.6 * scale, 0)  # or sums would be multiples of the scale by themselves
+    qparams |= {name: finer for name in qparams if re.search("_(proj|fc2)__linear$", name)}
+    scales = dict.fromkeys(quantization.input_scales, scale)
+    one = dataclasses.replace(quantization, qparams=qparams, input_scales=scales)
+    job = first_stages(1, size=32, quantization=one)
     assert_same_integers(lower(job, tmp_path), job.program, 32)
 
 
