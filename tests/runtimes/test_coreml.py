@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import FEW, HANGS, TESTS, jittered
+from helpers import FEW, HANGS, MINI, TESTS, jittered
 from PIL import Image
 
 if importlib.util.find_spec("coremltools") is None:
@@ -487,19 +487,19 @@ def test_placement_counts_operations_and_claims_no_device(packages, model, preci
     assert kinds["matmul"] == 2 * (len(blocks) + sum(block.separable for block in blocks))
 
 
-def test_an_export_in_another_process_has_the_same_bytes_and_says_nothing(packages, tmp_path):
-    script = f"""
-import sys
-sys.path[:0] = {[str(TESTS), str(TESTS / "runtimes")]!r}
-from sepvit_edge.pipeline.export import export_package
-from test_coreml import small_model
-export_package(small_model(), "coreml", "fp16", {str(tmp_path / "package")!r}, images=8)
-"""
+def run_quietly(script):
+    """Run a script in another process, where it must say nothing."""
+    paths = [str(TESTS), str(TESTS / "runtimes")]
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=HANGS
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {paths!r}\n{script}"],
+        capture_output=True,
+        text=True,
+        timeout=HANGS,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    first, again = packages["fp16"].folder, tmp_path / "package"
+
+
+def assert_same_model(first, again):
     files = sorted(p.relative_to(first).as_posix() for p in first.rglob("*") if p.is_file())
     assert files == [
         "model.mlpackage/Data/com.apple.CoreML/model.mlmodel",
@@ -510,6 +510,31 @@ export_package(small_model(), "coreml", "fp16", {str(tmp_path / "package")!r}, i
         digests = {hashlib.sha256((root / file).read_bytes()).digest() for root in (first, again)}
         assert len(digests) == 1, file
 
+
+def lower_mini(folder):
+    """Run by the test below in another process too."""
+    return lowered(jittered(MINI, image_size=32), load_recipe("coreml-fp16"), folder)
+
+
+def test_lowering_in_another_process_gives_the_same_bytes_and_says_nothing(tmp_path):
+    again = tmp_path / "again"
+    run_quietly(f"""
+from pathlib import Path
+from test_coreml import lower_mini
+lower_mini(Path({str(again)!r}))
+""")
+    assert_same_model(lower_mini(tmp_path / "first").folder, again)
+
+
+@pytest.mark.slow
+def test_an_export_in_another_process_has_the_same_bytes_and_says_nothing(packages, tmp_path):
+    again = tmp_path / "package"
+    run_quietly(f"""
+from sepvit_edge.pipeline.export import export_package
+from test_coreml import small_model
+export_package(small_model(), "coreml", "fp16", {str(again)!r}, images=8)
+""")
+    assert_same_model(packages["fp16"].folder, again)
     session = open_package(again)
     manifest, golden = session.package.manifest, session.package.golden()
     assert manifest.parity.sqnr_db > 50 and manifest.parity.top1_agreement == 1
