@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,13 +33,18 @@ LIBRARIES = {
     "onnxruntime": "onnxruntime",
     "openvino": "openvino",
 }
-TARGETS = [
-    pytest.param(
-        target,
-        marks=pytest.mark.skipif(find_spec(library) is None, reason=f"{library} is not installed"),
-    )
-    for target, library in LIBRARIES.items()
-]
+
+
+def targets(slow: tuple[str, ...] = ()) -> list[Any]:
+    """Every runtime that is here; some with `-m slow` only."""
+    missing = {
+        target: pytest.mark.skipif(find_spec(library) is None, reason=f"{library} is not installed")
+        for target, library in LIBRARIES.items()
+    }
+    return [
+        pytest.param(target, marks=[mark, pytest.mark.slow] if target in slow else mark)
+        for target, mark in missing.items()
+    ]
 
 
 # float32 on both sides; measured 120 dB and more.
@@ -99,7 +105,7 @@ def tapped(target: str) -> dict[str, np.ndarray]:
     return run_twin(jittered(MINI), find_recipe(target), random_pixels(1, 64))
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", targets())
 def test_every_part_is_the_references(target: str) -> None:
     model, pixels = jittered(MINI), random_pixels(1, 64)
     taps = by_block(tapped(target), model, pixels, "fp32")
@@ -108,7 +114,8 @@ def test_every_part_is_the_references(target: str) -> None:
         assert tap.sqnr_db > FP32_DB and not tap.leaves, tap
 
 
-@pytest.mark.parametrize("target", TARGETS)
+# That each runtime's outputs stand at the right names is what the test above shows.
+@pytest.mark.parametrize("target", targets(slow=("coreml", "executorch", "onnxruntime")))
 def test_the_planted_error_is_named(target: str) -> None:
     model, pixels = jittered(MINI), random_pixels(1, 64)
     recipe = find_recipe(target)
@@ -127,7 +134,7 @@ def test_the_planted_error_is_named(target: str) -> None:
         assert first_that_leaves(values) == "stages.0.blocks.0.dsa"
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", targets())
 def test_the_tapped_twin_is_the_package(target: str, exported: Exporter) -> None:
     package = exported(jittered(MINI), target)
     own = open_package(package.path).run_pixels(random_pixels(1, 64))[0]
