@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -24,7 +25,7 @@ pytest.importorskip(
 from helpers import HANGS, MINI, Runner, jittered, macs_share, mini_digits, random_pixels
 
 import sepvit_edge
-from sepvit_edge.backends.qualcomm_htp import MODEL, SOCS, QualcommHTPSession
+from sepvit_edge.backends.qualcomm_htp import MODEL, SOCS, QualcommHTPSession, backend
 from sepvit_edge.backends.support import qualcomm_worker
 from sepvit_edge.config.recipe import EdgeOptions, Recipe, load_recipe, parse_recipe
 from sepvit_edge.errors import CheckFailed, SepViTError
@@ -197,11 +198,11 @@ def test_bytes_of_pixels_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("socs", ["SM9999", "", "SM8650, 57"])
-def test_an_unknown_soc_is_refused(tmp_path: Path, socs: str) -> None:
+def test_an_unknown_soc_is_refused(packages: dict[str, Package], tmp_path: Path, socs: str) -> None:
+    job = SimpleNamespace(recipe=recipe_for("fp16", socs), input=packages["fp16"].manifest.input)
     with pytest.raises(SepViTError, match=r"there is no SoC .* SM8650"):
-        sepvit_edge.export_package(
-            jittered(MINI), recipe=recipe_for("fp16", socs), output=tmp_path / "p"
-        )
+        backend.lower(job, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
@@ -247,10 +248,10 @@ def test_a_damaged_program_is_one_sentence(
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
+def test_an_interrupted_export_leaves_nothing(tmp_path: Path, digits_checkpoint: Path) -> None:
     output, home = tmp_path / "p", tmp_path / "cache"
     command = [sys.executable, "-m", "sepvit_edge.export", "--target", "qualcomm-htp"]
-    command += ["--precision", "fp16", "--weights", "lite-digits", "--image-size", "64"]
+    command += ["--precision", "fp16", "--weights", str(digits_checkpoint)]
     process = subprocess.Popen(
         [*command, "--output", str(output)],
         env={**os.environ, "XDG_CACHE_HOME": str(home)},
