@@ -225,7 +225,10 @@ sepvit_edge.export_package(jittered(MINI), "openvino", output={output!r}, images
 """
 
 
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
+# What a process that was killed leaves is also in test_replacing.py.
+@pytest.mark.parametrize(
+    "sign", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_a_killed_export_leaves_no_half_package(tmp_path: Path, sign: signal.Signals) -> None:
     output = tmp_path / "lite"
     script = _SLOW_EXPORT.format(tests=str(TESTS), output=str(output))
@@ -261,15 +264,14 @@ def test_two_exports_in_two_processes_are_identical(package_path: Path, tmp_path
         compare_packages(package_path, tmp_path / "again")
 
 
-def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_sentence(tmp_path: Path, digits_checkpoint: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
     if not hasattr(os, "geteuid") or os.geteuid() != 0 or subprocess.run(mount).returncode:
         pytest.skip("a full disk needs root to mount a small tmpfs")
     try:
-        arguments = ("--weights", "random", "--image-size", 32, "--output", disk / "lite")
-        done = run_process("export", *arguments)
+        done = run_process("export", "--weights", digits_checkpoint, "--output", disk / "lite")
         assert done.status == 2
         assert "the disk is full" in done.err and "Traceback" not in done.err
         assert list(disk.iterdir()) == []
