@@ -28,15 +28,8 @@ FP32_DB = 100
 FP16_DB = 45
 
 
-@pytest.mark.parametrize(
-    "variant",
-    [
-        "lite",
-        pytest.param("t", marks=pytest.mark.slow),
-        pytest.param("s", marks=pytest.mark.slow),
-        pytest.param("b", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["lite", "t", "s", "b"])
 def test_every_variant_at_224(variant: str, tmp_path: Path) -> None:
     model = jittered(variant, image_size=224)
     package = sepvit_edge.export_package(model, output=tmp_path / variant, images=4)
