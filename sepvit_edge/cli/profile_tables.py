@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from ..profiling.parts import UNATTRIBUTED, by_kind, part_scale, parts_sentence, plain_name
+from ..profiling.parts import (
+    UNATTRIBUTED,
+    by_kind,
+    covered_us,
+    part_scale,
+    parts_sentence,
+    plain_name,
+)
 from .console import console, print_columns, print_table, warn
 
 if TYPE_CHECKING:
@@ -113,14 +120,14 @@ def _attribution_rows(profile: Profile) -> list[tuple[str, str]]:
     attribution = profile.attribution
     if attribution is None:
         return []
-    scale = part_scale(profile)
+    scale, covered = part_scale(profile), covered_us(attribution)
     times = by_kind(attribution)
-    times[UNATTRIBUTED] = attribution.whole_us - sum(times.values())
+    times[UNATTRIBUTED] = covered - sum(times.values())
     rows = [("", "")]
     for kind, time in times.items():
-        share = f"{time / attribution.whole_us:6.1%}"
+        share = f"{time / covered:6.1%}"
         rows.append((kind, f"{share}  {time * scale / 1e3:.2f} ms"))
-    whole = f"{attribution.whole_us * scale / 1e3:.2f} ms"
+    whole = f"{covered * scale / 1e3:.2f} ms"
     rows.append(
         ("all parts", f"100.0%  {whole}{', the p50 above' * (profile.latency is not None)}")
     )

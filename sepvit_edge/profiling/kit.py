@@ -31,6 +31,7 @@ from ..files import cache_folder, file_sha256
 from ..model.graph import name_nodes, part_of
 from ..package.manifest import Manifest
 from ..package.replacing import replacing
+from ..quantization.scheme import Int8Layer, uncalibrated_layer
 from .attribution import OVERHEAD, program_of
 
 # Rows, and the widths between which the rows go to and fro: 3.7 GMACs, as in SepViT-T's MLPs.
@@ -47,8 +48,8 @@ class Chain(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.up = torch.nn.Linear(_NARROW, _WIDE, bias=False)
-        self.down = torch.nn.Linear(_WIDE, _NARROW, bias=False)
+        self.up = torch.nn.Linear(_NARROW, _WIDE)
+        self.down = torch.nn.Linear(_WIDE, _NARROW)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(rows, C) -> (rows, C)."""
@@ -103,15 +104,16 @@ def make_kit(manifest: Manifest, step: Callable[[str], None]) -> Path | None:
 
 
 def _lower_chain(manifest: Manifest, folder: Path) -> dict[str, Any]:
-    """Lower the products as the package was lowered; those of an int8 package in float32."""
-    what: str = manifest.precision
+    """Lower the products as the package was lowered, in its precision."""
     recipe = Recipe(
         target=manifest.target, precision=manifest.precision, options=manifest.runtime.options
     )
+    chain = Chain().eval()
     if manifest.precision == "int8":
-        recipe = Recipe(target=manifest.target, precision="fp32")
-        what = "fp32 (int8 products may be faster)"
-    program = _trace(Chain().eval(), (torch.zeros(_ROWS, _NARROW),))
+        for name in ("up", "down"):
+            layer = chain.get_submodule(name)
+            chain.set_submodule(name, Int8Layer(layer, uncalibrated_layer(layer)))
+    program = _trace(chain, (torch.zeros(_ROWS, _NARROW),))
     shape = [_ROWS, _NARROW]
     facts = {"shape": shape, "dtype": "float32", "layout": "NCHW"}
     job = LoweringJob(
@@ -129,7 +131,8 @@ def _lower_chain(manifest: Manifest, folder: Path) -> dict[str, Any]:
         "file": file,
         "inputs": [{"shape": shape, "dtype": "float32"}],
         "macs": 2 * _ROWS * _NARROW * _WIDE,
-        "method": f"the runtime's own products of {_ROWS} x {_NARROW} x {_WIDE}, {what}",
+        "method": f"the runtime's own products of {_ROWS} x {_NARROW} x {_WIDE}, "
+        f"{manifest.precision}",
     }
 
 

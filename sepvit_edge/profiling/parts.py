@@ -92,6 +92,15 @@ def plain_name(what: str) -> str:
 _ROUGH = 1.25  # runs that differ more do not have quite the same shares
 
 
+def covered_us(attribution: Attribution) -> float:
+    """Return the time that shares are of: the whole run, or its parts if they took longer.
+
+    Parts that are timed one by one pay for entering and leaving each, so on several threads they
+    add up to more than the whole; nothing is then unattributed.
+    """
+    return max(attribution.whole_us, sum(part.time_us for part in attribution.parts))
+
+
 def part_scale(profile: Profile) -> float:
     """Return the factor from a part's time in its own run to its share of the median latency.
 
@@ -100,21 +109,24 @@ def part_scale(profile: Profile) -> float:
     """
     if profile.latency is None or profile.attribution is None:
         return 1.0
-    return profile.latency.p50_ms * 1e3 / profile.attribution.whole_us
+    return profile.latency.p50_ms * 1e3 / covered_us(profile.attribution)
 
 
 def parts_sentence(profile: Profile) -> str:
     """Say where the shares of the parts come from, and whether they are rough."""
     assert profile.attribution is not None
-    whole = f"of other runs, which took {profile.attribution.whole_us / 1e3:.2f} ms"
+    attribution = profile.attribution
+    whole = f"of other runs, which took {attribution.whole_us / 1e3:.2f} ms"
+    if (covered := covered_us(attribution)) > attribution.whole_us:
+        whole += f" (the parts, timed one by one, {covered / 1e3:.2f} ms)"
     if profile.latency is None:
         return whole
     ratio = 1 / max(part_scale(profile), 1e-9)
     rough = ""
     if not 1 / _ROUGH <= ratio <= _ROUGH:
         rough = f"; that is {ratio:.2g} times the p50, so they are rough"
-    elif (profile.attribution.profiler_share or 0) > _ROUGH - 1:
-        rough = f"; the profiler cost {profile.attribution.profiler_share:+.0%}, so they are rough"
+    elif (attribution.profiler_share or 0) > _ROUGH - 1:
+        rough = f"; the profiler cost {attribution.profiler_share:+.0%}, so they are rough"
     return f"{whole}, scaled to the p50 of {profile.latency.p50_ms:.2f} ms{rough}"
 
 

@@ -29,6 +29,7 @@ from .parts import (
     UNATTRIBUTED,
     by_kind,
     by_stage,
+    covered_us,
     part_kind,
     part_scale,
     parts_sentence,
@@ -171,7 +172,7 @@ def bars(profiles: Sequence[Profile], order: Sequence[str]) -> list[tuple[str, l
         if profile.attribution is not None:
             sums = (by_stage if order is STAGES else by_kind)(profile.attribution)
             scale = part_scale(profile) / 1e3
-            rest = max(profile.attribution.whole_us - sum(sums.values()), 0.0)
+            rest = covered_us(profile.attribution) - sum(sums.values())
             times = {name: time * scale for name, time in sums.items()}
             found.append((profile.title, times | {UNATTRIBUTED: rest * scale}))
     longest = max((sum(times.values()) for _, times in found), default=0.0) or 1.0
@@ -214,7 +215,7 @@ def gains(profile: Profile) -> list[tuple[str, float, float, float | None, float
         (
             kind,
             time * scale,
-            time / attribution.whole_us,
+            time / covered_us(attribution),
             roofs[kind] / 1e3 if roofs else None,
             roofs[kind] / time if roofs and time else None,
         )

@@ -63,14 +63,19 @@ _OPS = torch.ops.quantized_decomposed
 
 def uncalibrated(edge: EdgeModel, float_layers: Mapping[str, str]) -> Quantization:
     """Quantise an edge model with placeholder scales, for latency measurement only."""
-    layers = {}
-    for name, layer in quantizable_layers(edge).items():
-        if name not in float_layers:
-            scale = weight_scales(layer.weight)
-            integers = quantize_weight(layer.weight, scale)
-            scales = (None, None) if name in LAST_LAYERS else (1 / 127, 2 / 127)
-            layers[name] = QuantizedLayer(integers, scale, *scales)
+    layers = {
+        name: uncalibrated_layer(layer, float_between=name in LAST_LAYERS)
+        for name, layer in quantizable_layers(edge).items()
+        if name not in float_layers
+    }
     return Quantization(layers, float_layers, Calibration("none", 0, "", "none"))
+
+
+def uncalibrated_layer(layer: nn.Linear | nn.Conv2d, float_between: bool = False) -> QuantizedLayer:
+    """Quantise a layer with placeholder scales; with `float_between` its weights alone."""
+    scale = weight_scales(layer.weight)
+    scales = (None, None) if float_between else (1 / 127, 2 / 127)
+    return QuantizedLayer(quantize_weight(layer.weight, scale), scale, *scales)
 
 
 def quantizable_layers(edge: EdgeModel) -> dict[str, nn.Linear | nn.Conv2d]:

@@ -14,6 +14,7 @@ import pytest
 from helpers import MINI, REPOSITORY, jittered, profile_with
 from pydantic import ValidationError
 
+from sepvit_edge.cli import profile_tables
 from sepvit_edge.model.edge.make import edge_model
 from sepvit_edge.model.graph import trace
 from sepvit_edge.pipeline.taps import TapDistance
@@ -144,6 +145,21 @@ def test_parts_add_up_to_the_median() -> None:
     assert "rough" not in parts_sentence(dated(1, 4.1, **SECTIONS))
     costly = {**SECTIONS, "attribution": SECTIONS["attribution"] | {"profiler_share": 2.3}}
     assert "the profiler cost +230%" in parts_sentence(dated(1, 4.0, **costly))
+
+
+def test_parts_never_exceed_the_whole() -> None:
+    # Timed one by one, the parts took 3 ms where the whole took 2.4.
+    alone = SECTIONS["attribution"] | {"whole_us": 2400.0}
+    profile = dated(1, 6.0, **{**SECTIONS, "attribution": alone})
+    ((_, segments),) = bars([profile], KINDS)
+    times = {segment.name: segment.time_ms for segment in segments}
+    assert times == pytest.approx({"input": 0.2, "PSA": 4.0, "head": 1.8, "unattributed": 0})
+    assert gains(profile)[0][2] == pytest.approx(2 / 3)
+    assert "(the parts, timed one by one, 3.00 ms)" in parts_sentence(profile)
+    rows = dict(profile_tables._attribution_rows(profile))
+    assert rows["PSA"].split() == ["66.7%", "4.00", "ms"]
+    assert rows["unattributed"].split() == ["0.0%", "0.00", "ms"]
+    assert rows["all parts"].split()[:3] == ["100.0%", "6.00", "ms,"]
 
 
 def test_a_colour_means_one_thing() -> None:
