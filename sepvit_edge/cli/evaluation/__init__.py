@@ -1,0 +1,1 @@
+"""The ways to evaluate: accuracy, dense tasks, every runtime at once, part by part."""
