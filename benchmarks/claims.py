@@ -19,11 +19,17 @@ from typing import Annotated, Any
 import typer
 
 from sepvit_edge.cli.console import HELP, Command, run_app
+from sepvit_edge.errors import unknown_name
 from sepvit_edge.files import check_output_file
+from sepvit_edge.model.variants import find_variant
 
+RUNTIMES = ("openvino", "onnxruntime", "executorch")
 DATA = Path(__file__).resolve().parent.parent / "docs" / "data" / "claims"
 
 Output = Annotated[Path | None, typer.Option(help="JSON file. Default: docs/data/claims/NAME.json")]
+Runs = Annotated[int, typer.Option(min=2, help="Rounds of each process.")]
+Processes = Annotated[int, typer.Option(min=1, help="Processes, each with its own order.")]
+Runtimes = Annotated[list[str] | None, typer.Option("--runtime", help="Repeatable. Default: all.")]
 
 
 def complexity(output: Output = None) -> None:
@@ -32,6 +38,62 @@ def complexity(output: Output = None) -> None:
     from paper.complexity import measure
 
     _write(path, measure(), ["torch"])
+
+
+def block(
+    runs: Runs = 30, processes: Processes = 3, runtime: Runtimes = None, output: Output = None
+) -> None:
+    """Time one SepViT block against the two-block structures of Swin, Twins and CSWin."""
+    path, names = _path("block", output), _runtimes(runtime)
+    from paper.block import measure
+
+    _write(path, measure(runs, processes, names), [*names, "timm"])
+
+
+def ablations(
+    runs: Runs = 10,
+    processes: Processes = 6,
+    runtime: Runtimes = None,
+    variant: Annotated[str, typer.Option(help="Variant.")] = "t",
+    output: Output = None,
+) -> None:
+    """Time SepViT without its position encoding, grouped attention, window tokens and PSA."""
+    path, names = _path("ablations", output), _runtimes(runtime)
+    find_variant(variant)
+    from paper.ablations import measure
+
+    _write(path, measure(runs, processes, names, variant), names)
+
+
+def variants(
+    runs: Runs = 10, processes: Processes = 3, runtime: Runtimes = None, output: Output = None
+) -> None:
+    """Time the four variants, beside the paper's relative speeds."""
+    path, names = _path("variants", output), _runtimes(runtime)
+    from paper.variants import measure
+
+    _write(path, measure(runs, processes, names), names)
+
+
+def scaling(
+    runs: Runs = 15,
+    runtime: Runtimes = None,
+    variant: Annotated[str, typer.Option(help="Variant at the centre.")] = "t",
+    output: Output = None,
+) -> None:
+    """Time one network over image sizes, batches, threads and variants, and read its memory."""
+    path, names = _path("scaling", output), _runtimes(runtime)
+    find_variant(variant)
+    from paper.scaling import measure
+
+    _write(path, measure(runs, names, variant), names)
+
+
+def _runtimes(names: list[str] | None) -> list[str]:
+    for name in names or ():
+        if name not in RUNTIMES:
+            raise unknown_name("runtime", name, RUNTIMES)
+    return names or list(RUNTIMES)
 
 
 def _path(name: str, output: Path | None) -> Path:
@@ -58,7 +120,7 @@ def main() -> None:
         help=__doc__, add_completion=False, pretty_exceptions_enable=False, context_settings=HELP
     )
     app.callback()(lambda: None)
-    for function in (complexity,):
+    for function in (complexity, block, ablations, variants, scaling):
         Command(function).add_to(app, function.__name__, (function.__doc__ or "").split("\n")[0])
     run_app(app)
 

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from edge_form import NAIVE, Call
+from edge_form import RUNTIMES, naive
+from exporters import Call, lower
 
-from sepvit_edge.backends.registry import get_backend
 from sepvit_edge.checkpoints.choose import random_dense
 from sepvit_edge.cli.names import parse_input_size
 from sepvit_edge.config.recipe import find_recipe
@@ -33,7 +33,6 @@ from sepvit_edge.model.dense.config import HEADS
 from sepvit_edge.model.edge import find_form
 from sepvit_edge.model.edge.make import edge_model
 from sepvit_edge.model.logits import normalize
-from sepvit_edge.package.manifest import Manifest, RuntimeFacts
 from sepvit_edge.pipeline.lowering import lowering_job
 from sepvit_edge.profiling.first_look import time_in_turn
 from sepvit_edge.quantization.calibration import calibrate
@@ -57,21 +56,18 @@ class FirstOutput(torch.nn.Module):
 
 def edge(model: DenseModel, runtime: str, precision: str, pixels: np.ndarray, threads: int) -> Call:
     """Lower an edge form by the package's own backend and return a call of it."""
-    recipe, backend = find_recipe(runtime, precision), get_backend(runtime)
+    recipe = find_recipe(runtime, precision)
     form, quantization = find_form(recipe.edge.form), None
     if precision == "int8":
         stored = calibrate(model, Glyphs("calibration"), images=2)
         quantization = LayerQuantization(stored, recipe.quantization.classifier)
-    with torch.no_grad():
-        job = lowering_job(model, edge_model(model, 1, form), recipe, quantization)
     with tempfile.TemporaryDirectory() as scratch:
-        backend.lower(job, Path(scratch))
-        runtime_facts = RuntimeFacts.model_construct(options=recipe.options)
-        manifest = Manifest.model_construct(runtime=runtime_facts, input=job.input)
-        session = backend.open(Path(scratch), manifest, threads)
-    if form.pixels.layout == "NCHW":
-        pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)
-    return lambda: session.run(pixels)[0]
+        with torch.no_grad():
+            job = lowering_job(model, edge_model(model, 1, form), recipe, quantization)
+            file = lower(job, Path(scratch))
+        if form.pixels.layout == "NCHW":
+            pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)
+        return file.call(threads, pixels)
 
 
 def report(runtime: str, head: str, options: argparse.Namespace) -> None:
@@ -85,7 +81,7 @@ def report(runtime: str, head: str, options: argparse.Namespace) -> None:
     fitted = with_dense_config(model, replace(config, window="fit"))
     makers = {
         EDGE: lambda: edge(model, runtime, "fp32", pixels, options.threads),
-        "naive, fp32, paper": lambda: NAIVE[runtime](FirstOutput(model), x, "f32", options.threads),
+        "naive, fp32, paper": lambda: naive(runtime, FirstOutput(model), x, "f32", options.threads),
         "edge, fp32, fit": lambda: edge(fitted, runtime, "fp32", pixels, options.threads),
         "edge, int8, paper": lambda: edge(model, runtime, "int8", pixels, options.threads),
     }
@@ -114,7 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--runtime", action="append", choices=sorted(NAIVE))
+    parser.add_argument("--runtime", action="append", choices=RUNTIMES)
     parser.add_argument("--head", action="append", choices=HEADS)
     parser.add_argument("--variant", default="lite")
     parser.add_argument("--input-size", default="256x256", help="HEIGHTxWIDTH")
@@ -127,7 +123,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     print("| runtime | head | form | p50 ms | time over the edge form's, p50 (p10-p90) |")
     print("|-|-|-|-|-|")
-    for runtime in options.runtime or sorted(NAIVE):
+    for runtime in options.runtime or RUNTIMES:
         for head in options.head or HEADS:
             report(runtime, head, options)
 

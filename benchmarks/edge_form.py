@@ -15,27 +15,25 @@ import logging
 import statistics
 import tempfile
 import warnings
-from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
+from exporters import Call, export_classifier, export_naive
 from principles import UNDONE, without
 
-from sepvit_edge.backends.registry import get_backend
 from sepvit_edge.checkpoints.choose import random_model
 from sepvit_edge.config.recipe import Recipe, find_recipe
 from sepvit_edge.errors import SepViTError
-from sepvit_edge.model.edge import FORMS, EdgeModel, Form, find_form
+from sepvit_edge.model.edge import FORMS, Form, find_form
 from sepvit_edge.model.logits import normalize
 from sepvit_edge.model.reference import SepViT, count_macs
 from sepvit_edge.model.variants import find_variant
-from sepvit_edge.package.manifest import Manifest, RuntimeFacts
-from sepvit_edge.pipeline.lowering import lowering_job
 from sepvit_edge.profiling.first_look import time_in_turn
 
-Call = Callable[[], np.ndarray]
+RUNTIMES = ("executorch", "onnxruntime", "openvino")
 
 
 class GemmChain(torch.nn.Module):
@@ -69,72 +67,24 @@ class GemmChain(torch.nn.Module):
         return torch.cat(sums)
 
 
-def naive_openvino(model: torch.nn.Module, x: torch.Tensor, precision: str, threads: int) -> Call:
-    """OpenVINO's own conversion; `precision` is its hint."""
-    import openvino as ov
-
-    converted = ov.convert_model(torch.export.export(model, (x,)))
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
-    if precision != "device":
-        settings["INFERENCE_PRECISION_HINT"] = precision
-    request = ov.Core().compile_model(converted, "CPU", settings).create_infer_request()
-    return lambda: request.infer([x.numpy()], share_inputs=True)[0]
-
-
-def naive_onnxruntime(model: torch.nn.Module, x: torch.Tensor, _: str, threads: int) -> Call:
-    """The exporter's own graph at opset 20."""
-    import onnxruntime as ort
-
+def naive(
+    runtime: str, model: torch.nn.Module, x: torch.Tensor, precision: str, threads: int
+) -> Call:
+    """Export a model as it stands and return a call of it; `precision` is OpenVINO's hint."""
     with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch) / "naive.onnx"
-        torch.onnx.export(model, (x,), path, dynamo=True, opset_version=20, verbose=False)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda: session.run(None, {name: x.numpy()})[0]
-
-
-def naive_executorch(model: torch.nn.Module, x: torch.Tensor, _: str, threads: int) -> Call:
-    """XNNPACK where its partitioner takes an operation, portable kernels elsewhere."""
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import to_edge_transform_and_lower
-    from executorch.extension.pybindings.portable_lib import (  # the wheel's only loader of buffers
-        _load_for_executorch_from_buffer,
-    )
-
-    program = torch.export.export(model, (x,))
-    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
-    buffer = lowered.to_executorch().buffer
-    module = _load_for_executorch_from_buffer(buffer)
-
-    def call(_: bytes = buffer) -> np.ndarray:  # the module points into the buffer
-        return module.forward([x])[0].numpy()
-
-    return call
-
-
-NAIVE = {
-    "executorch": naive_executorch,
-    "onnxruntime": naive_onnxruntime,
-    "openvino": naive_openvino,
-}
+        file = export_naive(runtime, model, x, Path(scratch))
+        if runtime == "openvino":
+            file = replace(file, options={"inference_precision": precision})
+        return file.call(threads, x.numpy())
 
 
 def edge(model: SepViT, recipe: Recipe, pixels: np.ndarray, threads: int, form: Form) -> Call:
     """Lower an edge form by the package's own backend and return a call of it."""
-    backend = get_backend(recipe.target)
-    with torch.no_grad():
-        job = lowering_job(model, EdgeModel(model, 1, form), recipe)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        backend.lower(job, folder)
-        runtime = RuntimeFacts.model_construct(options=recipe.options)
-        manifest = Manifest.model_construct(runtime=runtime, input=job.input)
-        session = backend.open(folder, manifest, threads)
-    if form.pixels.layout == "NCHW":
-        pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)
-    return lambda: session.run(pixels)[0]
+        file = export_classifier(model, recipe, Path(scratch), form=form)
+        if form.pixels.layout == "NCHW":
+            pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), np.float32)
+        return file.call(threads, pixels)
 
 
 def main() -> None:
@@ -142,7 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--runtime", action="append", choices=sorted(NAIVE))
+    parser.add_argument("--runtime", action="append", choices=RUNTIMES)
     parser.add_argument("--variant", action="append")
     parser.add_argument("--precision", action="append", help="OpenVINO's hint: f32, bf16, device")
     parser.add_argument("--image-size", type=int, default=224)
@@ -157,7 +107,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     print("| runtime | variant | precision | form | p50 ms | speed-up p50 (p10-p90) | error |")
     print("|-|-|-|-|-|-|-|")
-    for runtime in options.runtime or sorted(NAIVE):
+    for runtime in options.runtime or RUNTIMES:
         precisions = options.precision or ["f32"] if runtime == "openvino" else ["f32"]
         for variant in options.variant or ["lite", "t"]:
             for precision in precisions:
@@ -176,7 +126,7 @@ def report(runtime: str, variant: str, precision: str, options: argparse.Namespa
         recipe = recipe.model_copy(update={"options": changed})
     with torch.no_grad():
         reference = model(x).numpy()
-    calls = {"naive": NAIVE[runtime](model, x, precision, options.threads)}
+    calls = {"naive": naive(runtime, model, x, precision, options.threads)}
     own = find_form(recipe.edge.form)
     calls["edge"] = edge(model, recipe, pixels, options.threads, own)
     for name in options.form:
@@ -189,7 +139,7 @@ def report(runtime: str, variant: str, precision: str, options: argparse.Namespa
             print(f"| {runtime} | {variant} | {precision} | without {name} | {error} | | |")
     if options.gemm:
         chain = GemmChain(model).eval()
-        calls["gemm"] = NAIVE[runtime](chain, chain.example_input(), precision, options.threads)
+        calls["gemm"] = naive(runtime, chain, chain.example_input(), precision, options.threads)
     times = time_in_turn(calls, options.runs)
     if options.gemm:
         del calls["gemm"]

@@ -14,11 +14,13 @@ from torch import nn
 from sepvit_edge.backends.interface import LoweringJob, Session
 from sepvit_edge.backends.registry import get_backend
 from sepvit_edge.config.recipe import Recipe
-from sepvit_edge.model.graph import trace
+from sepvit_edge.model.edge import EdgeModel, Form, find_form
+from sepvit_edge.model.graph import WHOLE, name_nodes
+from sepvit_edge.model.reference import SepViT
 from sepvit_edge.package.manifest import InputFacts, Manifest, ModelFacts, RuntimeFacts
+from sepvit_edge.pipeline.lowering import lowering_job
 
 Call = Callable[[], np.ndarray]
-RUNTIMES = ("openvino", "onnxruntime", "executorch")
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class ModelFile:
     Attributes
     ----------
     runtime : str
-        One of `RUNTIMES`.
+        ``"openvino"``, ``"onnxruntime"`` or ``"executorch"``.
     folder : Path
         Folder with the file, named as in a package.
     shape : tuple of int
@@ -86,7 +88,8 @@ def _onnxruntime(module: nn.Module, x: torch.Tensor, folder: Path) -> None:
     from sepvit_edge.backends.onnxruntime import MODEL
 
     path = folder / MODEL
-    torch.onnx.export(module, (x,), path, dynamo=True, opset_version=20, verbose=False)
+    settings = {"opset_version": 20, "external_data": False, "verbose": False}
+    torch.onnx.export(module, (x,), path, dynamo=True, **settings)
 
 
 def _executorch(module: nn.Module, x: torch.Tensor, folder: Path) -> None:
@@ -110,12 +113,23 @@ def lower(job: LoweringJob, folder: Path) -> ModelFile:
     return ModelFile(job.recipe.target, folder, shape, job.input.dtype, options)
 
 
+def export_classifier(
+    model: SepViT, recipe: Recipe, folder: Path, batch: int = 1, form: Form | None = None
+) -> ModelFile:
+    """Export a classifier by a recipe, in its form or another; what is not timed is left out."""
+    with torch.no_grad():
+        edge = EdgeModel(model, batch, form or find_form(recipe.edge.form))
+        return lower(lowering_job(model, edge, recipe), folder)
+
+
 def export_block(module: nn.Module, x: torch.Tensor, recipe: Recipe, folder: Path) -> ModelFile:
     """Export a module in the style of the edge form, rows (float32) in and out, as a network is."""
-    module = module.eval()
-    module.example_input = lambda: x  # type: ignore[assignment]
+    table = torch.export.default_decompositions()
+    for whole in WHOLE:
+        table.pop(whole, None)
     with torch.no_grad():
-        program = trace(module)  # type: ignore[arg-type]
+        program = torch.export.export(module.eval(), (x,)).run_decompositions(table)
+    name_nodes(program)
     facts = InputFacts.model_construct(name="rows", shape=list(x.shape), dtype="float32")
     model = ModelFacts.model_construct(name="block")
     return lower(LoweringJob(program, ("result",), recipe, (), model, facts), folder)

@@ -1,4 +1,4 @@
-"""Fill the generated parts of README.md and docs/: `python scripts/make_docs.py`.
+"""Fill the generated parts of README.md and docs/, and draw: `python scripts/make_docs.py`.
 
 A part stands between `<!-- generated: NAME [ARGUMENT] -->` and `<!-- end -->`; the text between
 them is replaced. tests/unit/test_docs.py fails if a part is not current.
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import claims_tables
+import peers_tables
+import pictures
 import typer
 
 from sepvit_edge.__main__ import application
@@ -165,6 +167,13 @@ def claims(name: str = "") -> str:
     return f"{claims_tables.made_by(found)}\n{table(*rows(found))}"
 
 
+def peers(name: str) -> str:
+    """Print one of the tables of SepViT-T beside its peers."""
+    found = peers_tables.read()
+    rows = table(*peers_tables.TABLES[name](found))
+    return f"{peers_tables.introduction(found)}\n{rows}" if name == "speed" else rows
+
+
 def commands(_: str) -> str:
     """Describe every command as its --help does."""
     group: Any = typer.main.get_command(application())
@@ -202,6 +211,7 @@ PARTS: dict[str, Callable[[str], str]] = {
     "versions": versions,
     "latency": latency,
     "claims": claims,
+    "peers": peers,
     "commands": commands,
 }
 
@@ -228,3 +238,6 @@ if __name__ == "__main__":
         if after != before:
             page.write_text(after, "utf-8")
             print(f"{page.relative_to(REPOSITORY)} is written")
+    for name in pictures.drawn():
+        if not pictures.is_current(name):
+            print(f"{pictures.draw(name).relative_to(REPOSITORY)} is drawn")

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import copy
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import claims_tables
+import pictures
+import pytest
+import torch
+from helpers import REPOSITORY
 from paper import complexity
+from torch import nn
+
+from sepvit_edge.model.edge import FORMS
 
 
 def test_macs_are_counted_again() -> None:
@@ -29,3 +41,135 @@ def test_a_claim_that_does_not_hold_is_told() -> None:
     wrong["published"][4]["here"] += 1
     wrong["networks"][-1]["exponents"]["psa"] = 1.8
     assert [row[-1] for row in claims_tables.complexity_verdicts(wrong)] == ["**no**"] * 3
+
+
+def jittered_structures(stage: int) -> dict[str, Any]:
+    pytest.importorskip("timm")
+    from paper.block import OURS, structures
+
+    torch.manual_seed(stage)
+    found = structures(stage)
+    for name, structure in found.items():
+        for parameter in structure.reference.parameters() if name != OURS else ():
+            parameter.data += 0.05 * torch.randn_like(parameter)
+    return found
+
+
+@pytest.mark.parametrize("form", ["rows-float", "xnnpack"])
+@pytest.mark.parametrize("stage", [0, 2])
+@torch.no_grad()
+def test_structures_in_our_style_compute_the_same(stage: int, form: str) -> None:
+    for name, structure in jittered_structures(stage).items():
+        x = torch.randn(structure.shape)
+        rows = x.flatten(0, -2)
+        expected = structure.reference.eval()(x).flatten(0, -2)
+        found = structure.in_our_style(FORMS[form])(rows)
+        assert (found - expected).abs().max() < 1e-5 * expected.abs().max(), name
+        assert (found - rows).abs().max() > 0.1, name  # not the residual alone
+
+
+@torch.no_grad()
+def test_a_stripe_is_what_loops_make_of_it() -> None:
+    from paper.cswin import Stripes
+
+    torch.manual_seed(0)
+    stripes = Stripes(8, 2, 2, 6)  # two rows of a map of 6 x 6
+    q, k, v = torch.randn(3, 1, 6, 6, 8)
+    found = stripes(q, k, v)
+    for top in (0, 2, 4):
+        parts = [x[0, top : top + 2].reshape(12, 8) for x in (q, k, v)]
+        position = stripes.lepe(v[:, top : top + 2].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        for head in (0, 1):
+            qh, kh, vh = (x[:, 4 * head : 4 * head + 4] for x in parts)
+            y = (qh @ kh.T / 2).softmax(-1) @ vh
+            expected = y.reshape(2, 6, 4) + position[0, ..., 4 * head : 4 * head + 4]
+            part = found[0, top : top + 2, :, 4 * head : 4 * head + 4]
+            assert torch.allclose(part, expected, atol=1e-6)
+
+
+def test_macs_of_structures_are_counted_again() -> None:
+    pytest.importorskip("timm")
+    from paper.block import STAGES, count, structures
+
+    rows = claims_tables.read("block")["rows"]
+    for name, structure in structures(2).items():
+        (kept,) = {r["macs"] for r in rows if (r["map"], r["structure"]) == (STAGES[2][0], name)}
+        assert count(structure) == kept
+
+
+@torch.no_grad()
+def test_ablations_leave_out_what_they_say() -> None:
+    from paper.ablations import ABLATIONS, FULL
+
+    from sepvit_edge.checkpoints.choose import random_model
+    from sepvit_edge.model.edge import EdgeModel
+
+    model = random_model("lite-1-2-2-1", 10, 224)
+    edges = {name: EdgeModel(model, 1, change(FORMS["rows"])) for name, change in ABLATIONS.items()}
+    pixels = torch.randint(0, 256, (1, 224, 224, 3), dtype=torch.uint8)
+    answers = {name: edge(pixels) for name, edge in edges.items()}
+    for name, answer in answers.items():
+        assert answer.shape == (1, 10) and answer.isfinite().all()
+        assert name == FULL or not torch.equal(answer, answers[FULL])
+    psa = {
+        name: sum(block.psa is not None for _, block in edge.blocks())
+        for name, edge in edges.items()
+    }
+    assert psa == {
+        FULL: 4,
+        "without CPE": 4,
+        "without GSA": 5,
+        "without learned tokens": 4,
+        "without PSA": 0,
+    }
+    tokens = [block.dsa.window_tokens for _, block in edges["without learned tokens"].blocks()]
+    assert tokens == [None] * 6
+    sides = {block.windows.side for _, block in edges["without GSA"].blocks()}
+    assert sides == {7}
+    assert isinstance(edges["without CPE"].stages[0].cpe, nn.Identity)
+
+
+@torch.no_grad()
+def test_means_are_the_tokens_of_psa() -> None:
+    from paper.ablations import MeanPSA
+
+    from sepvit_edge.checkpoints.choose import random_model
+    from sepvit_edge.model.edge.folding import fold
+    from sepvit_edge.model.edge.rows import PSA
+
+    block = fold(random_model("lite-1-1-1-1", 2, 32)).stages[2].blocks[0]
+    means, learned = (
+        kind(FORMS["rows"], block.psa, block.windows, batch=1) for kind in (MeanPSA, PSA)
+    )
+    pixels = torch.randn(4, 128)  # four windows of one pixel, whose mean it is
+    assert torch.allclose(means(pixels), learned(pixels.repeat_interleave(2, 0)), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", pictures.drawn())
+def test_pictures_are_current(name: str) -> None:
+    assert pictures.is_current(name), "run python scripts/make_docs.py"
+
+
+def test_a_picture_of_other_data_is_noticed(tmp_path: Path, monkeypatch: Any) -> None:
+    name = pictures.drawn()[0]
+    data, function = pictures.PICTURES[name]
+    changed = tmp_path / "data.json"
+    changed.write_bytes(data.read_bytes() + b"\n")
+    monkeypatch.setitem(pictures.PICTURES, name, (changed, function))
+    assert not pictures.is_current(name)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("claims.py", "block", "--runtime", "openvin"), "did you mean 'openvino'"),
+        (("claims.py", "ablations", "--variant", "x"), "unknown variant 'x'"),
+        (("claims.py", "scaling", "--output", "none/x.json"), "the folder .* does not exist"),
+        (("peers.py", "--column", "openvino-int4"), "did you mean 'openvino-int8'"),
+    ],
+)
+def test_wrong_options_are_one_sentence(words: tuple[str, ...], sentence: str) -> None:
+    script = str(REPOSITORY / "benchmarks" / words[0])
+    done = subprocess.run([sys.executable, script, *words[1:]], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert re.fullmatch(f"error: .*{sentence}.*\n", done.stderr), done.stderr
