@@ -60,6 +60,8 @@ class Runtime:
 
 # By target, which is also the name of the backend's file, with "_" for "-".
 RUNTIMES = {
+    # A beta, whose number alone apps do not tell from the release.
+    "coreai": Runtime("coreai-core", "1.0.0b3", "1.0.1", tools=("coreai-torch",), npu=True),
     "coreml": Runtime("coremltools", "9.0", "9.1"),
     "ethos-u": Runtime(
         "executorch", "1.4.1", "1.5", tools=("ethos-u-vela", "tosa-tools"), npu=True

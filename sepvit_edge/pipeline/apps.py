@@ -43,7 +43,9 @@ APPS = {
     "android": App(
         "app/src/main/assets/packages", ("executorch", "onnxruntime"), "gradle installDebug"
     ),
-    "ios": App("SepViTDemo/packages", ("coreml",), "xcodegen && open SepViTDemo.xcodeproj"),
+    "ios": App(
+        "SepViTDemo/packages", ("coreml", "coreai"), "xcodegen && open SepViTDemo.xcodeproj"
+    ),
     "web": App("public/packages", ("onnxruntime",), "npm ci --ignore-scripts && npm run dev"),
 }
 

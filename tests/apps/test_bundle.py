@@ -125,7 +125,7 @@ def test_dense_packages_go_into_every_app_with_their_runtime(
         assert done.status == 0 and bundled["task"] == task
         compare_packages(package, project / APPS[app].folder / task)
     refused = run_command("bundle", package, "--app", "ios", "--project", project)
-    assert refused.status == 2 and "export for coreml" in refused.err
+    assert refused.status == 2 and "export for coreml or coreai" in refused.err
 
 
 def _own(folder: Path, app: str) -> Path:

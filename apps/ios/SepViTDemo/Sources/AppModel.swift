@@ -52,7 +52,10 @@ import SepViTKit
         let units = units
         Task {
             let result = await Task.detached { () -> Result<Session, any Error> in
-                Result { try Session(Package(url), CoreML(units: units)) }
+                Result {
+                    let package = try Package(url)
+                    return try Session(package, engine(for: package, units))
+                }
             }.value
             guard current == url else { return }
             switch result {

@@ -57,7 +57,7 @@ struct BenchmarkRequest: Sendable {
         }
         let checked = try Package(url)
         var opened: Session?
-        let load = try Benchmark.milliseconds { opened = try Session(checked, CoreML(units: units)) }
+        let load = try Benchmark.milliseconds { opened = try Session(checked, engine(for: checked, units)) }
         guard let session = opened else { throw SepViTError("the package could not be opened") }
         let size = checked.manifest.inputSize
         let grey = [UInt8](repeating: 127, count: size.width * size.height * 3)
