@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ from sepvit_edge.profiling.runner.interference import Watch
 from sepvit_edge.profiling.runner.latency import time_in_turn
 from sepvit_edge.profiling.runner.system import describe_device
 
-Times = dict[str, list[float]]
+# Of each call: seconds on the clock, and seconds that this process had a core.
+Times = dict[Any, list[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Timing:
     Attributes
     ----------
     processes : list of dict
-        Seconds by name, one dict a process.
+        Times by name, one dict a process.
     doubts : list of str
         Reasons for which they are not trustworthy.
     load : list of float
@@ -49,19 +51,25 @@ class Timing:
     doubts: list[str]
     load: list[float]
 
-    def milliseconds(self, name: str) -> float:
-        """Return the median time of a model."""
-        return statistics.median(t for times in self.processes for t in times[name]) * 1e3
+    def milliseconds(self, name: Any) -> float:
+        """Return the median time of a model, on the clock."""
+        return statistics.median(t[0] for times in self.processes for t in times[name]) * 1e3
 
-    def ratio(self, name: str, over: str) -> dict[str, Any]:
-        """Return the time of one model over another's: of rounds, and of each process."""
+    def ratio(self, name: Any, over: Any) -> dict[str, Any]:
+        """Return the time of one model over another's, of rounds and of each process.
+
+        Times are of the processor: those on the clock, whose median is there as well, count what
+        other processes do in between.
+        """
         rounds = [np.divide(times[name], times[over]) for times in self.processes]
-        low, middle, high = np.percentile(np.concatenate(rounds), [10, 50, 90])
+        clock, core = np.concatenate(rounds).T
+        low, middle, high = np.percentile(core, [10, 50, 90])
         return {
             "p50": round(float(middle), 3),
             "p10": round(float(low), 3),
             "p90": round(float(high), 3),
-            "processes": [round(float(np.median(ratios)), 3) for ratios in rounds],
+            "clock_p50": round(float(np.median(clock)), 3),
+            "processes": [round(float(np.median(ratios[:, 1])), 3) for ratios in rounds],
         }
 
     def facts(self) -> dict[str, Any]:
@@ -100,8 +108,12 @@ def _time(models: dict[str, ModelFile], runs: int, threads: int, seed: int) -> t
     calls = {name: models[name].call(threads) for name in names}
     rng.shuffle(names)
     before, watch = conditions(), Watch()
-    times = time_in_turn({name: calls[name] for name in names}, runs)
+    times = time_in_turn({name: calls[name] for name in names}, runs, clock=_clocks)
     return times, watch.reading(), before, conditions()
+
+
+def _clocks() -> np.ndarray:
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def circumstances(command: Sequence[str], packages: Sequence[str]) -> dict[str, Any]:

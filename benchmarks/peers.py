@@ -5,7 +5,8 @@
 Needs `pip install 'sepvit-edge[peers]'`. Weights are random: no time depends on them. All models of
 a runtime and precision are timed in turn, in several processes. The data go to
 docs/data/peers.json, of which `python scripts/make_docs.py` makes docs/results/peers.md. With
-`--models FOLDER` the exported files stay there, to be timed again.
+`--models FOLDER` the exported files stay there, to be timed again; with `--column` the others are
+kept as they were measured.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 import tempfile
 import warnings
 from dataclasses import replace
@@ -68,14 +68,33 @@ def peers(
         import timm  # noqa: F401
     except ImportError as error:
         raise SepViTError(f"{error.name} is missing: pip install 'sepvit-edge[peers]'") from None
-    with tempfile.TemporaryDirectory() as scratch:
-        found = measure(wanted, models or Path(scratch), runs, processes)
     from interleaved import circumstances
 
     packages = ("sepvit-edge", "openvino", "onnxruntime", "executorch", "timm", "nncf")
-    known = circumstances(["benchmarks/peers.py", *sys.argv[1:]], packages)
-    output.write_text(json.dumps({**known, **found}, indent=1) + "\n", encoding="utf-8")
+    options = ["--runs", str(runs), "--processes", str(processes)]
+    command = ["benchmarks/peers.py", *options, *(w for c in column or () for w in ("--column", c))]
+    known = circumstances(command, packages)
+    with tempfile.TemporaryDirectory() as scratch:
+        found = measure(wanted, models or Path(scratch), runs, processes)
+    made = {name: known.pop(name) for name in ("command", "date")}
+    for facts in found["columns"].values():
+        facts.update(made)
+    document = with_others({**known, **found}, output)
+    output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     print(f"{output} is written; python scripts/make_docs.py makes the page")
+
+
+def with_others(found: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Keep the columns that were measured before, on the same machine with the same versions."""
+    if not path.exists():
+        return found
+    before = json.loads(path.read_text("utf-8"))
+    if any(before[name] != found[name] for name in ("machine", "versions", "models")):
+        return found
+    columns = {**before["columns"], **found["columns"]}
+    rows = [row for row in before["rows"] if row["column"] not in found["columns"]]
+    ordered = {name: columns[name] for name in COLUMNS if name in columns}
+    return {**found, "columns": ordered, "rows": rows + found["rows"]}
 
 
 def measure(columns: list[str], folder: Path, runs: int, processes: int) -> dict[str, Any]:
@@ -106,7 +125,7 @@ def measure(columns: list[str], folder: Path, runs: int, processes: int) -> dict
         name: {"image_size": peer.image_size, "top1": peer.top1, "note": peer.note, **size_of(name)}
         for name, peer in PEERS.items()
     }
-    return {"models": facts, "judged": judged, "rows": rows}
+    return {"models": facts, "columns": judged, "rows": rows}
 
 
 def main() -> None:

@@ -33,6 +33,8 @@ def made_by(found: dict[str, Any]) -> str:
             worst = "; ".join(sorted(set(found["doubts"]))[-2:])
             judged = f"The judgement of `profile`: absolute times are not trustworthy ({worst})."
         lines.append(f"{load} {judged}")
+    if any("clock_p50" in str(row) for row in found.get("rows", ())):
+        lines.append("Ratios are of processor time, which other processes change little.")
     return " ".join(lines) + "\n"
 
 
@@ -264,6 +266,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], Table]]] = {
     "block-macs": ("block", block_macs_table),
     "block": ("block", block_table),
     "ablations": ("ablations", ablations_table),
+    "ablations-onnxruntime": ("ablations-onnxruntime", ablations_table),
     "variants": ("variants", variants_table),
     "scaling": ("scaling", scaling_table),
 }

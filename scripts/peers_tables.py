@@ -28,19 +28,25 @@ def read() -> dict[str, Any]:
 
 
 def introduction(found: dict[str, Any]) -> str:
-    """Say how the data were made, and how far they are trusted."""
-    doubts = [doubt for facts in found["judged"].values() for doubt in facts["doubts"]]
-    load = [value for facts in found["judged"].values() for value in facts["load"]]
-    return made_by({**found, "doubts": doubts, "load": load})
+    """Say how the columns were made, and how far they are trusted."""
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for facts in found["columns"].values():
+        runs.setdefault(facts["command"], []).append(facts)
+    lines = []
+    for columns in runs.values():
+        doubts = [doubt for facts in columns for doubt in facts["doubts"]]
+        load = [value for facts in columns for value in facts["load"]]
+        lines.append(made_by({**found, **columns[0], "doubts": doubts, "load": load}))
+    return "\n".join(lines)
 
 
 def speed_table(found: dict[str, Any]) -> Table:
     """List each model's time over SepViT-T's: below 1 it is faster."""
-    columns = list(found["judged"])
+    columns = list(found["columns"])
     known = {(row["column"], row["model"]): row for row in found["rows"]}
     ours = [f"{known[column, OURS]['ms']:.1f}" for column in columns]
     own = found["models"][OURS]
-    rows = [[f"{OURS}, ms", f"{own['top1']}", f"{own['macs'] / 1e9:.2f}", *ours]]
+    rows = [[f"{OURS}, ms on the clock", f"{own['top1']}", f"{own['macs'] / 1e9:.2f}", *ours]]
     for name, facts in found["models"].items():
         if name == OURS:
             continue
@@ -55,7 +61,7 @@ def speed_table(found: dict[str, Any]) -> Table:
 def standing_table(found: dict[str, Any]) -> Table:
     """Say in each column what is faster than SepViT-T, and what is no less accurate besides."""
     rows = []
-    for column in found["judged"]:
+    for column in found["columns"]:
         own = [row for row in found["rows"] if row["column"] == column and row["model"] != OURS]
         faster = [row["model"] for row in own if row["over_ours"]["p50"] < 1]
         top1 = found["models"][OURS]["top1"]

@@ -68,26 +68,30 @@ def scaling(pyplot: Any, found: dict[str, Any]) -> Any:
 
 
 def peers(pyplot: Any, found: dict[str, Any]) -> Any:
-    """Points: published top-1 over time; a line joins those that nothing beats in both."""
-    columns = list(found["judged"])
-    figure, axes = pyplot.subplots(2, -(-len(columns) // 2), figsize=(13, 6), sharey=True)
+    """Points: published top-1 over time; a line joins those that nothing alike beats in both."""
+    columns = list(found["columns"])
+    height = -(-len(columns) // 4)
+    size = (13, 1 + 2.8 * height)
+    figure, axes = pyplot.subplots(height, -(-len(columns) // height), figsize=size, squeeze=False)
     for axis in axes.flat[len(columns) :]:
         axis.remove()
     for axis, column in zip(axes.flat, columns, strict=False):
         points = sorted(
-            (row["ms"], found["models"][row["model"]]["top1"], row["model"])
+            (row["over_ours"]["p50"], found["models"][row["model"]]["top1"], row["model"])
             for row in found["rows"]
             if row["column"] == column
         )
-        for ms, top1, name in points:
-            ours = name.startswith("SepViT")
-            axis.plot(ms, top1, "D" if ours else "o", color="crimson" if ours else "steelblue")
-            axis.annotate(name, (ms, top1), fontsize=7, textcoords="offset points", xytext=(3, 4))
-        best = [p for i, p in enumerate(points) if all(p[1] > q[1] for q in points[:i])]
+        for ratio, top1, name in points:
+            marker, color = ("D", "crimson") if name.startswith("SepViT") else ("o", "steelblue")
+            axis.plot(ratio, top1, marker, color=color)
+            place = {"textcoords": "offset points", "xytext": (3, 4), "fontsize": 7}
+            axis.annotate(name, (ratio, top1), **place)
+        alike = [point for point in points if not found["models"][point[2]]["note"]]
+        best = [p for i, p in enumerate(alike) if all(p[1] > q[1] for q in alike[:i])]
         axis.step([p[0] for p in best], [p[1] for p in best], where="post", color="grey", lw=0.8)
         axis.set_title(column, fontsize=9)
-        axis.set_xlabel("milliseconds", fontsize=8)
-        axis.margins(x=0.25)
+        axis.set_xlabel("time over SepViT-T's", fontsize=8)
+        axis.margins(x=0.3, y=0.1)
     for axis in axes[:, 0]:
         axis.set_ylabel("published top-1, %", fontsize=8)
     return figure

@@ -28,13 +28,14 @@ SIZES, BATCHES, THREADS = (96, 128, 160, 192, 224, 256, 320, 384), (1, 2, 4, 8, 
 
 
 def settings(variant: str) -> list[dict[str, Any]]:
-    """Return every setting once: the base, and one thing changed."""
+    """Return every setting once: the base, and one thing changed; no more threads than cores."""
     base = {"variant": variant, **BASE}
     changes = [("image_size", SIZES), ("batch", BATCHES), ("threads", THREADS)]
     found = [base]
     for name, values in [*changes, ("variant", tuple(VARIANTS))]:
         found += [{**base, name: value} for value in values if value != base[name]]
-    return found
+    cores = len(machine.usable_cores())
+    return [setting for setting in found if setting["threads"] <= cores]
 
 
 def measure(runs: int, runtimes: list[str], variant: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import subprocess
 import sys
@@ -10,14 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import claims_tables
+import numpy as np
+import peers
+import peers_tables
 import pictures
 import pytest
 import torch
 from helpers import REPOSITORY
+from interleaved import Timing
 from paper import complexity
 from torch import nn
 
 from sepvit_edge.model.edge import FORMS
+from sepvit_edge.profiling.runner.latency import time_in_turn
 
 
 def test_macs_are_counted_again() -> None:
@@ -157,6 +163,49 @@ def test_a_picture_of_other_data_is_noticed(tmp_path: Path, monkeypatch: Any) ->
     changed.write_bytes(data.read_bytes() + b"\n")
     monkeypatch.setitem(pictures.PICTURES, name, (changed, function))
     assert not pictures.is_current(name)
+
+
+def test_peers_are_held_against_sepvit() -> None:
+    found = peers_tables.read()
+    for row in found["rows"]:
+        if row["column"] == "openvino-bf16":
+            row["over_ours"] = {"p50": 0.5 if row["model"] == "Swin-T" else 1.5, "p10": 0, "p90": 2}
+    header, rows = peers_tables.speed_table(found)
+    assert len(rows) == len(found["models"]) and {len(row) for row in rows} == {len(header)}
+    _, standing = peers_tables.standing_table(found)
+    assert ["OpenVINO bf16", "Swin-T", "none"] in standing
+
+
+def test_columns_that_are_not_measured_again_stay(tmp_path: Path) -> None:
+    def document(column: str, ms: float, version: str = "1") -> dict[str, Any]:
+        return {
+            "machine": {"cpu": "x"},
+            "versions": {"timm": version},
+            "models": {},
+            "columns": {column: {"command": f"{ms}"}},
+            "rows": [{"column": column, "model": "y", "ms": ms}],
+        }
+
+    path = tmp_path / "peers.json"
+    assert peers.with_others(document("openvino-fp32", 1), path) == document("openvino-fp32", 1)
+    path.write_text(json.dumps(document("openvino-fp32", 1)))
+    found = peers.with_others(document("executorch-fp32", 2), path)
+    assert list(found["columns"]) == ["openvino-fp32", "executorch-fp32"]
+    assert [row["ms"] for row in found["rows"]] == [1, 2]
+    again = peers.with_others(document("openvino-fp32", 3), path)
+    assert [row["ms"] for row in again["rows"]] == [3]
+    other = document("executorch-fp32", 2, version="2")
+    assert peers.with_others(other, path) == other
+
+
+def test_ratios_are_of_processor_time() -> None:
+    readings = iter(np.array([[0, 0], [4, 1], [4, 1], [5, 3], [5, 3], [7, 7], [7, 7], [9, 8]]))
+    calls = {"a": lambda: None, "b": lambda: None}
+    times = time_in_turn(calls, 2, clock=lambda: next(readings))  # a b, b a
+    timing = Timing([times], [], [0.5])
+    assert timing.milliseconds("a") == 3000
+    ratio = timing.ratio("a", "b")  # 1 / 2 and 1 / 4; on the clock 4 and 1
+    assert (ratio["p50"], ratio["clock_p50"]) == (0.375, 2.5)
 
 
 @pytest.mark.parametrize(

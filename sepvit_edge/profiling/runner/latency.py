@@ -34,7 +34,12 @@ def warm_up(call: Callable[[Any], Any], arrays: list, limit: int) -> tuple:
     return len(times), False
 
 
-def time_in_turn(calls: Mapping[str, Callable[[], object]], runs: int, seconds: float = 0) -> dict:
+def time_in_turn(
+    calls: Mapping[str, Callable[[], object]],
+    runs: int,
+    seconds: float = 0,
+    clock: Callable[[], Any] = time.perf_counter,
+) -> dict:
     """Time calls in turn, so that a disturbance affects all of them.
 
     Parameters
@@ -43,6 +48,8 @@ def time_in_turn(calls: Mapping[str, Callable[[], object]], runs: int, seconds: 
         Calls by name.
     runs, seconds : int, float
         Least number of rounds, and their least duration.
+    clock : callable
+        What is read before and after each call; several clocks as an array.
 
     Returns
     -------
@@ -59,9 +66,9 @@ def time_in_turn(calls: Mapping[str, Callable[[], object]], runs: int, seconds: 
         # Forwards and backwards: whatever follows the slower one is slower too.
         for name, call in reversed(order) if rounds % 2 else order:
             call()  # the threads of the one before still spin
-            before = time.perf_counter()
+            before = clock()
             call()
-            times[name].append(time.perf_counter() - before)
+            times[name].append(clock() - before)
         rounds += 1
     return times
 
