@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -53,7 +53,16 @@ _T = TypeVar("_T")
 
 
 class Options(Strict):
-    """Options of a Core AI recipe: none. An app states where it computes."""
+    """Options of a Core AI recipe. An app states where it computes.
+
+    Attributes
+    ----------
+    between_layers : str
+        Precision between the int8 layers of an int8 package: ``"float16"``, which the Neural
+        Engine needs, or ``"float32"`` for the answers that other runtimes give.
+    """
+
+    between_layers: Literal["float16", "float32"] = "float16"
 
 
 class CoreAIBackend:
@@ -69,9 +78,10 @@ class CoreAIBackend:
         SepViTError
             If the converter does not take the program.
         """
-        job.recipe.options_as(Options)
+        between = job.recipe.options_as(Options).between_layers
         _check(job)
-        program = halved(job.program) if job.recipe.precision == "fp16" else job.program
+        half = {"fp32": False, "fp16": True, "int8": between == "float16"}[job.recipe.precision]
+        program = halved(job.program) if half else job.program
         converter = TorchConverter(mode=TorchConverter.Mode.RELEASE)
         for name, lowering in _LOWERINGS.items():
             converter.register_torch_lowering(name)(lowering)
@@ -147,7 +157,17 @@ def _grid(node: Node) -> tuple[np.ndarray, ...]:
     scale: Any = node.args[1]
     zero: Any = node.args[2]
     axes = np.arange(node.meta["val"].ndim, dtype=np.int32)
-    return np.array(scale, np.float32), np.array(zero, np.int8), np.array(0, np.float32), axes
+    dtype = _float(node)
+    return np.array(scale, dtype), np.array(zero, np.int8), np.array(0, dtype), axes
+
+
+def _float(node: Node) -> type[np.generic]:
+    """Return the type of the floats that an operation reads or makes: of its scale and offset.
+
+    Mixed types convert, and end the process at the first run.
+    """
+    types = {each.meta["val"].dtype for each in (node, node.all_input_nodes[0])}
+    return np.float16 if torch.float16 in types else np.float32
 
 
 def _dequantize_weight(values: dict[str, Any], node: Node, _: Any) -> Any:
@@ -155,7 +175,7 @@ def _dequantize_weight(values: dict[str, Any], node: Node, _: Any) -> Any:
     integers, scale, _ = _inputs(values, node)
     shape = [len(node.meta["val"]), *[1] * (node.meta["val"].ndim - 1)]
     scale = mlir.reshape(scale, np.array(shape, np.uint32))
-    zero, offset = np.zeros(shape, np.int8), np.zeros(shape, np.float32)
+    zero, offset = np.zeros(shape, np.int8), np.zeros(shape, _float(node))
     return mlir.blockwise_shift_scale(integers, scale, zero, offset)
 
 

@@ -21,12 +21,12 @@ def halved(program: ExportedProgram) -> ExportedProgram:
     """Return a copy that computes in float16, between float32 inputs and outputs.
 
     Everything in front of the first convolution stays float32, and a factor moves from that
-    convolution's weights to its input (`subnormal`). Node names stay.
+    convolution's weights to its input (`subnormal`). Integers stay as they are, and so do names.
 
     Parameters
     ----------
     program : ExportedProgram
-        A traced edge model without int8 layers.
+        A traced edge model; its first convolution is in float, as the scheme has it.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch copies its own deprecated tree specs
@@ -52,9 +52,9 @@ def halved(program: ExportedProgram) -> ExportedProgram:
     (output,) = program.graph.find_nodes(op="output")
     for spec in signature.output_specs:
         node = by_name[spec.arg.name]
-        single = _behind(node, f"{node.name}_single", _ATEN._to_copy.default, dtype=torch.float32)
-        output.replace_input_with(node, single)
-        spec.arg.name = single.name
+        answer = _behind(node, f"{node.name}_single", _ATEN._to_copy.default, dtype=torch.float32)
+        output.replace_input_with(node, answer)
+        spec.arg.name = answer.name
     program.graph_module.recompile()
     return program
 
