@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import importlib
 import os
@@ -19,7 +20,7 @@ from hypothesis import HealthCheck, settings
 from sepvit_edge import metrics
 from sepvit_edge.checkpoints.source import source_of
 from sepvit_edge.config.recipe import Recipe, find_recipe
-from sepvit_edge.model.reference import SepViT
+from sepvit_edge.model.create import ReferenceModel
 from sepvit_edge.package.folder import Package
 from sepvit_edge.pipeline.export import export_package
 
@@ -90,6 +91,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
+def pytest_collection_finish() -> None:
+    """Leave what the imports made to no garbage collection: tracing a model starts hundreds."""
+    gc.freeze()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Give a whole file to a worker, as files share what they make; keep their order."""
@@ -133,7 +139,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exporter:
     root.mkdir(exist_ok=True)
 
     def export(
-        model: SepViT,
+        model: ReferenceModel,
         target: str = "openvino",
         precision: str = "fp32",
         *,

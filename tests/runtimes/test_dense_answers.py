@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import Runner, dense_model
+from helpers import Exporter, Runner, dense_model
 from PIL import Image
 
 import sepvit_edge
@@ -21,7 +21,9 @@ SIZE = (64, 96)
 
 
 @pytest.fixture(scope="session")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Package, Path]]:
+def packages(
+    tmp_path_factory: pytest.TempPathFactory, exported: Exporter
+) -> dict[str, tuple[Package, Path]]:
     """A package for each task, and its checkpoint."""
     pytest.importorskip("openvino")
     made = {}
@@ -30,8 +32,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Packag
         weights = folder / "a.safetensors"
         save_checkpoint(dense_model(head, SIZE), weights)
         model = sepvit_edge.load_checkpoint(weights, task=task)
-        package = sepvit_edge.export_package(model, "openvino", "fp32", folder / "p", images=1)
-        made[task] = package, weights
+        made[task] = exported(model, images=2), weights
     return made
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import Runner, dense_model, random_pixels, run_process
+from helpers import Exporter, Runner, dense_model, random_pixels, run_process
 
 import sepvit_edge
 from sepvit_edge.backends.registry import DENSE_TARGETS, RUNTIMES
@@ -33,13 +33,13 @@ SIZE = (64, 96)
 
 
 @pytest.fixture(scope="session")
-def segmentation(tmp_path_factory: pytest.TempPathFactory) -> tuple:
+def segmentation(tmp_path_factory: pytest.TempPathFactory, exported: Exporter) -> tuple:
     """A model, its checkpoint, and its package for OpenVINO."""
     pytest.importorskip("openvino")
     folder = tmp_path_factory.mktemp("dense")
     save_checkpoint(dense_model("semantic-fpn", SIZE), folder / "a.safetensors")
     model = sepvit_edge.load_checkpoint(folder / "a.safetensors", task="segmentation")
-    package = sepvit_edge.export_package(model, "openvino", "fp32", folder / "package", images=2)
+    package = exported(model, images=2)
     return model, folder / "a.safetensors", package
 
 
