@@ -25,6 +25,7 @@ from ..model.graph import WHOLE
 from ..package.manifest import Manifest, Placement
 from ..package.verification import Verification
 from .interface import LoweringJob, OpTiming, Session, check_input
+from .support.edge_patches import few_edge_passes, shared_history
 from .support.executorch_graph import kind_of, operations
 from .support.placement import PlacementBuilder
 from .support.xnnpack_patches import few_passes, few_transposes, half_weights, partitioner
@@ -59,8 +60,9 @@ class ExecuTorchBackend:
 
         `to_edge_transform_and_lower` is the documented route: it decomposes three more times, to
         learn which operations the partitioner wants whole. The traced program does not need that;
-        without it and with `few_passes` the same bytes (tests) take a third of the time, as long as
-        the transposes that `few_transposes` leaves out are in both.
+        without it, with `few_passes` and with the patches of `write_program` the same bytes (tests)
+        take less than a third of the time, as long as the transposes that `few_transposes` leaves
+        out are in both.
         """
         job.recipe.options_as(Options)
         weights = half_weights if job.recipe.precision == "fp16" else nullcontext
@@ -88,8 +90,10 @@ def write_program(job: LoweringJob, partitioner: Any, folder: Path) -> ExportedP
     from executorch.exir import EdgeCompileConfig, to_edge
 
     config = EdgeCompileConfig(preserve_ops=[*WHOLE], _check_ir_validity=False)
-    edge = to_edge(job.program, compile_config=config)
-    program = edge.to_backend(partitioner).to_executorch()
+    with shared_history():
+        with few_edge_passes():
+            edge = to_edge(job.program, compile_config=config)
+        program = edge.to_backend(partitioner).to_executorch()
     with (folder / MODEL).open("wb") as file:
         program.write_to_file(file)
     return program.exported_program()

@@ -18,6 +18,7 @@ BACKENDS = ROOT / "sepvit_edge" / "backends"
 # Module with a table, by the target whose library it patches.
 TABLES = {
     "executorch": "support.xnnpack_patches",
+    "executorch-vulkan": "support.edge_patches",
     "ethos-u": "support.arm_patches",
     "coreml": "coreml",
     "executorch-coreml": "executorch_coreml",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
+from .edge_patches import EDGE_PASSES, shared_history
 from .vendor import VendorPatch
 
 _VERSION = "executorch 1.4.1"
@@ -38,12 +39,6 @@ _DECOMPOSITION = VendorPatch(
     "the program is decomposed again, though tracing has done it",
     _SAME_GRAPH,
 )
-_EDGE_PASSES = VendorPatch(
-    "executorch.exir.program._program:_get_aten_to_edge_passes",
-    _VERSION,
-    "passes for operations that no edge model has run before the Arm backend's own",
-    _SAME_GRAPH,
-)
 _FUSED_SUMS = VendorPatch(
     "executorch.backends.arm._passes.fuse_consecutive_rescales_pass:_try_fuse_identity_pair",
     _VERSION,
@@ -63,7 +58,7 @@ VELA_COMPILE = VendorPatch(
     "the TOSA graph and Vela's summary are thrown away",
     _ONE_DELEGATE,
 )
-PATCHES = (*_IDLE_PASSES, _DECOMPOSITION, _EDGE_PASSES, _FUSED_SUMS, VELA, VELA_COMPILE)
+PATCHES = (*_IDLE_PASSES, _DECOMPOSITION, _FUSED_SUMS, VELA, VELA_COMPILE)
 
 
 @contextmanager
@@ -74,7 +69,9 @@ def few_passes() -> Iterator[None]:
     """
     with ExitStack() as stack:
         stack.enter_context(_DECOMPOSITION.replaced_by(lambda self, *_, **__: self))
-        stack.enter_context(_EDGE_PASSES.replaced_by(lambda *_: ([], [])))
+        stack.enter_context(shared_history())
+        # The Arm backend has its own.
+        stack.enter_context(EDGE_PASSES.replaced_by(lambda *_: ([], [])))
         for idle in _IDLE_PASSES:
             stack.enter_context(idle.replaced_by(lambda *_: False))
         yield
