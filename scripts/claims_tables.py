@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,10 @@ def made_by(found: dict[str, Any]) -> str:
         judged = "Nothing speaks against the times."
         if found["doubts"]:
             worst = "; ".join(sorted(set(found["doubts"]))[-2:])
-            judged = f"The judgement of `profile`: absolute times are not trustworthy ({worst})."
+            judged = (
+                f"The judgement of `profile`: absolute times are not trustworthy ({worst}); "
+                "they are left out."
+            )
         lines.append(f"{load} {judged}")
     if any("clock_p50" in str(row) for row in found.get("rows", ())):
         lines.append("Ratios are of processor time, which other processes change little.")
@@ -102,6 +105,11 @@ def published_table(found: dict[str, Any]) -> Table:
     return ("figure", "paper", "here"), rows
 
 
+def on_the_clock(ms: float, doubts: Sequence[str], digits: int = 2) -> str:
+    """Write a time in ms, or a dash where it is not trustworthy: ratios hold, times do not."""
+    return "-" if doubts else f"{ms:.{digits}f}"
+
+
 def _ratio(value: dict[str, Any]) -> str:
     """Write a ratio with its percentiles."""
     return f"{value['p50']:.2f} ({value['p10']:.2f}-{value['p90']:.2f})"
@@ -162,7 +170,7 @@ def block_table(found: dict[str, Any]) -> Table:
     for (side, _, runtime, style), group in _pairs(found).items():
         others = [group.get(f"{name}, two blocks") for name in ("Swin", "Twins", "CSWin")]
         shares = [_ratio(row["ours_over_this"]) if row else "-" for row in others]
-        ours = f"{group[OURS]['ms']:.2f}"
+        ours = on_the_clock(group[OURS]["ms"], found["doubts"])
         rows.append([RUNTIMES[runtime], style, f"{side} x {side}", ours, *shares])
     header = ("runtime", "written", "map", "SepViT block ms", "over Swin", "over Twins")
     return (*header, "over CSWin"), rows
@@ -195,7 +203,7 @@ def ablations_table(found: dict[str, Any]) -> Table:
         spread = f"{min(ratio['processes']):.3f} to {max(ratio['processes']):.3f}"
         shown = f"{ratio['p50']:.3f} ({ratio['p10']:.3f}-{ratio['p90']:.3f})"
         first = [RUNTIMES[row["runtime"]], row["form"], f"{row['macs'] / 1e9:.3f}"]
-        rows.append([*first, f"{row['ms']:.2f}", shown, spread])
+        rows.append([*first, on_the_clock(row["ms"], found["doubts"]), shown, spread])
     header = ("runtime", "form", "10^9 MACs", "p50 ms", "over full (p10-p90)")
     return (*header, "medians of the processes"), rows
 
@@ -224,7 +232,7 @@ def variants_table(found: dict[str, Any]) -> Table:
     for name, paper in found["paper"].items():
         known = [f"{paper[kind]:.2f}" if paper[kind] else "-" for kind in ("throughput", "latency")]
         own = [row for row in found["rows"] if row["variant"] == name]
-        shown = [f"{row['ms']:.1f} ms, {_ratio(row['over_t'])}" for row in own]
+        shown = [_ratio(row["over_t"]) for row in own]
         rows.append([name, f"{paper['macs']:.2f}", *known, *shown])
     names = [RUNTIMES[row["runtime"]] for row in found["rows"] if row["variant"] == "t"]
     return ("variant", "MACs", "V100", "TensorRT", *names), rows

@@ -47,7 +47,7 @@ def main(
         list[str] | None, typer.Option(help="With --all: this runtime only; repeatable.")
     ] = None,
     calibration: Annotated[
-        str, typer.Option(help="With --by-block: calibration images of an int8 package.")
+        str, typer.Option(help="With --all and --by-block: images to calibrate int8 on.")
     ] = "",
     images: Annotated[
         int | None,
@@ -104,13 +104,15 @@ def main(
         if everything or by_block:
             raise SepViTError("--save is for one package and its classes; leave it out here")
         check_save(save)
+    if calibration and not (everything or by_block):
+        raise SepViTError("--calibration is for --all and --by-block; a package has its scales")
     check_names(weights=weights or [], data=[calibration], classes=classes)
     check_targets(target or [])
     if everything:
         from .cli.evaluation.everything import evaluate_everything
 
         check_names(data=[data])
-        evaluate_everything(weights or [], data, classes, images, target or [], json)
+        evaluate_everything(weights or [], data, classes, images, target or [], calibration, json)
         return
     from .package.folder import Package
 

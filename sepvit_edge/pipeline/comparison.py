@@ -106,6 +106,7 @@ def compare_everything(
     *,
     images: int | None = None,
     only: Sequence[str] = (),
+    calibration: Dataset | None = None,
     step: Callable[[str], None] = lambda _: None,
 ) -> Comparison:
     """Export each checkpoint for every runtime and precision, and run all on the same images.
@@ -123,6 +124,8 @@ def compare_everything(
         Maximum number of images, taken evenly over the classes.
     only : sequence of str
         Targets. Default: all that this machine runs.
+    calibration : Dataset, optional
+        Images to calibrate int8 on. Default: built-in ones.
     step : callable
         Called with the name of each step, for a progress display.
 
@@ -146,8 +149,9 @@ def compare_everything(
     labels = [sample.label for sample in samples]
     table = _Table(None if None in labels else np.array(labels))
     missing: dict[str, str] = {}
+    targets = only or host_targets()
     for name, model in checkpoints:
-        missing |= _add_checkpoint(table, name, model, data, pixels, only or host_targets(), step)
+        missing |= _add_checkpoint(table, name, model, data, pixels, targets, calibration, step)
     selection = selection_of(data).model_dump(mode="json")
     return Comparison(data.name, count, selection, table.rows, table.least_agreement(), missing)
 
@@ -248,6 +252,7 @@ def _add_checkpoint(
     data: Dataset,
     pixels: np.ndarray,
     targets: Sequence[str],
+    calibration: Dataset | None,
     step: Callable[[str], None],
 ) -> dict[str, str]:
     """Add the rows of one checkpoint; return what the targets without a runtime need."""
@@ -262,7 +267,7 @@ def _add_checkpoint(
         if int8 is not None and int8.quantization.scheme == "full":
             # An emulator takes seconds for an image; torch rounds in the same way.
             step(f"{name}: torch, every operation in integers as for {target}")
-            integers = _run_in_torch(model, int8, pixels)
+            integers = _run_in_torch(model, int8, pixels, calibration)
             table.add(name, "torch", f"{target} int8", integers, reference=reference)
             continue
         try:
@@ -274,28 +279,43 @@ def _add_checkpoint(
             step(f"{name}: {target} {precision}")
             recipe = find_recipe(target, precision)
             if precision == "int8" and quantized is None:
-                quantized = _run_in_torch(model, recipe, pixels)
+                quantized = _run_in_torch(model, recipe, pixels, calibration)
                 table.add(name, "torch", "int8", quantized, reference=reference)
-            logits, megabytes = _run_package(model, recipe, data, pixels)
-            same = quantized if precision == "int8" else None
+            is_int8 = precision == "int8"
+            images = calibration if is_int8 and model.quantization is None else None
+            logits, megabytes = _run_package(model, recipe, data, pixels, images)
+            same = quantized if is_int8 else None
             table.add(name, target, precision, logits, megabytes, reference, same)
     return missing
 
 
-def _run_in_torch(model: SepViT, recipe: Recipe, pixels: np.ndarray) -> np.ndarray:
+def _run_in_torch(
+    model: SepViT, recipe: Recipe, pixels: np.ndarray, calibration: Dataset | None
+) -> np.ndarray:
     """Return the logits of the quantised reference."""
-    quantization = quantization_for(model, recipe)
+    quantization = quantization_for(model, recipe, calibration)
     with torch_threads(1):
         return quantization.reference(model)(pixels)
 
 
 def _run_package(
-    model: SepViT, recipe: Recipe, data: Dataset, pixels: np.ndarray
+    model: SepViT,
+    recipe: Recipe,
+    data: Dataset,
+    pixels: np.ndarray,
+    calibration: Dataset | None,
 ) -> tuple[np.ndarray, float]:
     """Export a package and run it; return its logits and the size of its model files in MB."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "package"
-        package = export_package(model, recipe=recipe, output=folder, data=data, images=_BATCH)
+        package = export_package(
+            model,
+            recipe=recipe,
+            output=folder,
+            data=data,
+            images=_BATCH,
+            calibration=calibration,
+        )
         session = open_package(folder, 1)
         pieces = np.split(pixels, range(_BATCH, len(pixels), _BATCH))
         logits = np.concatenate([session.run_pixels(piece)[0] for piece in pieces])

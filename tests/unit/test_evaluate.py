@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Exporter, Runner, random_pixels
+from helpers import MINI, Exporter, Runner, jittered, random_pixels
 from PIL import Image
 
-from sepvit_edge.checkpoints.files import load_checkpoint
+from sepvit_edge.checkpoints.files import load_checkpoint, save_checkpoint
 from sepvit_edge.cli import console
 from sepvit_edge.data.digits import Digits
+from sepvit_edge.errors import CheckFailed
 from sepvit_edge.package.folder import Package
 from sepvit_edge.package.session import open_package
+from sepvit_edge.pipeline import comparison
 
 pytest.importorskip("openvino")
 IMAGES = 40
@@ -119,6 +122,7 @@ def test_a_package_of_digits_finds_its_images_by_itself(
         (["--worst", "a.png", "--by-block"], "leave it out with --by-block"),
         (["--all"], "leave no-package out"),
         (["another"], "only --by-block takes several packages"),
+        (["--calibration", "digits"], "--calibration is for --all and --by-block"),
         (["--weights", "a", "--weights", "b"], "one checkpoint"),
     ],
 )
@@ -147,3 +151,22 @@ def test_progress_tells_the_speed_and_the_time_left(capsys, monkeypatch) -> None
         advance(400)
     said = "running x: 500 of 2100 (20 images/s, 0:01:20 left)\n"
     assert capsys.readouterr().err == said
+
+
+def test_all_calibrates_on_typical_images_or_says_that_it_does_not(
+    run_command: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(jittered(MINI, image_size=32), tmp_path / "own.safetensors")
+    found: list[Any] = []
+
+    def stopped(*_: object, calibration: object, **__: object) -> None:
+        found.append(calibration)
+        raise CheckFailed("far enough")
+
+    monkeypatch.setattr(comparison, "compare_everything", stopped)
+    arguments = ["--all", "--weights", tmp_path / "own.safetensors", "--data", "digits"]
+    done = run_command("evaluate", *arguments)
+    assert done.status == 1 and "give typical ones with --calibration" in done.err
+    done = run_command("evaluate", *arguments, "--calibration", "glyphs")
+    assert done.status == 1 and "typical" not in done.err
+    assert found[0] is None and found[1].name == "glyphs/calibration"

@@ -7,9 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..console import console, emit_json, print_columns, steps
+from ..console import console, emit_json, print_columns, steps, warn
 
 if TYPE_CHECKING:
+    from ...model.reference import SepViT
     from ...pipeline.comparison import Comparison
 
 
@@ -19,11 +20,13 @@ def evaluate_everything(
     classes: str,
     images: int | None,
     only: Sequence[str],
+    calibration: str,
     json: bool,
 ) -> None:
     """Export the checkpoints for every runtime, measure them on the same images, and compare."""
     from ...checkpoints.builtin import builtin_checkpoints, default_checkpoint
     from ...checkpoints.files import load_checkpoint
+    from ...data.choose import open_dataset
     from ...pipeline.comparison import compare_everything
     from ...pipeline.defaults import default_data
     from ..choices import choose_data
@@ -33,12 +36,22 @@ def evaluate_everything(
     checkpoints = [(Path(n).stem, load_checkpoint(builtin.get(n, Path(n)))) for n in names]
     model = checkpoints[0][1]
     dataset = choose_data(data, classes, model.config.labels) or default_data(model)[0]
+    typical = open_dataset(calibration, None, "calibration") if calibration else None
+    if typical is None and any(_calibrated_on_others(model) for _, model in checkpoints):
+        warn("int8 is calibrated on built-in images; give typical ones with --calibration FOLDER")
     with steps() as step:
-        result = compare_everything(checkpoints, dataset, images=images, only=only, step=step)
+        result = compare_everything(
+            checkpoints, dataset, images=images, only=only, calibration=typical, step=step
+        )
     if json:
         emit_json(asdict(result))
     else:
         _print_comparison(result)
+
+
+def _calibrated_on_others(model: SepViT) -> bool:
+    """Tell whether a model needs calibration and was trained on images that are not built in."""
+    return model.quantization is None and (model.source is None or model.source.trained_on is None)
 
 
 def _print_comparison(result: Comparison) -> None:
