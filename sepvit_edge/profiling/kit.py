@@ -110,8 +110,7 @@ def _lower_chain(manifest: Manifest, folder: Path) -> dict[str, Any]:
     )
     chain = Chain().eval()
     if manifest.precision == "int8":
-        for name in ("up", "down"):
-            layer = chain.get_submodule(name)
+        for name, layer in (("up", chain.up), ("down", chain.down)):
             chain.set_submodule(name, Int8Layer(layer, uncalibrated_layer(layer)))
     program = _trace(chain, (torch.zeros(_ROWS, _NARROW),))
     shape = [_ROWS, _NARROW]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,11 @@ from PIL import Image
 
 PACKAGE = REPOSITORY / "sepvit_edge"
 # Runtimes that an example needs.
-NEEDS = {"pipeline.export": "openvino", "package.session": "onnxruntime"}
+NEEDS = {
+    "backends.litert": "ai_edge_litert",
+    "package.session": "onnxruntime",
+    "pipeline.export": "openvino",
+}
 PUBLIC = (
     *("model.create.create_model", "pipeline.export.export_package"),
     *("package.session.open_package", "checkpoints.files.load_checkpoint"),
@@ -47,5 +52,5 @@ def test_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("name", PUBLIC)
 def test_the_public_functions_have_an_example(name: str) -> None:
     module, _, function = name.rpartition(".")
-    documented = getattr(importlib.import_module(f"sepvit_edge.{module}"), function).__doc__
-    assert "\n    Examples\n    --------\n    >>> " in documented
+    documented = inspect.getdoc(getattr(importlib.import_module(f"sepvit_edge.{module}"), function))
+    assert documented is not None and "\nExamples\n--------\n>>> " in documented
