@@ -86,8 +86,10 @@ def test_results_are_saved_and_broken_images_listed(
 
 
 _KILLED = """
-import os, sys
+import os, signal, sys
 from sepvit_edge.pipeline import saving
+# A shell that starts the tests in the background ignores it, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 add = saving.GrowingTable.add
 def counted(table, row):
     add(table, row)
