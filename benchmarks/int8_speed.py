@@ -19,7 +19,7 @@ import numpy as np
 
 from sepvit_edge.checkpoints.choose import random_model
 from sepvit_edge.config.recipe import QuantizationOptions, Recipe, recipes_for
-from sepvit_edge.machine import cpu_features
+from sepvit_edge.machine import present_features
 from sepvit_edge.package.session import open_package
 from sepvit_edge.pipeline.export import export_package
 from sepvit_edge.profiling.first_look import time_in_turn
@@ -63,10 +63,9 @@ def main() -> None:
 
 def recipes_to_time(runtime: str) -> dict[str, Recipe]:
     """Return fp32, int8, and what this CPU's features make faster."""
-    features = [name for name, has in cpu_features().items() if has]
     return {
         name: recipe
-        for name, recipe in recipes_for(features).items()
+        for name, recipe in recipes_for(present_features()).items()
         if recipe.target == runtime and (recipe.cpu_features or recipe.precision != "fp16")
     }
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from .cli.console import command, emit_json, print_columns, print_table, steps
-from .machine import cpu_features, cpu_name, usable_cores
+from .machine import cpu_features, cpu_name, present_features, usable_cores
 
 
 @command
@@ -31,7 +31,7 @@ def main(
         "CPU": cpu_name() or platform.machine(),
         "cores": str(len(usable_cores())),
     }
-    had = [name for name, has in features.items() if has]
+    had = present_features()
     faster = [name for name, recipe in recipes_for(had).items() if recipe.cpu_features]
     if json:
         emit_json(

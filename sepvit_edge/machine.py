@@ -87,3 +87,8 @@ def cpu_features() -> dict[str, bool]:
     is_arm = platform.machine().lower() in ("aarch64", "arm64")
     names = ARM_FEATURES if is_arm else X86_FEATURES
     return {name: flag in flags for flag, name in names.items()} if flags else {}
+
+
+def present_features() -> list[str]:
+    """Return the features of `cpu_features` that this CPU has."""
+    return [name for name, has in cpu_features().items() if has]

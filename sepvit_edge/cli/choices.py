@@ -110,6 +110,7 @@ def choose_calibration(calibration: str, model: ReferenceModel, recipe: Recipe) 
     SepViTError
         If there are no such images, or the package needs no calibration.
     """
+    from ..pipeline.defaults import calibrates_on_others
     from ..pipeline.facts import task_of
 
     full = recipe.quantization.scheme == "full"
@@ -119,7 +120,7 @@ def choose_calibration(calibration: str, model: ReferenceModel, recipe: Recipe) 
             why = "the weights are quantisation-aware" if model.quantization else "it is not int8"
             raise SepViTError(f"this package needs no --calibration: {why}")
         return open_dataset(calibration, None, "calibration")
-    if calibrated and (model.source is None or model.source.trained_on is None):
+    if calibrated and calibrates_on_others(model):
         images = "digits" if task_of(model) == "classification" else "glyphs"
         warn(f"calibrated on built-in {images}; give typical images with --calibration FOLDER")
     return None

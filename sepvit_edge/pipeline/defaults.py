@@ -35,6 +35,11 @@ def default_calibration(model: ReferenceModel) -> Dataset:
     return Digits("calibration")
 
 
+def calibrates_on_others(model: ReferenceModel) -> bool:
+    """Tell whether `default_calibration` has other images than a model was trained on."""
+    return model.source is None or model.source.trained_on is None
+
+
 def calibration_images(model: ReferenceModel, recipe: Recipe) -> int:
     """Return the largest number of images to calibrate a model on."""
     images = recipe.quantization.calibration_images

@@ -10,7 +10,7 @@ from ..pipeline.taps import TapDistance
 from .document import Latency, Profile, Sustained
 from .drawing import HEIGHT, TOP, Axis, Drawing, dot, frame, line, path, text, x_axis, y_axis
 from .judge import trust_of
-from .parts import KINDS, STAGES, part_kind, part_scale, stage_of
+from .parts import KINDS, STAGES, part_colour, part_kind, part_scale, stage_of
 
 
 def histogram(latency: Latency) -> Drawing:
@@ -84,9 +84,8 @@ def roofline(profile: Profile) -> Drawing | None:
     label = f"{roofs.gmacs_per_s:.3g} GMAC/s"
     shapes.append(text(x.end, y.at(roofs.gmacs_per_s) - 6, label, "end"))
     for part, intensity, rate in zip(parts, intensities, rates, strict=True):
-        kind = f"k{KINDS.index(part_kind(part.part))}"
         hint = f"{part.part}: {rate:.3g} GMAC/s"
-        shapes.append(dot(x.at(intensity), y.at(rate), kind, hint))
+        shapes.append(dot(x.at(intensity), y.at(rate), part_colour(part.part), hint))
     return Drawing("Roofline", shapes)
 
 
@@ -181,8 +180,7 @@ def error_and_time(profile: Profile, taps: Sequence[TapDistance], least_db: floa
     )
     for i, tap in enumerate(taps):
         part = part_behind(tap.name)
-        kind = part_kind(part)
-        colour = f"k{KINDS.index(kind)}" if kind in KINDS else "rest"
+        colour = part_colour(part)
         if (time := times.get(part)) is not None:
             left, right, top = x.at(i - 0.4), x.at(i + 0.4), low.at(time)
             bar = f"M{left:.1f} {low.start}V{top:.1f}H{right:.1f}V{low.start}Z"

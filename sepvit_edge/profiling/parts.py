@@ -70,6 +70,12 @@ def _sums(
     return {name: time for name, time in sums.items() if time > 0}
 
 
+def part_colour(part: str) -> str:
+    """Return the report's class of a part's colour, which is that of its kind."""
+    kind = part_kind(part)
+    return f"k{KINDS.index(kind)}" if kind in KINDS else "rest"
+
+
 _UNITS = ("c", "mb", "mhz", "ms", "mj", "s", "db", "us")
 _NAMES = {"gmacs_per_s": "rate of matrix products", "throttle_events": "throttling counter"}
 

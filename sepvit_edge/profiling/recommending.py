@@ -10,7 +10,7 @@ from pathlib import Path
 from ..backends.registry import MissingRuntime, get_backend
 from ..config.recipe import Recipe, recipes_for, targets
 from ..errors import SepViTError, unknown_name
-from ..machine import cpu_features
+from ..machine import present_features
 from ..package.folder import Package
 from ..package.manifest import Manifest
 from .candidates import Candidate
@@ -106,7 +106,7 @@ class Search:
         """Return the features of the device's CPU."""
         if self.device.connection.kind != "local":
             return self.device.hardware.features
-        return [name for name, has in cpu_features().items() if has]
+        return present_features()
 
     def _package(
         self,

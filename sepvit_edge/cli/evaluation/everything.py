@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from ..console import console, emit_json, print_columns, steps, warn
 
 if TYPE_CHECKING:
-    from ...model.reference import SepViT
     from ...pipeline.comparison import Comparison
 
 
@@ -28,7 +27,7 @@ def evaluate_everything(
     from ...checkpoints.files import load_checkpoint
     from ...data.choose import open_dataset
     from ...pipeline.comparison import compare_everything
-    from ...pipeline.defaults import default_data
+    from ...pipeline.defaults import calibrates_on_others, default_data
     from ..choices import choose_data
 
     names = weights or [default_checkpoint().stem]
@@ -37,7 +36,8 @@ def evaluate_everything(
     model = checkpoints[0][1]
     dataset = choose_data(data, classes, model.config.labels) or default_data(model)[0]
     typical = open_dataset(calibration, None, "calibration") if calibration else None
-    if typical is None and any(_calibrated_on_others(model) for _, model in checkpoints):
+    floats = [model for _, model in checkpoints if model.quantization is None]
+    if typical is None and any(map(calibrates_on_others, floats)):
         warn("int8 is calibrated on built-in images; give typical ones with --calibration FOLDER")
     with steps() as step:
         result = compare_everything(
@@ -47,11 +47,6 @@ def evaluate_everything(
         emit_json(asdict(result))
     else:
         _print_comparison(result)
-
-
-def _calibrated_on_others(model: SepViT) -> bool:
-    """Tell whether a model needs calibration and was trained on images that are not built in."""
-    return model.quantization is None and (model.source is None or model.source.trained_on is None)
 
 
 def _print_comparison(result: Comparison) -> None:
