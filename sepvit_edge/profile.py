@@ -85,6 +85,13 @@ def main(
             help="With --by-block: the packages' checkpoint; found by itself if built in."
         ),
     ] = "",
+    calibration: Annotated[
+        str,
+        typer.Option(
+            help="With --by-block: the images that the packages were calibrated on. "
+            "Default: built-in ones."
+        ),
+    ] = "",
     explorer: Annotated[
         Path | None,
         typer.Option(
@@ -173,8 +180,10 @@ def main(
         raise SepViTError("times of an emulated device are not kept; leave --save out")
     outputs = _Outputs(results, save, report, trace, explorer)
     outputs.check()
-    compared = _references(packages or [], weights, by_block, explorer)
+    compared = _references(packages or [], weights, calibration, by_block, explorer)
     with steps() as step:
+        # First, since it may be refused, and a measurement is not to be lost.
+        distances = _distances(compared, calibration, step)
         profiles = obtain_profiles(
             packages or [],
             name,
@@ -185,7 +194,6 @@ def main(
             etdump=etdump,
             trust=require_signature,
         )
-        distances = _distances(compared, step)
     budgets = check_budgets(profiles, facts.budgets)
     outputs.write(profiles, budgets, facts, compared, distances)
     if json:
@@ -199,13 +207,18 @@ def main(
 
 
 def _references(
-    packages: Sequence[Path], weights: str, by_block: bool, explorer: Path | None
+    packages: Sequence[Path],
+    weights: str,
+    calibration: str,
+    by_block: bool,
+    explorer: Path | None,
 ) -> list[tuple[Package, ReferenceModel]]:
     """Load what --by-block compares packages with, before anything is measured."""
     from .errors import SepViTError
 
     if not by_block:
-        for option, value in (("--weights", weights), ("--explorer", explorer)):
+        given = {"--weights": weights, "--calibration": calibration, "--explorer": explorer}
+        for option, value in given.items():
             if value:
                 raise SepViTError(f"{option} is for --by-block; give --by-block too")
         return []
@@ -215,24 +228,26 @@ def _references(
     from .package.folder import Package
     from .pipeline.verify import reference_of
 
-    check_names(weights=[weights] if weights else [])
+    check_names(weights=[weights] if weights else [], data=[calibration])
     opened = [Package(path) for path in packages]
     return [(package, reference_of(package, weights or None)) for package in opened]
 
 
 def _distances(
-    compared: Sequence[tuple[Package, ReferenceModel]], step: Step
+    compared: Sequence[tuple[Package, ReferenceModel]], calibration: str, step: Step
 ) -> dict[str, list[TapDistance]]:
     """Return every part's distance to the reference, by the digest of the package."""
     if not compared:
         return {}
+    from .data.choose import open_dataset
     from .pipeline.by_block import distances
 
+    images = open_dataset(calibration, None, "calibration") if calibration else None
     found = {}
     for package, model in compared:
         step(f"comparing {package.path.name} by block")
         pixels = package.golden()["pixels"][:1]
-        found[package.manifest.digest] = distances(package, model, pixels)
+        found[package.manifest.digest] = distances(package, model, pixels, images)
     return found
 
 

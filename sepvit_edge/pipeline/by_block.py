@@ -8,8 +8,11 @@ import numpy as np
 
 from ..config.recipe import parse_recipe
 from ..data.sample import Dataset
+from ..errors import SepViTError
 from ..model.create import ReferenceModel
 from ..package.folder import Package
+from ..quantization.interface import ProgramQuantization
+from .lowering import quantization_for
 from .parity import LEAST_SQNR_DB
 from .taps import TapDistance, by_block
 from .twins import run_twin
@@ -42,12 +45,29 @@ def distances(
     Raises
     ------
     SepViTError
-        If the package's recipe is of another version, or its runtime is missing.
+        If the package's recipe is of another version, its runtime is missing, or it was calibrated
+        on other images.
     """
     manifest = package.manifest
     recipe = parse_recipe(manifest.recipe)
-    outputs = run_twin(model, recipe, pixels, calibration=calibration)
+    quantization = None
+    if manifest.precision == "int8":
+        quantization = quantization_for(model, recipe, calibration)
+        _check_calibration(package, quantization)
+    outputs = run_twin(model, recipe, pixels, quantization=quantization)
     return by_block(outputs, model, pixels, manifest.precision)
+
+
+def _check_calibration(package: Package, quantization: ProgramQuantization) -> None:
+    """Refuse a twin whose scales come from other images than the package's."""
+    facts, own = package.manifest.quantization, quantization.calibration
+    if facts is None or facts.calibration_sha256 == own.sha256:
+        return
+    raise SepViTError(
+        f"{package.path.name} was calibrated on {facts.calibration_images} images of "
+        f"{facts.calibration_data}, not on these {own.images} of {own.data}: give its own images "
+        "by --calibration"
+    )
 
 
 def leaving_sentence(taps: Sequence[TapDistance], precision: str) -> str:

@@ -14,13 +14,13 @@ from ..backends.registry import RUNTIMES, get_backend
 from ..backends.versions import check_runtime
 from ..checkpoints.source import source_of
 from ..config.recipe import Recipe, find_recipe
-from ..data.sample import Dataset
 from ..model.create import ReferenceModel
 from ..model.edge import EdgeModel, find_form
 from ..model.edge.make import edge_model
 from ..package.folder import Package, write_labels
 from ..package.manifest import source_facts
 from ..package.session import PackageSession
+from ..quantization.interface import ProgramQuantization
 from .lowering import lowering_job, make_manifest, quantization_for, seal
 
 
@@ -29,7 +29,7 @@ def run_twin(
     recipe: Recipe,
     pixels: np.ndarray,
     edge: EdgeModel | None = None,
-    calibration: Dataset | None = None,
+    quantization: ProgramQuantization | None = None,
 ) -> dict[str, np.ndarray]:
     """Lower a twin of a package that also outputs every part's result, and run it.
 
@@ -43,8 +43,9 @@ def run_twin(
         uint8 (1, H, W, 3), preprocessed.
     edge : EdgeModel, optional
         The edge form to lower. Default: the tapped one of `model`.
-    calibration : Dataset, optional
-        The package's calibration images. Default: built-in ones.
+    quantization : ProgramQuantization, optional
+        Integers and scales of an int8 twin. Default: the model's own, or calibrated on built-in
+        images.
 
     Returns
     -------
@@ -53,8 +54,8 @@ def run_twin(
     """
     if edge is None:
         edge = edge_model(model, 1, find_form(recipe.edge.form), taps=True)
-    int8 = recipe.precision == "int8"
-    quantization = quantization_for(model, recipe, calibration) if int8 else None
+    if recipe.precision == "int8" and quantization is None:
+        quantization = quantization_for(model, recipe)
     job = lowering_job(model, edge, recipe, quantization)
     with tempfile.TemporaryDirectory() as scratch:
         outputs = PackageSession(_lower_unchecked(model, job, Path(scratch))).run_pixels(pixels)

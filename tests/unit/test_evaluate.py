@@ -170,3 +170,22 @@ def test_all_calibrates_on_typical_images_or_says_that_it_does_not(
     done = run_command("evaluate", *arguments, "--calibration", "glyphs")
     assert done.status == 1 and "typical" not in done.err
     assert found[0] is None and found[1].name == "glyphs/calibration"
+
+
+def test_by_block_takes_the_scales_of_the_packages_own_images(
+    run_command: Runner, digits_checkpoint: Path, folder: Path, tmp_path: Path
+) -> None:
+    checkpoint = ("--weights", digits_checkpoint)
+    own = ("--calibration", folder)
+    package = tmp_path / "int8"
+    done = run_command(
+        "export", "--precision", "int8", *checkpoint, *own, "--images", 5, "--output", package
+    )
+    assert done.status == 0, done.err
+    for command in ("evaluate", "profile"):
+        done = run_command(command, package, "--by-block", *checkpoint)
+        assert done.status == 2 and "give its own images by --calibration" in done.err
+        assert f"calibrated on {IMAGES} images of {folder.name}" in done.err
+    done = run_command("evaluate", package, "--by-block", *checkpoint, *own, "--json")
+    assert done.status == 0, done.err
+    assert all(np.isfinite(part["sqnr_db"]) for part in json.loads(done.out))
