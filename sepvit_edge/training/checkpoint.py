@@ -114,7 +114,7 @@ def train_checkpoint(
     sets = open_sets(recipe, labels, say)
     images = TrainingImages(recipe, labels, sets.train, cache or run / "cache")
     run.mkdir(parents=True, exist_ok=True)
-    channels = teacher.channels if teacher is not None and recipe.distillation.features else 0
+    channels = teacher.channels if teacher is not None and recipe.distillation.features else ()
     trainee: torch.nn.Module = FloatTrainee(model, channels)
     if qat:
         trainee = _quantized_trainee(model, recipe, sets.calibration, keep_float, scheme)

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from ..checkpoints.source import weights_digest
 from ..data.sample import Dataset as Images
-from ..model.reference import STRIDES, SepViT, set_image_size
+from ..model.reference import SepViT, set_image_size
+from ..model.variants import find_variant
 from .augmented import draw_augmented
 from .data import (
     BatchPreparation,
@@ -74,17 +75,21 @@ class FloatTrainee(nn.Module):
     ----------
     model : SepViT
         The model.
-    channels : int
-        Number of channels of a teacher's map to predict from the last map; 0 for none. The linear
-        layer that does so is not part of the result.
+    channels : tuple of int
+        Number of channels of a teacher's maps, which are predicted from the maps of the four
+        stages; empty for none. The layers that do so are not part of the result.
     """
 
     rounding = "none"
 
-    def __init__(self, model: SepViT, channels: int = 0) -> None:
+    def __init__(self, model: SepViT, channels: tuple[int, ...] = ()) -> None:
         super().__init__()
         self.model = model
-        self.projector = nn.Linear(model.norm.normalized_shape[0], channels) if channels else None
+        dims = find_variant(model.config.variant).dims
+        self.projectors = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, wanted))
+            for dim, wanted in zip(dims, channels, strict=False)
+        )
 
     def set_image_size(self, image_size: int) -> None:
         """Prepare for images of another side; no weight depends on it."""
@@ -94,19 +99,24 @@ class FloatTrainee(nn.Module):
     @overload
     def forward(self, x: Tensor, features: Literal[False] = False) -> Tensor: ...
     @overload
-    def forward(self, x: Tensor, features: Literal[True]) -> tuple[Tensor, Tensor]: ...
-    def forward(self, x: Tensor, features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, features: Literal[True]) -> tuple[Tensor, tuple[Tensor, ...]]: ...
+    def forward(
+        self, x: Tensor, features: bool = False
+    ) -> Tensor | tuple[Tensor, tuple[Tensor, ...]]:
         """Compute logits (B, classes) of images (B, 3, size, size).
 
-        With `features` also a teacher's map (B, channels, size / 32, size / 32) as predicted.
+        With `features` also a teacher's maps (B, channels, side, side) of strides 4, 8, 16 and 32,
+        as predicted.
         """
         if not features:
             return self.model(x)
-        assert self.projector is not None
-        pixels = self.model.norm(self.model(x, features=True)[-1].flatten(2).transpose(1, 2))
-        side = x.shape[-1] // STRIDES[-1]
-        guess = self.projector(pixels).transpose(1, 2).reshape(len(x), -1, side, side)
-        return self.model.head(pixels.mean(1)), guess
+        maps = self.model(x, features=True)
+        guesses = tuple(
+            projector(stage.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+            for projector, stage in zip(self.projectors, maps, strict=True)
+        )
+        pixels = self.model.norm(maps[-1].flatten(2).transpose(1, 2))
+        return self.model.head(pixels.mean(1)), guesses
 
 
 @lost_workers_named()

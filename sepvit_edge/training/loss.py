@@ -58,7 +58,7 @@ class Loss:
             if self.recipe.distillation.features:
                 logits, features = self.model(x, features=True)
             else:
-                logits, features = self.model(x), None
+                logits, features = self.model(x), ()
             logits = logits.float()
             loss = self._answers(logits, features, x, y)
             if self.recipe.rounding_noise:
@@ -67,7 +67,9 @@ class Loss:
                 loss = loss + self.recipe.rounding_noise * noise_share(logits, clean)
             return loss
 
-    def _answers(self, logits: Tensor, features: Tensor | None, x: Tensor, y: Tensor) -> Tensor:
+    def _answers(
+        self, logits: Tensor, features: tuple[Tensor, ...], x: Tensor, y: Tensor
+    ) -> Tensor:
         """Weigh the distance to the labels against the distances to the teacher."""
         how = self.recipe.distillation
         loss = F.cross_entropy(logits, y, label_smoothing=self.smoothing)
@@ -82,8 +84,10 @@ class Loss:
             log_target=True,
         )
         loss = (1 - how.weight) * loss + how.weight * t * t * distance
-        if features is not None and wanted.features is not None:
-            loss = loss + how.features * feature_distance(features, wanted.features)
+        if features:
+            pairs = zip(features, wanted.features, strict=True)
+            distances = [feature_distance(guess, feature) for guess, feature in pairs]
+            loss = loss + how.features * torch.stack(distances).mean()
         return loss
 
 

@@ -53,7 +53,7 @@ class Distillation(Strict):
     temperature : float
         Divisor of both sides' logits.
     features : float
-        Weight of the distance to the teacher's last map, added to the rest.
+        Weight of the mean distance to the teacher's maps of all strides, added to the rest.
     unlabelled : bool
         Train on images without labels, in any folders: the classes are the teacher's.
     """

@@ -19,6 +19,7 @@ from ..model.reference import SepViT, set_image_size
 from ..model.variants import ModelConfig, Preprocessing
 
 EFFICIENTNET = "efficientnet-lite0"
+_LAST_OF_STRIDE = (1, 2, 4, 6)  # of its stages, for strides of 4, 8, 16 and 32
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,13 @@ class Answer:
     ----------
     logits : Tensor
         float32 (B, classes).
-    features : Tensor or None
-        Last map of stride 32, float32 (B, channels, side, side); None where only logits are taught.
+    features : tuple of Tensor
+        Last map of each stride of 4, 8, 16 and 32, float32 (B, channels, side, side); empty where
+        only logits are taught.
     """
 
     logits: Tensor
-    features: Tensor | None = None
+    features: tuple[Tensor, ...] = ()
 
 
 class Teacher(nn.Module):
@@ -44,12 +46,12 @@ class Teacher(nn.Module):
     ----------
     labels : tuple of str
         Class names, in the order of the logits.
-    channels : int
-        Number of channels of the features; 0 if there are none.
+    channels : tuple of int
+        Number of channels of each of the features; empty if there are none.
     """
 
     labels: tuple[str, ...]
-    channels = 0
+    channels: tuple[int, ...] = ()
 
     def __init__(self, labels: tuple[str, ...], rule: Preprocessing) -> None:
         super().__init__()
@@ -114,7 +116,7 @@ class SepViTTeacher(Teacher):
 
 
 class EfficientNetTeacher(Teacher):
-    """EfficientNet-Lite0, which teaches its logits and its last map before the classifier.
+    """EfficientNet-Lite0, which teaches its logits and the last map of each stride.
 
     Parameters
     ----------
@@ -124,7 +126,7 @@ class EfficientNetTeacher(Teacher):
         Class names.
     """
 
-    channels = 320
+    channels = (24, 40, 112, 320)
 
     def __init__(self, network: nn.Module, labels: tuple[str, ...]) -> None:
         super().__init__(labels, Preprocessing(0.875, (127 / 255,) * 3, (128 / 255,) * 3))
@@ -132,12 +134,17 @@ class EfficientNetTeacher(Teacher):
         self.network: nn.Module = network.eval().requires_grad_(False)
 
     def answer(self, x: Tensor) -> Answer:
-        """Answer with logits, and the map that the last 1 x 1 convolution reads."""
+        """Answer with logits, and the maps that the convolutions of the next stride read."""
         net = cast(Any, self.network)
         x = x.contiguous(memory_format=torch.channels_last)
-        features = net.blocks(net.bn1(net.conv_stem(x)))
-        logits = net.classifier(net.global_pool(net.bn2(net.conv_head(features))))
-        return Answer(logits.float(), features.float().contiguous())
+        features = []
+        x = net.bn1(net.conv_stem(x))
+        for index, block in enumerate(net.blocks):
+            x = block(x)
+            if index in _LAST_OF_STRIDE:
+                features.append(x.float().contiguous())
+        logits = net.classifier(net.global_pool(net.bn2(net.conv_head(x))))
+        return Answer(logits.float(), tuple(features))
 
 
 def load_teacher(name: str) -> Teacher:

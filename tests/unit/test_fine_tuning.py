@@ -265,6 +265,7 @@ def test_a_photograph_teacher_teaches_logits_and_features() -> None:
     mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (rule.mean, rule.std))
     answer = teacher((pixels / 255 - mean) / std)
     assert torch.allclose(answer.logits, expected, atol=1e-4 * float(expected.abs().max()))
-    assert answer.features is not None and answer.features.shape == (2, 320, 2, 2)
+    shapes = [tuple(feature.shape) for feature in answer.features]
+    assert shapes == [(2, 24, 16, 16), (2, 40, 8, 8), (2, 112, 4, 4), (2, 320, 2, 2)]
     with pytest.raises(SepViTError, match="class 0 is 'amber' there and 'cat' here"):
         teacher.meet(ModelConfig(MINI, 3, 64, rule, ("cat", "blue", "green")))
