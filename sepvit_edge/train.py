@@ -196,7 +196,7 @@ def main(
         try:
             if dense_task:
                 card = train_dense_checkpoint(output, chosen, folder, **shared)
-                return _print_dense(output, card, json)
+                return _print_dense(output, card, json) if card else None
             trained = train_checkpoint(
                 output,
                 chosen,

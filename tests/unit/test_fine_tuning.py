@@ -185,19 +185,19 @@ def test_the_best_epoch_is_one_of_the_last_size() -> None:
 def test_the_best_weights_are_written_and_a_run_that_is_stuck_ends(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sepvit_edge.training import loop
+    from sepvit_edge.training import loop, trainer
     from sepvit_edge.training.checkpoint import train_checkpoint
 
     curve = iter([0.3, 0.8, 0.5, 0.4, 0.4, 0.4, 0.4, 0.4])
     monkeypatch.setattr(loop, "evaluate_top1", lambda *rest: next(curve))
     kept: dict[int, torch.Tensor] = {}
-    save = loop.save_best
+    save = trainer.save_best
 
     def saved(run: Path, result: torch.nn.Module) -> None:
         save(run, result)
         kept[len(kept)] = result.state_dict()["model.norm.weight"].clone()
 
-    monkeypatch.setattr(loop, "save_best", saved)
+    monkeypatch.setattr(trainer, "save_best", saved)
     data, output = paint(tmp_path / "data", 8), tmp_path / "o.safetensors"
     trained = train_checkpoint(
         output, recipe(data, epochs=8, patience=0.25), tmp_path / "run", weights=str(weights)

@@ -124,7 +124,7 @@ def small(pictures: Path, **changes: object) -> TrainingRecipe:
 def test_a_killed_run_goes_on_with_the_same_curve(
     tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sepvit_edge.training import loop
+    from sepvit_edge.training import trainer
     from sepvit_edge.training.checkpoint import train_checkpoint
 
     losses: dict[str, dict[int, float]] = {}
@@ -143,7 +143,7 @@ def test_a_killed_run_goes_on_with_the_same_curve(
         train_checkpoint(output, small(pictures), run, resume=resume, report=report)
 
     train("straight")
-    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)  # every update is saved
+    monkeypatch.setattr(trainer, "SAVE_SECONDS", 0.0)  # every update is saved
     with pytest.raises(Killed):
         train("killed", kill_at=4)
     with pytest.raises(SepViTError, match="--resume to continue"):

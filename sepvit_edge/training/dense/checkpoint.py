@@ -57,7 +57,7 @@ def train_dense_checkpoint(
     Returns
     -------
     dict
-        The card.
+        The card. Empty in processes other than the main one, which writes.
 
     Raises
     ------
@@ -86,6 +86,10 @@ def train_dense_checkpoint(
         report=report,
         epoch_done=epoch_done,
     )
+    from accelerate import PartialState
+
+    if not PartialState().is_main_process:  # one writes; on another host, the state is there
+        return {}
     card = training_card(recipe, run) | {"image_size": list(recipe.dense.input_size)}
     if sets.test is not None:
         card |= held_out(trained, sets.test) | {
