@@ -39,7 +39,8 @@ LONGEST = (
 )
 
 
-_found: list[float] = []
+_found: list[float] = []  # in this process, since the last test
+_said: dict[str, str] = {}  # by test
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -75,14 +76,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Print the least and the greatest SQNR of a test and of the fixtures that it made."""
-    result = yield
-    if _found:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, Any]:
+    """Report the least and the greatest SQNR of a test and of the fixtures that it made."""
+    report = yield
+    if report.when == "teardown" and _found:
         said = f"{min(_found):.1f} to {max(_found):.1f} dB ({len(_found)})"
-        item.config.get_terminal_writer().line(f"\n{item.nodeid}: {said}")
+        report.user_properties.append(("sqnr", said))
         _found.clear()
-    return result
+    return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Keep what a test, perhaps in another process, said of its SQNRs."""
+    said = dict(report.user_properties).get("sqnr")
+    if said and report.when == "teardown":
+        _said[report.nodeid] = str(said)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -106,7 +114,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Tell which workers crashed, and in which test."""
+    """Print the SQNRs if asked to; tell which workers crashed, and in which test."""
+    for test in sorted(_said):
+        terminalreporter.write_line(f"{test}: {_said[test]}")
     session = terminalreporter.config.pluginmanager.get_plugin("dsession")
     crashes = getattr(getattr(session, "sched", None), "crashes", [])
     if crashes:
