@@ -49,8 +49,8 @@ def main(
     head: Annotated[
         str,
         typer.Option(
-            help="Segmentation: semantic-fpn or upernet; detection: retinanet. Default: the "
-            "checkpoint's own."
+            help="Segmentation: semantic-fpn or upernet; detection: retinanet or mask-rcnn. "
+            "Default: the checkpoint's own."
         ),
     ] = "",
     input_size: Annotated[

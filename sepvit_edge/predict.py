@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _TOP, _LISTED = 3, 5
 # What the apps show too.
 _LEAST_SCORE = 0.3
+WITH_BOXES = ("detection", "instance-segmentation")
 
 
 @command
@@ -45,7 +46,7 @@ def main(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="With segmentation and detection: draw class maps or boxes onto the images.",
+            help="With segmentation and detection: draw class maps, boxes, masks onto the images.",
         ),
     ] = None,
     threads: Annotated[
@@ -73,8 +74,8 @@ def main(
 ) -> None:
     """Name the most probable classes of each image; or find its segments, or objects.
 
-    A package for segmentation gives the share of each class, one for detection the boxes; --json
-    has them in COCO's terms, masks as run lengths.
+    A package for segmentation gives the share of each class, one for detection the boxes, of Mask
+    R-CNN with masks; --json has them in COCO's terms, masks as run lengths.
 
     Images that cannot be read are reported and skipped; the exit status is then 2.
     """
@@ -94,7 +95,7 @@ def main(
         ("--top", dense and top is not None),
         ("--save", dense and save is not None),
         ("--draw", not dense and draw is not None),
-        ("--min-score", opened.manifest.task != "detection" and min_score is not None),
+        ("--min-score", opened.manifest.task not in WITH_BOXES and min_score is not None),
     ):
         if wrong:
             raise SepViTError(f"{option} is not for {opened.manifest.task}; leave it out")

@@ -102,9 +102,10 @@ def dense_model(
 ):
     """A small dense model whose every weight is far from its initial value."""
     import sepvit_edge
+    from sepvit_edge.model.dense import HEADS
 
     torch.manual_seed(0)
-    task = "detection" if head == "retinanet" else "segmentation"
+    task = HEADS[head].task
     model = sepvit_edge.create_model(
         variant,
         num_classes,

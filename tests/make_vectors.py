@@ -305,7 +305,8 @@ def tiny_package(folder: Path) -> None:
 def package_cases(folder: Path) -> list[dict[str, Any]]:
     """Return changes to the tiny package, and how each must be refused.
 
-    `kind` is the same in every language, None where the package still opens. The message must
+    `kind` is the same in every language, None where the package still opens; `python` is that of
+    the Python package where it runs what apps and devices do not. The message must
     contain the words in `mentions`, and none of those in `omits`.
     """
     manifest = "manifest.json"
@@ -325,8 +326,11 @@ def package_cases(folder: Path) -> list[dict[str, Any]]:
         edits: list[dict[str, Any]],
         *mentions: str,
         omits: tuple[str, ...] = (),
+        python: str = "",
     ) -> None:
-        words = {"mentions": list(mentions), "omits": list(omits)}
+        words: dict[str, Any] = {"mentions": list(mentions), "omits": list(omits)}
+        if python:
+            words["python"] = python
         cases.append({"name": name, "edits": edits, "kind": kind, **words})
 
     cases: list[dict[str, Any]] = []
@@ -377,6 +381,9 @@ def package_cases(folder: Path) -> list[dict[str, Any]]:
     )
     case("dtype unknown", "invalid", change('"dtype": "uint8"', '"dtype": "int4"'), "dtype")
     case("task unknown", "task", change('"classification"', '"pose"'), "pose")
+    # Python runs it, and finds that the package has none of its outputs.
+    edits = change('"classification"', '"instance-segmentation"')
+    case("task that no app runs", "task", edits, "instance-segmentation", python="invalid")
     case("task is no word", "invalid", change('"classification"', "1"), "task")
     case("no logits", "invalid", change('"class_logits"', '"class_votes"'), "class_logits")
     case("logits in bytes", "invalid", change('"dtype": "float32"', '"dtype": "uint8"'), "float32")

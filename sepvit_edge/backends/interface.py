@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         OutputFacts,
         Placement,
         QuantizationFacts,
+        RegionInput,
         Task,
     )
     from ..package.verification import Verification
@@ -42,8 +43,10 @@ class LoweringJob:
         Precision and options.
     labels : tuple of str
         Class names.
-    model, input, quantization : ModelFacts, InputFacts, QuantizationFacts
+    model, quantization : ModelFacts, QuantizationFacts
         The manifest's facts, for runtimes whose files carry metadata.
+    input : InputFacts or RegionInput
+        The same of the input: an image, or regions of one.
     results : tuple of OutputFacts
         The manifest's facts of the outputs, taps left out.
     task : str
@@ -57,7 +60,7 @@ class LoweringJob:
     recipe: Recipe
     labels: tuple[str, ...]
     model: ModelFacts
-    input: InputFacts
+    input: InputFacts | RegionInput
     results: tuple[OutputFacts, ...] = ()
     task: Task = "classification"
     quantization: QuantizationFacts | None = None

@@ -38,6 +38,7 @@ _REFUSALS = (
 # Suffixes of nodes that the runtime rewrites: for its own layout, for a quantisation that it moves
 # across a transpose, for one of several readers of a tensor.
 _REWRITTEN = re.compile(r"(_nchwc|_pre_q|_token_\d+)+$")
+_FUSED = "fused "  # in front of the name of a layer that its ReLU was put into
 # Elements of the smallest weight stored as float16; smaller ones, as the input's mean, are not.
 _SMALLEST_HALF = 1024
 
@@ -187,7 +188,8 @@ def _profile(folder: Path, threads: int | None, pixels: np.ndarray, runs: int) -
     calls: dict[str, list[dict[str, Any]]] = {}
     for event in events:
         if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
-            calls.setdefault(event["name"].removesuffix("_kernel_time"), []).append(event)
+            name = event["name"].removesuffix("_kernel_time").removeprefix(_FUSED)
+            calls.setdefault(name, []).append(event)
     names = list(calls)
     timings = []
     for i, (name, events) in enumerate(calls.items()):

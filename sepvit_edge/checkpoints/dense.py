@@ -62,12 +62,16 @@ _SIGNATURES = {
         "bbox_head.retina_cls.weight",
         ANCHORS,
     ),
+    "mask-rcnn": _Signature(
+        "roi_head.mask_head.conv_logits.weight",
+        "neck.lateral_convs.0.conv.weight",
+        "roi_head.mask_head.conv_logits.weight",
+    ),
 }
 # Heads that are not supported, by a part that they have.
 _OTHERS = {
-    "roi_head.mask_head.": "Mask R-CNN",
-    "roi_head.": "a two-stage detector",
-    "rpn_head.": "a two-stage detector",
+    "roi_head.": "another two-stage detector",
+    "rpn_head.": "another two-stage detector",
     "decode_head.": "another segmentation head",
     "bbox_head.": "another detection head",
 }

@@ -65,8 +65,8 @@ def create_model(
     task : str
         ``"classification"``, ``"segmentation"`` or ``"detection"``.
     head : str, optional
-        ``"semantic-fpn"`` or ``"upernet"`` for segmentation, ``"retinanet"`` for detection.
-        Default: the first of the task.
+        ``"semantic-fpn"`` or ``"upernet"`` for segmentation, ``"retinanet"`` or
+        ``"mask-rcnn"`` for detection. Default: the first of the task.
     input_size : tuple of int, optional
         Of a dense model: height and width in pixels, multiples of 32. Default: 512 x 512.
     window : str

@@ -23,8 +23,11 @@ _ATEN = torch.ops.aten
 WHOLE = (_ATEN.linear.default, _ATEN.upsample_bilinear2d.vec)
 _PART = re.compile(
     r"(?P<input>input)"
-    r"|(?P<head>head|logits|class_logits|box_deltas)"  # some runtimes name nodes after outputs
-    r"|(?P<neck>neck)"
+    # Some runtimes name nodes after outputs.
+    r"|(?P<head>head|logits|class_logits|box_deltas|proposal_)"
+    r"|(?P<neck>neck|pyramid_)"
+    r"|(?P<box_head>box_head|region_class_logits|region_box_deltas)"
+    r"|(?P<mask_head>mask_head|region_mask_logits)"
     r"|stages_(?P<stage>\d)_(?:(?P<sub>patch_embedding|cpe|norm)"
     r"|blocks_(?P<block>\d+)(?:_(?P<part>dsa|psa|proj|mlp))?)"
 )
@@ -98,14 +101,14 @@ def part_of(name: str) -> str | None:
     str or None
         ``"input"``, ``"stages.0.patch_embedding"``, ``"stages.2.blocks.4.psa"``,
         ``"stages.2.blocks.4"`` (window order and residual), ``"stages.0.cpe"``, ``"stages.0.norm"``
-        (of a dense model), ``"neck"``, ``"head"``; None if the name does not come from a traced
-        graph.
+        (of a dense model), ``"neck"``, ``"head"``, ``"box_head"``, ``"mask_head"``; None if the
+        name does not come from a traced graph.
     """
     match = _PART.match(name)
     if match is None:
         return None
-    if match["input"] or match["head"] or match["neck"]:
-        return match["input"] or match["neck"] or "head"
+    if match.lastgroup in ("input", "head", "neck", "box_head", "mask_head"):
+        return match.lastgroup
     if match["sub"]:
         return f"stages.{match['stage']}.{match['sub']}"
     block = f"stages.{match['stage']}.blocks.{match['block']}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .create import ReferenceModel
 from .dense import DenseModel
+from .dense.config import BOX_HEAD, MASK_HEAD
 from .reference import SepViT
 
 _BATCH = 16
@@ -61,6 +62,28 @@ def reference_outputs(model: DenseModel, pixels: np.ndarray) -> list[np.ndarray]
     with torch.no_grad():
         images = [as_tuple(model(normalize(model, x))) for x in torch.from_numpy(pixels).split(1)]
     return [torch.cat(parts).numpy() for parts in zip(*images, strict=True)]
+
+
+def reference_heads(model: DenseModel) -> Callable[[str, np.ndarray], list[np.ndarray]]:
+    """Return the networks of a two-stage reference that look at regions, in fp32 on the CPU.
+
+    Parameters
+    ----------
+    model : DenseModel
+        In evaluation mode; the function is for Mask R-CNN alone.
+
+    Returns
+    -------
+    callable
+        Name of a network and features of regions (N, ...) -> its outputs (N, ...).
+    """
+
+    @torch.no_grad()
+    def run(name: str, regions: np.ndarray) -> list[np.ndarray]:
+        network = {BOX_HEAD: model.roi_head.bbox_head, MASK_HEAD: model.roi_head.mask_head}[name]
+        return [output.numpy() for output in as_tuple(network(torch.from_numpy(regions)))]
+
+    return run
 
 
 def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -7,30 +7,44 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from ..config.recipe import OptionsT, Precision
 from ..config.toml import Strict, first_fault
 from ..errors import SepViTError
+from ..model.dense.config import BOX_HEAD, MASK_HEAD
 from ..model.variants import Source
 from .postprocessing import PostprocessingRule
 from .schema import published_schema, version_pattern
 from .verification import Verification
 
-SCHEMA_VERSION = "2.2"
+SCHEMA_VERSION = "2.3"
 MANIFEST, LABELS, GOLDEN = "manifest.json", "labels.txt", "golden.safetensors"
 
-Task = Literal["classification", "segmentation", "detection"]
+Task = Literal["classification", "segmentation", "detection", "instance-segmentation"]
 # The tasks whose packages this version runs.
-TASKS: tuple[Task, ...] = ("classification", "segmentation", "detection")
+TASKS: tuple[Task, ...] = get_args(Task)
 CLASS_LOGITS = "class_logits"
 # Meanings of outputs that a task needs, by task.
 MEANINGS: dict[Task, tuple[str, ...]] = {
     "classification": (CLASS_LOGITS,),
     "segmentation": ("class_map_logits",),
     "detection": ("box_class_logits", "box_deltas"),
+    "instance-segmentation": (
+        "proposal_logits",
+        "proposal_deltas",
+        *(f"pyramid_{stride}" for stride in (4, 8, 16, 32)),
+    ),
+}
+# Graphs behind the first one that a task needs, and the meanings of their outputs.
+GRAPHS: dict[str, dict[str, tuple[str, ...]]] = {
+    "instance-segmentation": {
+        BOX_HEAD: ("region_class_logits", "region_box_deltas"),
+        MASK_HEAD: ("region_mask_logits",),
+    }
 }
 
 
@@ -54,8 +68,8 @@ class ModelFacts(Strict):
     macs : int
         Multiply-accumulates of one image.
     head : str or None
-        Of a dense model: ``"semantic-fpn"``, ``"upernet"`` or ``"retinanet"``. All that follow are
-        a dense model's too, and None for others and before version 2.2.
+        Of a dense model: ``"semantic-fpn"``, ``"upernet"``, ``"retinanet"`` or ``"mask-rcnn"``. All
+        that follow are a dense model's too, and None for others and before version 2.2.
     channels : int or None
         Width of its neck or head.
     input_size : tuple of int or None
@@ -140,7 +154,11 @@ class OutputFacts(Strict):
         What its numbers are. A reader looks for the meanings that it knows, and leaves the other
         outputs alone: ``"class_logits"`` is one row of logits an image, before softmax;
         ``"class_map_logits"`` (1, classes, H / 4, W / 4) the logits of a map, before enlarging;
-        ``"box_class_logits"`` (1, A, classes) and ``"box_deltas"`` (1, A, 4) those of A anchors.
+        ``"box_class_logits"`` (1, A, classes) and ``"box_deltas"`` (1, A, 4) those of A anchors;
+        ``"proposal_logits"`` (1, A, 1), ``"proposal_deltas"`` (1, A, 4) and ``"pyramid_4"`` ...
+        (1, channels, H / 4, W / 4) the first stage of a detector with two; its other graphs have
+        ``"region_class_logits"`` (N, classes + 1), ``"region_box_deltas"`` (N, 4 classes) and
+        ``"region_mask_logits"`` (N, classes, h, w).
     shape : list of int
         Shape of the tensor, batch first.
     dtype : str
@@ -151,6 +169,28 @@ class OutputFacts(Strict):
     meaning: str
     shape: list[int]
     dtype: str = "float32"
+
+
+class RegionInput(Strict):
+    """The input of a graph that looks at regions of an image.
+
+    Attributes
+    ----------
+    name : str
+        Name of the tensor in the model file.
+    meaning : str
+        ``"region_features"``: made of the first graph's outputs, by `postprocessing`.
+    shape : list of int
+        Regions a call, channels, cells, cells.
+    dtype, layout : str
+        Type and order of axes of the tensor.
+    """
+
+    name: str
+    meaning: str
+    shape: list[int]
+    dtype: Literal["float32"] = "float32"
+    layout: Literal["NCHW"] = "NCHW"
 
 
 class RuntimeFacts(Strict):
@@ -323,6 +363,30 @@ class Placement(Strict):
     estimates: tuple[Estimate, ...] = ()
 
 
+class GraphFacts(Strict):
+    """A graph behind the first one.
+
+    Attributes
+    ----------
+    name : str
+        Its name, and the folder of its model file, which is called as the first one's.
+    input : RegionInput
+        Its input.
+    outputs : list of OutputFacts
+        Its outputs, in the order of the model file.
+    macs : int
+        Multiply-accumulates of a call.
+    placement : Placement
+        Where its operations run.
+    """
+
+    name: str = Field(pattern="^[a-z][a-z0-9-]{0,39}$")
+    input: RegionInput
+    outputs: list[OutputFacts]
+    macs: int
+    placement: Placement
+
+
 class Selection(Strict):
     """Which images of a data set were taken, and what their labels are.
 
@@ -475,8 +539,11 @@ class Manifest(Strict):
         (`sepvit_edge.package.verification`).
     parity : Parity or None
         Distance to the reference; None where nothing here computes the package.
-    postprocessing : SegmentationRule, DetectionRule or None
-        Of a dense package: how its outputs become a class map or boxes. None for others.
+    postprocessing : SegmentationRule, DetectionRule, TwoStageRule or None
+        Of a dense package: how its outputs become a class map, boxes or masks. None for others.
+    graphs : tuple of GraphFacts or None
+        The graphs behind the first one, of a task that needs some; `input`, `outputs` and
+        `placement` are then the first one's. None for others and before version 2.3.
     """
 
     schema_version: str = Field(pattern=version_pattern(SCHEMA_VERSION))
@@ -497,18 +564,26 @@ class Manifest(Strict):
     verification: Verification = "run"
     parity: Parity | None
     postprocessing: PostprocessingRule | None = None
+    graphs: tuple[GraphFacts, ...] | None = Field(None, validate_default=True)
 
     @field_validator("outputs")
     @classmethod
     def _has_logits(cls, outputs: list[OutputFacts], info: ValidationInfo) -> list[OutputFacts]:
         task = info.data.get("task")
-        for meaning in MEANINGS.get(task, ()):  # type: ignore[arg-type]
-            found = [output for output in outputs if output.meaning == meaning]
-            if len(found) != 1 or found[0].dtype != "float32":
-                raise ValueError(
-                    f"a {task} package has one output with the meaning {meaning}, in float32"
-                )
+        _check_meanings(outputs, MEANINGS.get(task, ()), f"a package for {task}")  # type: ignore[arg-type]
         return outputs
+
+    @field_validator("graphs")
+    @classmethod
+    def _has_graphs(
+        cls, graphs: tuple[GraphFacts, ...] | None, info: ValidationInfo
+    ) -> tuple[GraphFacts, ...] | None:
+        for name, meanings in GRAPHS.get(info.data.get("task", ""), {}).items():
+            found = [graph for graph in graphs or () if graph.name == name]
+            if len(found) != 1:
+                raise ValueError(f"a package for {info.data['task']} has one graph {name}")
+            _check_meanings(found[0].outputs, meanings, f"the graph {name}")
+        return graphs
 
     @field_validator("postprocessing")
     @classmethod
@@ -518,6 +593,13 @@ class Manifest(Strict):
         if rule is not None and rule.task != info.data.get("task"):
             raise ValueError(f"it is for {rule.task}, not for the package's task")
         return rule
+
+
+def _check_meanings(outputs: list[OutputFacts], meanings: Sequence[str], what: str) -> None:
+    for meaning in meanings:
+        found = [output for output in outputs if output.meaning == meaning]
+        if len(found) != 1 or found[0].dtype != "float32":
+            raise ValueError(f"{what} has one output with the meaning {meaning}, in float32")
 
 
 def manifest_schema() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How the raw outputs of a dense model become a class map or boxes: facts of the manifest.
+"""How the raw outputs of a dense model become a class map, boxes or masks: facts of the manifest.
 
 `sepvit_edge.postprocess` is the rule in NumPy, operation by operation; the apps repeat it bit for
 bit. These are its parameters.
@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ..config.toml import Strict
+from ..model.dense.config import BOX_CELLS, DETECTIONS, MASK_CELLS, PROPOSALS
 
 # 4 * 2^(i/3), written out: powers are not rounded alike in all languages.
 _SCALES = (4.0, 5.039684199579493, 6.3496042078727974)
@@ -42,15 +43,13 @@ class SegmentationRule(Strict):
     choice: Literal["largest-lowest-class"] = "largest-lowest-class"
 
 
-class DetectionRule(Strict):
+class AnchorRule(Strict):
     """Class logits (1, A, classes) and box deltas (1, A, 4) -> boxes with class and score.
 
     The A anchors go level by level, then row by row, then by ratio, then by scale.
 
     Attributes
     ----------
-    task : str
-        Always ``"detection"``.
     strides : tuple of int
         Input pixels per position, for each level; a level has ceil(side / stride) positions.
     ratios : tuple of float
@@ -72,7 +71,6 @@ class DetectionRule(Strict):
         Largest number of boxes.
     """
 
-    task: Literal["detection"] = "detection"
     strides: tuple[Annotated[int, Field(ge=1)], ...] = Field((8, 16, 32, 64, 128), min_length=1)
     ratios: tuple[_Positive, ...] = Field((0.5, 1.0, 2.0), min_length=1)
     scales: tuple[_Positive, ...] = Field(_SCALES, min_length=1)
@@ -84,4 +82,77 @@ class DetectionRule(Strict):
     max_detections: int = Field(100, ge=1)
 
 
-PostprocessingRule = Annotated[SegmentationRule | DetectionRule, Field(discriminator="task")]
+class DetectionRule(AnchorRule):
+    """The boxes of a detector with one stage; see `AnchorRule`.
+
+    Attributes
+    ----------
+    task : str
+        Always ``"detection"``.
+    """
+
+    task: Literal["detection"] = "detection"
+
+
+_PROPOSALS = AnchorRule(
+    strides=(4, 8, 16, 32, 64),
+    scales=(8.0,),
+    score_threshold=0.0,
+    iou_threshold=0.7,
+    max_detections=PROPOSALS,
+)
+
+
+class TwoStageRule(Strict):
+    """Proposals, features of each, boxes with class and score, a mask of each box.
+
+    `sepvit_edge.postprocess.two_stage` has the steps.
+
+    Attributes
+    ----------
+    task : str
+        Always ``"instance-segmentation"``.
+    proposals : AnchorRule
+        Boxes of the first stage, of one class; they are suppressed within each level alone.
+    pyramid_strides : tuple of int
+        Input pixels per position of the levels that features are taken from.
+    coarser_from : float
+        Side of a square region in pixels from which its features come from the second level; the
+        third from twice this, and so on.
+    alignment : str
+        Features of a cell: the mean of bilinear samples, centres of pixels at halves, and
+        ceil(side / cells) samples along each axis of a cell (RoIAlign).
+    box_cells, mask_cells : int
+        Cells on a side of a region's features, for its box and for its mask.
+    box_delta_scales : tuple of float
+        Factors of the four deltas of the second stage.
+    size_delta_limit : float
+        The scaled deltas of width and height are clipped to plus and minus this.
+    scores : str
+        Softmax over the classes and the background, which is the last.
+    score_threshold, iou_threshold, max_detections : float, float, int
+        As in `AnchorRule`, for the boxes of the second stage.
+    mask_threshold : float
+        A pixel belongs to an object from this probability on: the sigmoid of the mask of its
+        class, bilinear between the centres of cells, 0 outside.
+    """
+
+    task: Literal["instance-segmentation"] = "instance-segmentation"
+    proposals: AnchorRule = _PROPOSALS
+    pyramid_strides: tuple[Annotated[int, Field(ge=1)], ...] = Field((4, 8, 16, 32), min_length=1)
+    coarser_from: _Positive = 112.0
+    alignment: Literal["mean-of-bilinear-half-pixel"] = "mean-of-bilinear-half-pixel"
+    box_cells: int = Field(BOX_CELLS, ge=1)
+    mask_cells: int = Field(MASK_CELLS, ge=1)
+    box_delta_scales: tuple[_Positive, _Positive, _Positive, _Positive] = (0.1, 0.1, 0.2, 0.2)
+    size_delta_limit: _Positive = _SIZE_DELTA_LIMIT
+    scores: Literal["softmax-background-last"] = "softmax-background-last"
+    score_threshold: _Share = 0.05
+    iou_threshold: _Share = 0.5
+    max_detections: int = Field(DETECTIONS, ge=1)
+    mask_threshold: _Share = 0.5
+
+
+PostprocessingRule = Annotated[
+    SegmentationRule | DetectionRule | TwoStageRule, Field(discriminator="task")
+]

@@ -50,6 +50,10 @@ class PackageSession:
         check_range(facts.name, installed, facts.minimum, facts.below)
         self.package = package
         self._session = backend.open(package.path, manifest, threads)
+        self._graphs = {}
+        for graph in manifest.graphs or ():
+            own = manifest.model_copy(update={"input": graph.input})
+            self._graphs[graph.name] = backend.open(package.path / graph.name, own, threads)
 
     def preprocess(self, images: Any) -> np.ndarray:
         """Turn images into input pixels.
@@ -143,15 +147,35 @@ class PackageSession:
         session = self._session.on_cpu
         return None if session is None else self._run_batches(session, pixels)
 
+    def run_graph(self, name: str, x: np.ndarray) -> list[np.ndarray]:
+        """Run a graph behind the first one.
+
+        A call takes a fixed number of regions: the last one is filled up with zeros.
+
+        Parameters
+        ----------
+        name : str
+            The graph, by the manifest's `graphs`.
+        x : numpy.ndarray
+            float32 (N, ...), as the graph's input without its first axis.
+
+        Returns
+        -------
+        list of numpy.ndarray
+            Every output of it, (N, ...).
+        """
+        (facts,) = (graph for graph in self.package.manifest.graphs or () if graph.name == name)
+        size, run = facts.input.shape[0], self._graphs[name].run
+        pieces = [run(filled(x[start : start + size], size)) for start in range(0, len(x), size)]
+        if not pieces:
+            return [np.zeros((0, *output.shape[1:]), np.float32) for output in facts.outputs]
+        return [np.concatenate(parts)[: len(x)] for parts in zip(*pieces, strict=True)]
+
     def _run_batches(self, session: Session, pixels: np.ndarray) -> list[np.ndarray]:
         batch = self.package.manifest.input.shape[0]
         pieces: list[list[np.ndarray]] = []
         for start in range(0, len(pixels), batch):
-            piece = pixels[start : start + batch]
-            if len(piece) < batch:
-                piece = np.concatenate(
-                    [piece, np.zeros_like(piece[:1]).repeat(batch - len(piece), 0)]
-                )
+            piece = filled(pixels[start : start + batch], batch)
             pieces.append(session.run(self._as_input(piece)))
         if len(pieces) == 1 and batch == 1:
             return pieces[0]  # a tapped twin's other outputs have no axis of images
@@ -166,6 +190,12 @@ class PackageSession:
     def profile(self, pixels: np.ndarray, runs: int = 50) -> list[OpTiming]:
         """Time every operation over some runs of one batch of preprocessed pixels."""
         return self._session.profile(self._as_input(pixels), runs)
+
+
+def filled(x: np.ndarray, size: int) -> np.ndarray:
+    """Fill up the first axis of an array with zeros."""
+    missing = size - len(x)
+    return np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)]) if missing else x
 
 
 def open_package(

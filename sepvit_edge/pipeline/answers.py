@@ -1,4 +1,4 @@
-"""What a dense package finds in images of any size: class maps and boxes, in the image's pixels."""
+"""What a dense package finds in an image: a class map, boxes or masks, in the image's pixels."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..data.dense.run_lengths import run_lengths
 from ..data.fit import Fit
 from ..data.preprocess import fit_image
 from ..errors import SepViTError
 from ..package.folder import Package
 from ..package.manifest import MEANINGS
-from ..package.postprocessing import PostprocessingRule, SegmentationRule
+from ..package.postprocessing import PostprocessingRule, SegmentationRule, TwoStageRule
 from ..package.session import PackageSession
 from ..postprocess.detection import Detections, detect
+from ..postprocess.masks import paste
 from ..postprocess.segmentation import class_map
+from ..postprocess.two_stage import Heads, find_instances
 from ..scoring.detection import coco_box
 
 
@@ -33,7 +36,7 @@ class Answer:
     classes : numpy.ndarray or None
         Segmentation: the class of each pixel, uint16 (H, W).
     found : Detections or None
-        Detection: boxes in pixels of the image.
+        Detection: boxes in pixels of the image, with masks where the model finds them.
     """
 
     size: tuple[int, int]
@@ -44,10 +47,7 @@ class Answer:
         """Return the answer without boxes whose score is below `least`."""
         if self.found is None:
             return self
-        found = self.found
-        kept = found.scores >= least
-        left = Detections(found.boxes[kept], found.scores[kept], found.classes[kept])
-        return replace(self, found=left)
+        return replace(self, found=self.found.taken((self.found.scores >= least).nonzero()[0]))
 
 
 def answer(session: PackageSession, image: Image.Image | np.ndarray | str | Path) -> Answer:
@@ -59,7 +59,7 @@ def answer(session: PackageSession, image: Image.Image | np.ndarray | str | Path
         If the image cannot be used, or the package's manifest has no rule for its outputs.
     """
     pixels, fit = fitted(session.package, image)
-    return answer_of(session.package, session.run_pixels(pixels), fit)
+    return answer_of(session.package, session.run_pixels(pixels), fit, session.run_graph)
 
 
 def fitted(
@@ -72,8 +72,13 @@ def fitted(
     return pixels[None], fit
 
 
-def answer_of(package: Package, outputs: Sequence[np.ndarray], fit: Fit) -> Answer:
-    """Finish the outputs (1, ...) of a package, or of its reference, by the manifest's rule."""
+def answer_of(
+    package: Package, outputs: Sequence[np.ndarray], fit: Fit, heads: Heads | None = None
+) -> Answer:
+    """Finish the outputs (1, ...) of a package, or of its reference, by the manifest's rule.
+
+    `heads` runs the networks behind the first one, of a task that has some.
+    """
     manifest = package.manifest
     rule, size = manifest.postprocessing, manifest.model.input_size
     if rule is None or size is None:
@@ -81,35 +86,52 @@ def answer_of(package: Package, outputs: Sequence[np.ndarray], fit: Fit) -> Answ
             f"{package.path} does not say how its outputs become an answer; export it again"
         )
     named = {facts.meaning: x[0] for facts, x in zip(manifest.outputs, outputs, strict=True)}
-    return finished([named[meaning] for meaning in MEANINGS[manifest.task]], rule, size, fit)
+    wanted = [named[meaning] for meaning in MEANINGS[manifest.task]]
+    return finished(wanted, rule, size, fit, heads)
 
 
 def finished(
-    outputs: Sequence[np.ndarray], rule: PostprocessingRule, size: tuple[int, int], fit: Fit
+    outputs: Sequence[np.ndarray],
+    rule: PostprocessingRule,
+    size: tuple[int, int],
+    fit: Fit,
+    heads: Heads | None = None,
 ) -> Answer:
     """Turn the outputs of one image into its answer.
 
     Parameters
     ----------
     outputs : sequence of numpy.ndarray
-        float32: logits (classes, h, w); or class logits (A, classes) and box deltas (A, 4).
-    rule : SegmentationRule or DetectionRule
+        float32: logits (classes, h, w); or class logits (A, classes) and box deltas (A, 4); or the
+        first stage of a detector with two.
+    rule : SegmentationRule, DetectionRule or TwoStageRule
         The model's.
     size : tuple of int
         Height and width of the input.
     fit : Fit
         How the image lies in it.
+    heads : callable, optional
+        Runs the other stages.
     """
     if isinstance(rule, SegmentationRule):
         return Answer(fit.original, classes=fit.map_back(class_map(outputs[0], rule)))
-    logits, deltas = outputs
-    boxes = detect(logits, deltas, rule, size, fit.content)
-    moved = Detections(fit.boxes_back(boxes.boxes), boxes.scores, boxes.classes)
-    return Answer(fit.original, found=moved)
+    if isinstance(rule, TwoStageRule):
+        assert heads is not None
+        found, logits = find_instances(outputs, heads, rule, size, fit.content)
+        moved = replace(found, boxes=fit.boxes_back(found.boxes))
+        masks = (
+            paste(each, box, fit.original, rule.mask_threshold)
+            for each, box in zip(logits, moved.boxes, strict=True)
+        )
+        return Answer(fit.original, found=replace(moved, masks=tuple(masks)))
+    found = detect(*outputs, rule, size, fit.content)
+    return Answer(fit.original, found=replace(found, boxes=fit.boxes_back(found.boxes)))
 
 
 def answer_json(one: Answer, labels: Sequence[str]) -> dict[str, Any]:
     """Return an answer in COCO's terms: boxes as left, top, width and height; masks as RLE.
+
+    Masks of objects stand with their boxes.
 
     A category's id is its class plus 1, as COCO's start at 1.
     """
@@ -135,23 +157,9 @@ def answer_json(one: Answer, labels: Sequence[str]) -> dict[str, Any]:
         category(int(index)) | {"bbox": coco_box(box), "score": float(score)}
         for box, score, index in rows
     ]
+    for box, mask in zip(boxes, one.found.masks or (), strict=False):
+        box |= {
+            "area": int(mask.pixels.sum()),
+            "segmentation": run_lengths(mask.whole(one.size)),
+        }
     return size | {"boxes": boxes}
-
-
-def run_lengths(mask: np.ndarray) -> dict[str, list[int]]:
-    """Return COCO's uncompressed RLE of a mask: lengths of runs, by columns, zeros first.
-
-    Parameters
-    ----------
-    mask : numpy.ndarray
-        bool (H, W).
-
-    Examples
-    --------
-    >>> run_lengths(np.array([[True, False], [True, True]]))
-    {'size': [2, 2], 'counts': [0, 2, 1, 1]}
-    """
-    flat = np.concatenate([[False], mask.ravel(order="F"), [not mask[-1, -1]]])
-    ends = np.flatnonzero(flat[1:] != flat[:-1])
-    counts = np.diff(np.concatenate([[0], ends])).tolist()
-    return {"size": list(mask.shape), "counts": counts}

@@ -115,6 +115,10 @@ def open_packages(
     targets = APPS[app].targets
     for package, name in zip(opened, names, strict=True):
         manifest = package.manifest
+        if manifest.graphs:
+            raise SepViTError(
+                f"{package.path} is for {manifest.task}, which no app runs yet; `predict` does"
+            )
         if manifest.target not in targets:
             raise SepViTError(
                 f"{package.path} is for {manifest.target}, which the {app} app does not have; "

@@ -15,9 +15,11 @@ from ..data.sample import Taken
 from ..metrics import sqnr_db
 from ..model.dense import DenseModel
 from ..model.edge.dense.network import OUTPUTS
-from ..model.logits import reference_outputs, torch_threads
+from ..model.logits import reference_heads, reference_outputs, torch_threads
 from ..package.manifest import GOLDEN, OutputParity, Parity
+from ..package.postprocessing import TwoStageRule
 from ..package.session import PackageSession
+from ..postprocess.two_stage import Heads
 from ..quantization.interface import ProgramQuantization
 from ..quantization.scheme import LayerQuantization
 from .agreement import Agreement
@@ -26,6 +28,7 @@ from .facts import postprocessing_of
 from .golden import NOTICE, golden_images
 from .outputs import selection_of
 from .parity import rounded
+from .regions import best_regions, region_outputs
 
 # Pieces of photographs; `golden_images` has all.
 _GOLDEN_IMAGES = (2, 3)
@@ -64,53 +67,72 @@ def write_dense_golden(model: DenseModel, session: PackageSession | None, folder
         found = {"reference": reference_outputs(model, pixels)}
     if session is not None:
         found["package"] = session.run_pixels(pixels)
-    names = OUTPUTS[model.config.task]
+    heads = {"reference": reference_heads(model)}
+    if session is not None:
+        heads["package"] = session.run_graph
+    names = OUTPUTS[model.config.answer]
     for whose, outputs in found.items():
         for i, output in enumerate(outputs):
             tensors[f"{whose}.{names[i]}"] = kept(output)
-        answers = _answers(model, outputs, [(image.height, image.width) for image in images])
+        sides = [(image.height, image.width) for image in images]
+        answers = _answers(model, outputs, sides, heads[whose])
         tensors |= {f"{whose}.{name}": answer for name, answer in answers.items()}
     save_file(tensors, folder / GOLDEN, {"images": NOTICE})
     (folder / GOLDEN).chmod(0o644)  # safetensors makes it private; apps and devices read it too
 
 
 def _answers(
-    model: DenseModel, outputs: list[np.ndarray], sides: list[tuple[int, int]]
+    model: DenseModel,
+    outputs: list[np.ndarray],
+    sides: list[tuple[int, int]],
+    heads: Heads,
 ) -> dict[str, np.ndarray]:
     """Return the finished class maps, or boxes, in the inputs of images of some heights, widths."""
     if model.config.task == "segmentation":
-        answers = _in_inputs(model, outputs)
+        answers = _in_inputs(model, outputs, heads)
         maps = np.stack([one.classes for one in answers if one.classes is not None])
         # Types that every reader of golden vectors knows.
         return {"class_map": maps.astype(np.uint8 if maps.max() < 256 else np.float32)}
     contents = [Fit.of(image, model.config.input_size).content for image in sides]
     tensors = {}
-    for i, one in enumerate(_in_inputs(model, outputs, contents)):
+    for i, one in enumerate(_in_inputs(model, outputs, heads, contents)):
         assert one.found is not None
         tensors[f"boxes.{i}"] = one.found.boxes
         tensors[f"scores.{i}"] = one.found.scores
         tensors[f"classes.{i}"] = one.found.classes.astype(np.float32)
+        if one.found.masks is not None:
+            areas = [mask.pixels.sum() for mask in one.found.masks]
+            tensors[f"mask_areas.{i}"] = np.array(areas, np.float32)
     return tensors
 
 
 def _in_inputs(
-    model: DenseModel, outputs: list[np.ndarray], contents: list[tuple[int, int]] | None = None
+    model: DenseModel,
+    outputs: list[np.ndarray],
+    heads: Heads,
+    contents: list[tuple[int, int]] | None = None,
 ) -> list[Answer]:
     """Return the answers in pixels of the input, each cut to its content; whole by default."""
-    size, rule = model.config.input_size, postprocessing_of(model.config.task)
+    size, rule = model.config.input_size, postprocessing_of(model.config.answer)
     assert rule is not None
     fits = [Fit(content, content) for content in contents or [size] * len(outputs[0])]
     return [
-        finished(one, rule, size, fit)
+        finished(one, rule, size, fit, heads)
         for one, fit in zip(zip(*outputs, strict=True), fits, strict=True)
     ]
 
 
-def _agreement(model: DenseModel, reference: list[np.ndarray], measured: list[np.ndarray]) -> float:
+def _agreement(
+    model: DenseModel,
+    session: PackageSession,
+    reference: list[np.ndarray],
+    measured: list[np.ndarray],
+) -> float:
     """Return the share of pixels or boxes that agree, 0..1; 1 where neither finds a box."""
     agreed = Agreement()
-    pairs = zip(_in_inputs(model, reference), _in_inputs(model, measured), strict=True)
-    for first, second in pairs:
+    wanted = _in_inputs(model, reference, reference_heads(model))
+    found = _in_inputs(model, measured, session.run_graph)
+    for first, second in zip(wanted, found, strict=True):
         agreed.add(first, second)
     return 1.0 if agreed.share is None else agreed.share
 
@@ -141,9 +163,19 @@ def measure_dense_parity(
     """
     pixels = input_pixels([data[i].image for i in range(len(data))], model.config)
     measured, reference = session.run_pixels(pixels), reference_outputs(model, pixels)
+    agreed = _agreement(model, session, reference, measured)
+    names = list(session.output_names)
     quantized: list[np.ndarray | None] = [None] * len(measured)
     if quantization is not None:
         quantized = [*cast(LayerQuantization, quantization).outputs(model)(pixels)]
+    rule = postprocessing_of(model.config.answer)
+    if isinstance(rule, TwoStageRule):
+        regions = list(best_regions(reference, model.config, rule))
+        for graph in session.package.manifest.graphs or ():
+            names += [output.name for output in graph.outputs]
+        reference = reference + region_outputs(regions, reference_heads(model))
+        measured = measured + region_outputs(regions, session.run_graph)
+        quantized += [None] * (len(names) - len(quantized))
     outputs = tuple(
         OutputParity(
             name=name,
@@ -152,9 +184,7 @@ def measure_dense_parity(
             sqnr_db=round(sqnr_db(wanted, found), 1),
             sqnr_quantized_db=None if torch is None else round(sqnr_db(torch, found), 1),
         )
-        for name, wanted, found, torch in zip(
-            session.output_names, reference, measured, quantized, strict=True
-        )
+        for name, wanted, found, torch in zip(names, reference, measured, quantized, strict=True)
     )
     worst = min(outputs, key=lambda output: output.sqnr_db)
     against_torch = [o.sqnr_quantized_db for o in outputs if o.sqnr_quantized_db is not None]
@@ -165,7 +195,7 @@ def measure_dense_parity(
         max_abs_error=worst.max_abs_error,
         logits_range=worst.range,
         sqnr_db=worst.sqnr_db,
-        top1_agreement=rounded(_agreement(model, reference, measured)),
+        top1_agreement=rounded(agreed),
         sqnr_quantized_db=min(against_torch, default=None),
         selection=selection_of(data),
         outputs=outputs,

@@ -10,10 +10,10 @@ import numpy as np
 
 from ..data.dense.sample import DenseDataset, Objects
 from ..model.dense import DenseModel
-from ..model.logits import reference_outputs
+from ..model.logits import reference_heads, reference_outputs
 from ..package.session import PackageSession
 from ..postprocess.detection import Detections
-from ..scoring.detection import average_precision, check_installed
+from ..scoring.detection import Precision, average_precision, check_installed
 from ..scoring.segmentation import PixelCounts
 from .agreement import Agreement
 from .answers import Answer, answer_of, fitted
@@ -36,18 +36,25 @@ class _Figures:
         """Return mean IoU, or average precision, as JSON."""
         labels = self.pixels.labels
         if truth:
-            precision = average_precision(truth, self.found, labels)
-            return {
-                "ap": round(precision.ap, 4),
-                "ap50": round(precision.ap50, 4),
-                "ap50_by_class": {k: round(v, 4) for k, v in precision.by_class.items()},
-            }
+            figures = _precision(average_precision(truth, self.found, labels))
+            if any(one.masks is not None for one in self.found):
+                of_masks = _precision(average_precision(truth, self.found, labels, masks=True))
+                figures |= {f"mask_{key}": value for key, value in of_masks.items()}
+            return figures
         ious = zip(labels, self.pixels.ious.tolist(), strict=True)
         return {
             "miou": round(self.pixels.mean_iou, 4),
             "pixel_accuracy": round(self.pixels.accuracy, 4),
             "iou_by_class": {name: round(iou, 4) for name, iou in ious if not np.isnan(iou)},
         }
+
+
+def _precision(measured: Precision) -> dict[str, Any]:
+    return {
+        "ap": round(measured.ap, 4),
+        "ap50": round(measured.ap50, 4),
+        "ap50_by_class": {k: round(v, 4) for k, v in measured.by_class.items()},
+    }
 
 
 def score_dense(
@@ -83,7 +90,7 @@ def score_dense(
     SepViTError
         If an image cannot be used, or a library is missing.
     """
-    if session.package.manifest.task == "detection":
+    if session.package.manifest.task != "segmentation":
         check_installed()
     count = min(images or len(data), len(data))
     sides = [_Figures(PixelCounts(data.labels)) for _ in range(1 if model is None else 2)]
@@ -92,10 +99,10 @@ def score_dense(
     for i in range(count):
         sample = data[i * len(data) // count]
         pixels, fit = fitted(session.package, sample.image)
-        outputs = [session.run_pixels(pixels)]
+        answers = [answer_of(session.package, session.run_pixels(pixels), fit, session.run_graph)]
         if model is not None:
-            outputs.append(reference_outputs(model, pixels))
-        answers = [answer_of(session.package, each, fit) for each in outputs]
+            outputs = reference_outputs(model, pixels)
+            answers.append(answer_of(session.package, outputs, fit, reference_heads(model)))
         for side, one in zip(sides, answers, strict=True):
             side.add(one, sample.mask)
         if sample.objects is not None:

@@ -1,4 +1,4 @@
-"""Class maps and boxes drawn onto their image."""
+"""Class maps, boxes and masks drawn onto their image."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def draw_answer(image: Image.Image, one: Answer, labels: Sequence[str]) -> Image
     image : PIL.Image.Image
         Upright RGB, of the answer's size.
     one : Answer
-        Class map or boxes.
+        Class map, or boxes with or without masks.
     labels : sequence of str
         Class names.
 
@@ -38,7 +38,7 @@ def draw_answer(image: Image.Image, one: Answer, labels: Sequence[str]) -> Image
     -------
     PIL.Image.Image
         RGB. A class map covers the image in colours, and its classes are listed below; boxes have
-        their class and score at the corner.
+        their class and score at the corner, and masks the colours of their classes.
     """
     return (
         _with_classes(image, one, labels) if one.found is None else _with_boxes(image, one, labels)
@@ -65,9 +65,25 @@ def _with_classes(image: Image.Image, one: Answer, labels: Sequence[str]) -> Ima
     return sheet
 
 
+def _with_masks(image: Image.Image, one: Answer) -> Image.Image:
+    """Cover the pixels of each object with the colour of its class, the best on top."""
+    assert one.found is not None
+    if one.found.masks is None:
+        return image.copy()
+    pixels = np.array(image)
+    owner = np.full(one.size, -1)
+    for mask, index in zip(reversed(one.found.masks), reversed(one.found.classes), strict=True):
+        owner[mask.whole(one.size)] = index
+    for index in np.unique(owner[owner >= 0]):
+        colour = np.array(colour_of(int(index)), np.float64)
+        inside = owner == index
+        pixels[inside] = ((1 - _COVER) * pixels[inside] + _COVER * colour).round()
+    return Image.fromarray(pixels)
+
+
 def _with_boxes(image: Image.Image, one: Answer, labels: Sequence[str]) -> Image.Image:
     assert one.found is not None
-    sheet, font = image.copy(), caption_font()
+    sheet, font = _with_masks(image, one), caption_font()
     pen = ImageDraw.Draw(sheet)
     thick = max(1, round(min(image.size) / 200))
     rows = list(zip(one.found.boxes, one.found.scores, one.found.classes, strict=True))

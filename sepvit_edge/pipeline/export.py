@@ -34,7 +34,7 @@ from .defaults import (
 )
 from .dense import measure_dense_parity, write_dense_golden
 from .golden import write_golden
-from .lowering import lowering_job, make_manifest, quantization_for, seal
+from .lowering import lower_regions, lowering_job, make_manifest, quantization_for, seal
 from .parity import check_parity, measure_parity
 
 
@@ -135,7 +135,7 @@ def export_package(
     edge = edge_model(model, batch, form)
     job = replace(lowering_job(model, edge, recipe, quantization), step=step)
     with replacing(destination, force) as folder:
-        manifest = _lower(model, job, installed, folder)
+        manifest = _lower(model, job, quantization, installed, folder)
         measured = None
         if manifest.verification == "compiled":
             _write_golden(model, None, folder)
@@ -147,13 +147,21 @@ def export_package(
     return Package(destination)
 
 
-def _lower(model: ReferenceModel, job: LoweringJob, installed: str, folder: Path) -> Manifest:
+def _lower(
+    model: ReferenceModel,
+    job: LoweringJob,
+    quantization: ProgramQuantization | None,
+    installed: str,
+    folder: Path,
+) -> Manifest:
     """Write a package without golden vectors and parity, after a check of the placement."""
     job.step(f"lowering to {job.recipe.target}")
     placement = get_backend(job.recipe.target).lower(job, folder)
-    check_placement(placement, job.recipe)
+    graphs = lower_regions(model, job, quantization, folder)
+    for each in (placement, *(graph.placement for graph in graphs or ())):
+        check_placement(each, job.recipe)
     write_labels(job.labels, folder)
-    manifest = make_manifest(job, installed, source_facts(source_of(model)), placement)
+    manifest = make_manifest(job, installed, source_facts(source_of(model)), placement, graphs)
     seal(manifest, folder)
     return manifest
 

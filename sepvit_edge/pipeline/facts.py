@@ -8,15 +8,35 @@ from ..model.create import ReferenceModel
 from ..model.dense import HEADS, DenseConfig, DenseModel
 from ..model.dense import count_macs as count_dense_macs
 from ..model.edge import EdgeModel
+from ..model.edge.dense import RegionModel
 from ..model.reference import count_macs, count_parameters
 from ..model.variants import ModelConfig, Preprocessing, find_variant
-from ..package.manifest import MEANINGS, InputFacts, Manifest, ModelFacts, OutputFacts, Task
-from ..package.postprocessing import DetectionRule, PostprocessingRule, SegmentationRule
+from ..package.manifest import (
+    MEANINGS,
+    InputFacts,
+    Manifest,
+    ModelFacts,
+    OutputFacts,
+    RegionInput,
+    Task,
+)
+from ..package.postprocessing import (
+    DetectionRule,
+    PostprocessingRule,
+    SegmentationRule,
+    TwoStageRule,
+)
+
+_RULES = {
+    "segmentation": SegmentationRule,
+    "detection": DetectionRule,
+    "instance-segmentation": TwoStageRule,
+}
 
 
 def task_of(model: ReferenceModel) -> Task:
     """Return what a model answers."""
-    return model.config.task if isinstance(model, DenseModel) else "classification"
+    return model.config.answer if isinstance(model, DenseModel) else "classification"
 
 
 def model_facts(model: ReferenceModel, edge: EdgeModel) -> ModelFacts:
@@ -78,6 +98,15 @@ def output_facts(model: ReferenceModel, edge: EdgeModel) -> tuple[OutputFacts, .
     )
 
 
+def region_facts(graph: RegionModel) -> tuple[RegionInput, tuple[OutputFacts, ...]]:
+    """Describe input and outputs of a graph that looks at regions; its outputs' names say all."""
+    shape = list(graph.example_input().shape)
+    return RegionInput(name="regions", meaning="region_features", shape=shape), tuple(
+        OutputFacts(name=name, meaning=name, shape=list(sides))
+        for name, sides in zip(graph.output_names, graph.output_shapes(), strict=True)
+    )
+
+
 def config_of(manifest: Manifest, labels: tuple[str, ...]) -> ModelConfig | DenseConfig:
     """Return the configuration that a package was exported with.
 
@@ -93,7 +122,7 @@ def config_of(manifest: Manifest, labels: tuple[str, ...]) -> ModelConfig | Dens
             model.variant, model.num_classes, model.image_size, preprocessing, labels
         )
     return DenseConfig(
-        manifest.task,
+        "segmentation" if manifest.task == "segmentation" else "detection",
         model.head or "",
         model.variant,
         model.num_classes,
@@ -109,4 +138,4 @@ def postprocessing_of(task: Task) -> PostprocessingRule | None:
     """Return how the outputs of a task become its answer; None for classification."""
     if task == "classification":
         return None
-    return SegmentationRule() if task == "segmentation" else DetectionRule()
+    return _RULES[task]()

@@ -14,13 +14,15 @@ from ..errors import SepViTError
 from ..model.create import ReferenceModel
 from ..model.dense import DenseModel
 from ..model.edge import EdgeModel, find_form
-from ..model.graph import trace
+from ..model.edge.dense import region_models
+from ..model.graph import macs_by_operation, trace
 from ..model.logits import torch_threads
 from ..model.reference import SepViT
 from ..package.folder import list_files, write_manifest
 from ..package.manifest import (
     SCHEMA_VERSION,
     FloatLayer,
+    GraphFacts,
     Manifest,
     Placement,
     QuantizationFacts,
@@ -32,7 +34,7 @@ from ..quantization.full_int8 import calibrate_full
 from ..quantization.interface import ProgramQuantization
 from ..quantization.scheme import LayerQuantization, choose_float
 from .defaults import calibration_images, default_calibration
-from .facts import input_facts, model_facts, output_facts, postprocessing_of, task_of
+from .facts import input_facts, model_facts, output_facts, postprocessing_of, region_facts, task_of
 
 _TOOLS = ("numpy", "pillow", "sepvit-edge", "torch")
 
@@ -65,6 +67,8 @@ def quantization_for(
         raise SepViTError("full int8 has no float layers; leave --keep-float out")
     if isinstance(model, DenseModel):
         check_dense_target(recipe.target)
+        if model.config.answer == "instance-segmentation":
+            raise SepViTError("Mask R-CNN has no int8 yet; export it in fp32 or fp16")
         if full:
             raise SepViTError(
                 'scheme = "full" is for classifiers; leave it out of [quantization] for '
@@ -129,8 +133,59 @@ def _quantization_facts(quantization: ProgramQuantization) -> QuantizationFacts:
     )
 
 
+def lower_regions(
+    model: ReferenceModel,
+    job: LoweringJob,
+    quantization: ProgramQuantization | None,
+    folder: Path,
+) -> tuple[GraphFacts, ...] | None:
+    """Lower the graphs behind the first one, each into the folder of its name.
+
+    Parameters
+    ----------
+    model : SepViT or DenseModel
+        The reference.
+    job : LoweringJob
+        The first graph's.
+    quantization : ProgramQuantization, optional
+        Integers and scales of an int8 package.
+    folder : Path
+        The package's folder.
+
+    Returns
+    -------
+    tuple of GraphFacts or None
+        None for a model of one graph.
+    """
+    graphs = region_models(model) if isinstance(model, DenseModel) else []
+    found = []
+    for graph in graphs:
+        job.step(f"lowering {graph.name} to {job.recipe.target}")
+        program = trace(graph) if quantization is None else quantization.program(graph)
+        tensor, results = region_facts(graph)
+        own = replace(
+            job, program=program, outputs=graph.output_names, input=tensor, results=results
+        )
+        (folder / graph.name).mkdir()
+        placement = get_backend(job.recipe.target).lower(own, folder / graph.name)
+        found.append(
+            GraphFacts(
+                name=graph.name,
+                input=tensor,
+                outputs=list(results),
+                macs=macs_by_operation(program).total(),
+                placement=placement,
+            )
+        )
+    return tuple(found) or None
+
+
 def make_manifest(
-    job: LoweringJob, installed: str, source: SourceFacts, placement: Placement
+    job: LoweringJob,
+    installed: str,
+    source: SourceFacts,
+    placement: Placement,
+    graphs: tuple[GraphFacts, ...] | None = None,
 ) -> Manifest:
     """Describe a package whose files and parity are not known yet."""
     runtime = RUNTIMES[job.recipe.target]
@@ -162,6 +217,7 @@ def make_manifest(
         verification=get_backend(job.recipe.target).verification(),
         parity=None,
         postprocessing=postprocessing_of(job.task),
+        graphs=graphs,
     )
 
 

@@ -21,7 +21,7 @@ from ..package.folder import Package, write_labels
 from ..package.manifest import source_facts
 from ..package.session import PackageSession
 from ..quantization.interface import ProgramQuantization
-from .lowering import lowering_job, make_manifest, quantization_for, seal
+from .lowering import lower_regions, lowering_job, make_manifest, quantization_for, seal
 
 
 def run_twin(
@@ -58,16 +58,24 @@ def run_twin(
         quantization = quantization_for(model, recipe)
     job = lowering_job(model, edge, recipe, quantization)
     with tempfile.TemporaryDirectory() as scratch:
-        outputs = PackageSession(_lower_unchecked(model, job, Path(scratch))).run_pixels(pixels)
+        package = _lower_unchecked(model, job, quantization, Path(scratch))
+        outputs = PackageSession(package).run_pixels(pixels)
     return dict(zip(job.outputs, outputs, strict=True))
 
 
-def _lower_unchecked(model: ReferenceModel, job: LoweringJob, folder: Path) -> Package:
+def _lower_unchecked(
+    model: ReferenceModel,
+    job: LoweringJob,
+    quantization: ProgramQuantization | None,
+    folder: Path,
+) -> Package:
     """Lower into a folder, as a package without golden vectors and parity."""
     installed = check_runtime(RUNTIMES[job.recipe.target])
     placement = get_backend(job.recipe.target).lower(job, folder)
+    graphs = lower_regions(model, job, quantization, folder)
     write_labels(job.labels, folder)
-    seal(make_manifest(job, installed, source_facts(source_of(model)), placement), folder)
+    source = source_facts(source_of(model))
+    seal(make_manifest(job, installed, source, placement, graphs), folder)
     return Package(folder)
 
 
@@ -86,4 +94,4 @@ def float_twin(model: ReferenceModel, package: Package) -> Iterator[Package]:
     recipe = find_recipe(manifest.target, "fp32")
     edge = edge_model(model, manifest.input.shape[0], find_form(recipe.edge.form))
     with tempfile.TemporaryDirectory() as scratch:
-        yield _lower_unchecked(model, lowering_job(model, edge, recipe), Path(scratch))
+        yield _lower_unchecked(model, lowering_job(model, edge, recipe), None, Path(scratch))

@@ -1,14 +1,16 @@
-"""Class logits and box deltas of an anchor-based detector -> boxes with class and score."""
+"""Class logits and box deltas of anchors -> boxes with class and score."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..package.postprocessing import DetectionRule
+from ..package.postprocessing import AnchorRule
 from .exponential import exp, sigmoid
+from .masks import Mask
 
 # A logit this far below the threshold's is dropped before its score is computed.
 _MARGIN = 0.01
@@ -26,22 +28,30 @@ class Detections:
         float32 (N,), 0..1.
     classes : numpy.ndarray
         int64 (N,).
+    masks : tuple of Mask or None
+        The pixels of each object, of models that find them.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
     classes: np.ndarray
+    masks: tuple[Mask, ...] | None = None
+
+    def taken(self, places: Sequence[int] | np.ndarray) -> Detections:
+        """Return the boxes at some places."""
+        masks = None if self.masks is None else tuple(self.masks[int(i)] for i in places)
+        return Detections(self.boxes[places], self.scores[places], self.classes[places], masks)
 
     def __len__(self) -> int:
         return len(self.scores)
 
 
-def level_sizes(rule: DetectionRule, size: tuple[int, int]) -> list[tuple[int, int]]:
+def level_sizes(rule: AnchorRule, size: tuple[int, int]) -> list[tuple[int, int]]:
     """Return the rows and columns of each level, for an input of `size` (height, width)."""
     return [(-(-size[0] // stride), -(-size[1] // stride)) for stride in rule.strides]
 
 
-def anchors(rule: DetectionRule, size: tuple[int, int]) -> np.ndarray:
+def anchors(rule: AnchorRule, size: tuple[int, int]) -> np.ndarray:
     """Return the anchors of all levels as centre x, centre y, width and height.
 
     The first anchor's centre is at 0, 0, the next one's a stride further. Width is
@@ -49,7 +59,7 @@ def anchors(rule: DetectionRule, size: tuple[int, int]) -> np.ndarray:
 
     Parameters
     ----------
-    rule : DetectionRule
+    rule : AnchorRule
         The manifest's facts.
     size : tuple of int
         Height and width of the model's input.
@@ -105,7 +115,7 @@ def decode(places: np.ndarray, deltas: np.ndarray, limit: float) -> np.ndarray:
 def detect(
     logits: np.ndarray,
     deltas: np.ndarray,
-    rule: DetectionRule,
+    rule: AnchorRule,
     size: tuple[int, int],
     content: tuple[int, int] | None = None,
 ) -> Detections:
@@ -123,7 +133,7 @@ def detect(
         float32 (A, classes).
     deltas : numpy.ndarray
         float32 (A, 4).
-    rule : DetectionRule
+    rule : AnchorRule
         The manifest's facts.
     size : tuple of int
         Height and width of the model's input.
@@ -135,30 +145,53 @@ def detect(
     Detections
         In pixels of the input. A score or a delta that is NaN gives no box.
     """
-    height, width = content or size
-    chosen, scores = _candidates(logits, rule, size)
+    chosen, scores = best_anchors(logits, rule, size)
     rows, classes = chosen // logits.shape[1], chosen % logits.shape[1]
     boxes = decode(anchors(rule, size)[rows], deltas[rows], rule.size_delta_limit)
-    boxes = np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)
-    area = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    boxes, scores, classes = boxes[area], scores[area], classes[area]
-    order = np.argsort(-scores, kind="stable")
-    boxes, scores, classes = boxes[order], scores[order], classes[order]
-    kept = suppress(boxes, classes, rule.iou_threshold, rule.max_detections)
-    return Detections(boxes[kept], scores[kept], classes[kept])
+    boxes, order = ranked(boxes, scores, content or size)
+    found = Detections(boxes, scores[order], classes[order])
+    return found.taken(suppress(boxes, found.classes, rule.iou_threshold, rule.max_detections))
 
 
-def suppress(boxes: np.ndarray, classes: np.ndarray, threshold: float, largest: int) -> list[int]:
+def ranked(
+    boxes: np.ndarray, scores: np.ndarray, content: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Clip boxes and round them to float32, drop those without an area, put the best first.
+
+    Parameters
+    ----------
+    boxes : numpy.ndarray
+        float64 (N, 4).
+    scores : numpy.ndarray
+        float32 (N,); equal ones stay in their order.
+    content : tuple of int
+        Height and width that boxes are clipped to.
+
+    Returns
+    -------
+    boxes : numpy.ndarray
+        float32 (M, 4).
+    order : numpy.ndarray
+        int64 (M,): the places that they had.
+    """
+    height, width = content
+    clipped = np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)
+    (kept,) = ((clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])).nonzero()
+    order = kept[np.argsort(-scores[kept], kind="stable")]
+    return clipped[order], order
+
+
+def suppress(boxes: np.ndarray, groups: np.ndarray, threshold: float, largest: int) -> list[int]:
     """Return the indices of the boxes that stay, at most `largest` (step 3 of `detect`).
 
     Parameters
     ----------
     boxes : numpy.ndarray
         float32 (N, 4), the best first.
-    classes : numpy.ndarray
-        int64 (N,).
+    groups : numpy.ndarray
+        int64 (N,): the class of each.
     threshold : float
-        Largest overlap with a better box of the same class.
+        Largest overlap with a better box of the same group.
     largest : int
         Largest number of boxes that stay.
     """
@@ -169,7 +202,7 @@ def suppress(boxes: np.ndarray, classes: np.ndarray, threshold: float, largest: 
             kept.append(i)
             if len(kept) == largest:
                 break
-            alive &= (classes != classes[i]) | (overlaps(boxes[i : i + 1], boxes)[0] <= threshold)
+            alive &= (groups != groups[i]) | (overlaps(boxes[i : i + 1], boxes)[0] <= threshold)
     return kept
 
 
@@ -204,8 +237,8 @@ def _areas(boxes: np.ndarray) -> np.ndarray:
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
-def _candidates(
-    logits: np.ndarray, rule: DetectionRule, size: tuple[int, int]
+def best_anchors(
+    logits: np.ndarray, rule: AnchorRule, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the best pairs of anchor and class in each level, and their scores (step 1)."""
     per_place, classes = len(rule.ratios) * len(rule.scales), logits.shape[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..package.postprocessing import SegmentationRule
+from .blend import Neighbours, blend
 
 
 def class_map(logits: np.ndarray, rule: SegmentationRule) -> np.ndarray:
@@ -27,22 +28,16 @@ def class_map(logits: np.ndarray, rule: SegmentationRule) -> np.ndarray:
     best = np.full((h * rule.stride, w * rule.stride), -np.inf)
     chosen = np.zeros(best.shape, np.uint16)
     for index, plane in enumerate(logits.astype(np.float64)):
-        value = _blend(_blend(plane, columns).T, rows).T
+        value = blend(blend(plane, columns).T, rows).T
         larger = value > best
         best[larger] = value[larger]
         chosen[larger] = index
     return chosen
 
 
-def _taps(length: int, stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _taps(length: int, stride: int) -> Neighbours:
     """Return the two neighbours of each output along an axis, and the second one's weight."""
     place = np.maximum((np.arange(length * stride) + 0.5) / stride - 0.5, 0)
     before = place.astype(np.int64)
     after = np.minimum(before + 1, length - 1)
     return before, after, place - before
-
-
-def _blend(x: np.ndarray, taps: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
-    """Interpolate along the last axis: ``before * (1 - weight) + after * weight``."""
-    before, after, weight = taps
-    return x[:, before] * (1 - weight) + x[:, after] * weight

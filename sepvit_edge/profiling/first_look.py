@@ -84,11 +84,12 @@ def first_look(
     Returns
     -------
     FirstLook or None
-        None if its runtime does not run on this machine.
+        None if its runtime does not run on this machine, or the time of an image depends on what is
+        in it: on the number of regions that further graphs look at.
     """
     from ..pipeline.twins import float_twin
 
-    if package.manifest.verification != "run":
+    if package.manifest.verification != "run" or package.manifest.graphs:
         return None
     step("timing it")
     threads = len(usable_cores())

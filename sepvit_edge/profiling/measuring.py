@@ -88,9 +88,19 @@ def measure_packages(
     SepViTError
         If the device cannot be reached, or nothing could be measured.
     """
+    for package in packages:
+        _refuse_several_graphs(package)
     date = now()
     found = _measured(packages, name, device, request, step)
     return judged([profile.model_copy(update={"date": date}) for profile in found])
+
+
+def _refuse_several_graphs(package: Package) -> None:
+    if package.manifest.graphs:
+        raise SepViTError(
+            f"{package.path} is for {package.manifest.task}: how long an image takes depends on "
+            "the number of objects in it, which profile does not measure"
+        )
 
 
 def now() -> datetime:
@@ -133,6 +143,8 @@ def measure_pairs(
     SepViTError
         If the device's runner cannot, or nothing could be measured.
     """
+    for package in (first, second):
+        _refuse_several_graphs(package)
     threads = request.threads or tuple(device.measuring.threads[:1]) or (None,)
     if len(threads) > 1:
         raise SepViTError("--ab times with one number of threads; name one by --threads")

@@ -50,9 +50,12 @@ def check_installed() -> None:
 
 
 def average_precision(
-    truth: Sequence[Objects], found: Sequence[Detections], labels: Sequence[str]
+    truth: Sequence[Objects],
+    found: Sequence[Detections],
+    labels: Sequence[str],
+    masks: bool = False,
 ) -> Precision:
-    """Measure the boxes found in images.
+    """Measure the boxes or the masks found in images.
 
     Parameters
     ----------
@@ -62,6 +65,8 @@ def average_precision(
         The boxes that a model finds in each, in pixels of the image.
     labels : sequence of str
         Class names.
+    masks : bool
+        Overlaps are those of masks, which both sides have; else of boxes.
 
     Raises
     ------
@@ -75,9 +80,9 @@ def average_precision(
         raise SepViTError("no image has a box to find, so there is no average precision")
     with contextlib.redirect_stdout(io.StringIO()):
         expected = COCO(_dataset(truth, labels))
-        results = _results(found)
+        results = _results(truth, found)
         measured = expected.loadRes(results) if results else COCO(_dataset([], labels))
-        evaluation = COCOeval_faster(expected, measured, "bbox")
+        evaluation = COCOeval_faster(expected, measured, "segm" if masks else "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
     # overlap, recall, class, area, largest number; -1 where a class has no box
@@ -95,36 +100,46 @@ def _dataset(truth: Sequence[Objects], labels: Sequence[str]) -> dict[str, Any]:
     """Put boxes into COCO's form; numbers start at 1."""
     annotations: list[dict[str, Any]] = []
     for image, objects in enumerate(truth, 1):
-        for box, label, crowd in zip(objects.boxes, objects.classes, objects.crowd, strict=True):
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image,
-                    "category_id": int(label) + 1,
-                    "bbox": (sides := coco_box(box)),
-                    "area": sides[2] * sides[3],
-                    "iscrowd": int(crowd),
-                }
-            )
+        segments = objects.segments or (None,) * len(objects)
+        rows = zip(objects.boxes, objects.classes, objects.crowd, segments, strict=True)
+        for box, label, crowd, segment in rows:
+            annotation = {
+                "id": len(annotations) + 1,
+                "image_id": image,
+                "category_id": int(label) + 1,
+                "bbox": (sides := coco_box(box)),
+                "area": sides[2] * sides[3],
+                "iscrowd": int(crowd),
+            }
+            if segment is not None:
+                annotation["segmentation"] = segment
+            annotations.append(annotation)
+    sizes = [objects.size or (1, 1) for objects in truth]
     return {
         "info": {},
-        "images": [{"id": i, "width": 1, "height": 1} for i in range(1, len(truth) + 1)],
+        "images": [{"id": i, "height": h, "width": w} for i, (h, w) in enumerate(sizes, 1)],
         "categories": [{"id": i, "name": name} for i, name in enumerate(labels, 1)],
         "annotations": annotations,
     }
 
 
-def _results(found: Sequence[Detections]) -> list[dict[str, Any]]:
-    return [
-        {
-            "image_id": image,
-            "category_id": int(label) + 1,
-            "bbox": coco_box(box),
-            "score": float(score),
-        }
-        for image, one in enumerate(found, 1)
-        for box, score, label in zip(one.boxes, one.scores, one.classes, strict=True)
-    ]
+def _results(truth: Sequence[Objects], found: Sequence[Detections]) -> list[dict[str, Any]]:
+    from faster_coco_eval.core import mask as coco_masks
+
+    results = []
+    for image, (objects, one) in enumerate(zip(truth, found, strict=True), 1):
+        for i in range(len(one)):
+            result = {
+                "image_id": image,
+                "category_id": int(one.classes[i]) + 1,
+                "bbox": coco_box(one.boxes[i]),
+                "score": float(one.scores[i]),
+            }
+            if one.masks is not None and objects.size is not None:
+                whole = np.asfortranarray(one.masks[i].whole(objects.size), np.uint8)
+                result["segmentation"] = coco_masks.encode(whole)
+            results.append(result)
+    return results
 
 
 def coco_box(box: np.ndarray) -> list[float]:

@@ -361,6 +361,10 @@ def check_dense_options(
     SepViTError
         Naming the option or the key to leave out.
     """
+    if recipe.dense.head == "mask-rcnn":
+        raise SepViTError(
+            "Mask R-CNN is not trained here; train it by MMDetection, whose files export reads"
+        )
     if not recipe.data:
         raise SepViTError("give the training data by --data: a COCO file, a folder, or scenes")
     if "--qat" in classifiers_only:

@@ -17,7 +17,12 @@ from sepvit_edge.errors import SepViTError
 from sepvit_edge.model.dense import DenseModel
 from sepvit_edge.training.dense.figure import validation_figure
 
-TASKS = {"semantic-fpn": "segmentation", "upernet": "segmentation", "retinanet": "detection"}
+TASKS = {
+    "semantic-fpn": "segmentation",
+    "upernet": "segmentation",
+    "retinanet": "detection",
+    "mask-rcnn": "detection",
+}
 
 
 def small(head: str, variant: str = "lite", classes: int = 3) -> DenseModel:
@@ -54,6 +59,8 @@ def test_a_file_of_mm_is_read_by_its_keys(head: str, tmp_path: Path) -> None:
     assert (read.config.head, read.config.variant, read.config.channels) == (head, "lite", 8)
     assert read.config.num_classes == 3 and not read.training
     assert same_answers(read, model)
+    weights = dict(read.named_parameters())
+    assert all(torch.equal(x, weights[key]) for key, x in model.named_parameters())
     module = {f"module.{key}": value for key, value in model.state_dict().items()}
     torch.save({"state_dict": module}, file)
     assert same_answers(sepvit_edge.load_checkpoint(file, task=None), model)
@@ -129,7 +136,7 @@ def test_a_classifier_is_no_dense_model() -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"drop": "decode_head", "add": "roi_head.mask_head.conv"}, "is Mask R-CNN"),
+        ({"drop": "decode_head", "add": "roi_head.bbox_head.fc"}, "is another two-stage detector"),
         ({"drop": "decode_head", "add": "decode_head.linear_pred"}, "another segmentation head"),
         ({"drop": "decode_head"}, "a dense backbone without a head; supported heads: semantic-fpn"),
         ({"drop": "neck.fpn_convs.2.conv.bias"}, "1 missing, first neck.fpn_convs.2.conv.bias"),

@@ -17,7 +17,7 @@ from sepvit_edge.model.edge.dense import DenseEdgeModel
 from sepvit_edge.model.edge.dense.padded import ManyWindowsPSA
 from sepvit_edge.model.graph import part_of, trace
 
-HEADS = ("semantic-fpn", "upernet", "retinanet")
+HEADS = ("semantic-fpn", "upernet", "retinanet", "mask-rcnn")
 
 
 def as_tuple(x):

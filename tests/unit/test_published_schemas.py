@@ -22,6 +22,7 @@ FROZEN = {
     "manifest-2.0": "711fe06a71e9424b53107e89526198706894ec52c2b2f4b329841ba7aaaa6c65",
     "manifest-2.1": "67dab5182527653409f6196af3bfb3e588857f3f28f11d921c26f64c30d8e136",
     "manifest-2.2": "91de6599298c0cc53f45e6a943426b34eba3e7215b0bdae3dfcf411319a5d1db",
+    "manifest-2.3": "f7619963300410b58090ee82d52e712bc2501d35891204a3d671266d7fb7243c",
     "profile-1": "b7d5bcd0e2ce3543f2885c7f8403d9b45888e64fd872bd563072f638432d9185",
     "profile-2.0": "4264211783fd38ee892ee8feb80763d0cff1584e3f79bfa0233b52edb6a7b3a4",
     "profile-2.1": "1086e7593d413deafd6cacdc30151f57bc6942f109a7b086b86945e0da385bab",
@@ -30,6 +31,12 @@ NOW = {
     "manifest": (SCHEMA_VERSION, manifest_schema, "sepvit_edge.package.manifest"),
     "profile": (PROFILE_VERSION, profile_schema, "sepvit_edge.profiling.document"),
 }
+
+
+# What grows with a task: the rule for its outputs, and its name. A reader refuses a task that it
+# does not run by its name, before it looks at any field.
+MAPPING = "/postprocessing/anyOf/0/discriminator/mapping"
+GROWING = ("/postprocessing/anyOf/0/oneOf", "/properties/task/enum")
 
 
 def published() -> dict[str, dict[str, Any]]:
@@ -62,9 +69,12 @@ def breaks(old: Any, new: Any, where: str = "") -> Iterator[str]:
                 yield from breaks(old[key], new[key], place)
             elif key in old:
                 yield f"{place} was removed"
-            elif not where.endswith(("/properties", "/$defs")):
+            elif not where.endswith(("/properties", "/$defs", MAPPING)):
                 yield f"{place} was added"
-    elif old != new:
+    elif where.endswith("/anyOf") and len(old) == len(new):
+        for i, (one, other) in enumerate(zip(old, new, strict=True)):
+            yield from breaks(one, other, f"{where}/{i}")
+    elif old != new and not (where.endswith(GROWING) and new[: len(old)] == old):
         yield f"{where} changed"
 
 
@@ -109,6 +119,14 @@ def test_a_break_is_noticed() -> None:
     ):
         (found,) = breaks(old, new)
         assert found.endswith(message)
+
+
+def test_a_task_may_be_added_and_none_changed() -> None:
+    old, new, other = (
+        {"properties": {"task": {"enum": tasks}}} for tasks in (["x"], ["x", "y"], ["y", "x"])
+    )
+    assert list(breaks(old, new)) == []
+    assert list(breaks(old, other)) == list(breaks(new, old)) == ["/properties/task/enum changed"]
 
 
 def test_readers_may_ignore_what_they_do_not_know() -> None:

@@ -132,10 +132,11 @@ def test_image_files(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("case", named("packages"))
 def test_damaged_packages(case: dict[str, Any], package: Path) -> None:
     apply_edits(package, case["edits"])
-    if case["kind"] is None:
+    kind = case.get("python", case["kind"])
+    if kind is None:
         Package(package)
         return
-    with pytest.raises(SepViTError, match=KINDS[case["kind"]]) as refusal:
+    with pytest.raises(SepViTError, match=KINDS[kind]) as refusal:
         Package(package)
     check_words(case, str(refusal.value))
 

@@ -49,6 +49,7 @@ def evaluate_dense(
     if json:
         return emit_json(report)
     names = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "ap50": "AP50", "ap": "AP"}
+    names |= {"mask_ap50": "AP50 of masks", "mask_ap": "AP of masks"}
     sides = [side for side in ("package", "reference") if side in report]
     rows = [
         [name, *(f"{report[side][key]:.2%}" for side in sides)]

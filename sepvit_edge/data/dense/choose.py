@@ -32,7 +32,7 @@ def open_dense(
         ``"scenes"``; in detection a COCO file, or a folder with one; in segmentation a folder with
         images and masks.
     task : str
-        ``"segmentation"`` or ``"detection"``.
+        ``"segmentation"``, ``"detection"`` or ``"instance-segmentation"``: boxes with masks.
     labels : sequence of str, optional
         The model's class names, which the data's must be.
     split : str
@@ -56,8 +56,8 @@ def open_dense(
     data: DenseDataset
     if spec in DENSE_BUILT_IN:
         data = Scenes(split, task, wide=wide)
-    elif task == "detection":
-        data = CocoBoxes(_coco_file(path))
+    elif task != "segmentation":
+        data = CocoBoxes(_coco_file(path), segments=task == "instance-segmentation")
     else:
         images, masks = _mask_folders(path)
         data = IndexMasks(images, masks, read_mask_labels(path, labels))

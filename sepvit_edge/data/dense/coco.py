@@ -31,6 +31,8 @@ class CocoBoxes:
         The JSON file. Images lie beside it, or in a folder beside it with the same name, or with
         the name images; or where COCO has them: ``train2017`` for
         ``annotations/instances_train2017.json``.
+    segments : bool
+        Read the pixels of each object too; every annotation must have them.
 
     Attributes
     ----------
@@ -45,8 +47,8 @@ class CocoBoxes:
         If the file is damaged or contradictory, or an image is missing.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, segments: bool = False) -> None:
+        self._path, self._segments = path, segments
         self.name = f"{path.absolute().parent.name}/{path.name}"
         document = self._read()
         categories = self._by_id(document, "categories", "name", str)
@@ -150,7 +152,7 @@ class CocoBoxes:
 
     def _group(self, annotations: list[Any], images: dict[int, Any]) -> dict[int, Objects]:
         """Return the boxes of each image by its id."""
-        grouped: dict[int, list[tuple[list[float], int, bool]]] = {id_: [] for id_ in images}
+        grouped: dict[int, list[tuple[list[float], int, bool, Any]]] = {id_: [] for id_ in images}
         for place, entry in enumerate(annotations):
             if not isinstance(entry, dict):
                 raise SepViTError(f"{self._path}: entry {place} of annotations is not an object")
@@ -161,15 +163,16 @@ class CocoBoxes:
             if box is None:
                 self._left_out.append(number)
             else:
-                grouped[entry["image_id"]].append((box, label, bool(entry.get("iscrowd", 0))))
-        return {
-            id_: Objects.of(
-                [box for box, _, _ in rows],
-                [label for _, label, _ in rows],
-                [crowd for _, _, crowd in rows],
-            )
-            for id_, rows in grouped.items()
-        }
+                segment = self._segment(entry, number, image) if self._segments else None
+                crowd = bool(entry.get("iscrowd", 0))
+                grouped[entry["image_id"]].append((box, label, crowd, segment))
+        found = {}
+        for id_, rows in grouped.items():
+            boxes, labels, crowds, segments = ([row[i] for row in rows] for i in range(4))
+            size = images[id_]["height"], images[id_]["width"]
+            kept = segments if self._segments else None
+            found[id_] = Objects.of(boxes, labels, crowds, kept, size)
+        return found
 
     def _known(self, entry: dict[str, Any], number: object, key: str, known: dict[int, Any]) -> int:
         value = entry.get(key)
@@ -179,6 +182,24 @@ class CocoBoxes:
                 f"{self._path}: annotation {number} is of {what} {value}, which is not listed"
             )
         return value
+
+    def _segment(self, entry: dict[str, Any], number: object, image: Any) -> Any:
+        """Return the pixels of an object: polygons, or run lengths of the image's size."""
+        segment = entry.get("segmentation")
+        if isinstance(segment, dict):
+            size, counts = segment.get("size"), segment.get("counts")
+            if size != [image["height"], image["width"]] or not isinstance(counts, (str, list)):
+                raise SepViTError(
+                    f"{self._path}: the segmentation of annotation {number} is not run lengths of "
+                    "its image's size"
+                )
+            return segment
+        if not isinstance(segment, list) or not segment or not all(map(_is_polygon, segment)):
+            raise SepViTError(
+                f"{self._path}: annotation {number} has no segmentation, of polygons or run "
+                "lengths; masks are measured of files that have one for each object"
+            )
+        return segment
 
     def _box(self, entry: dict[str, Any], number: object, image: Any) -> list[float] | None:
         """Return left, top, right and bottom inside the image; None if nothing is left."""
@@ -208,6 +229,11 @@ def _image_folders(path: Path) -> Iterator[Path]:
         yield path.parent.parent / stem
         yield path.parent.parent / "images" / stem
         yield path.parent.parent / "images"
+
+
+def _is_polygon(value: object) -> bool:
+    enough = isinstance(value, list) and len(value) >= 6 and len(value) % 2 == 0
+    return enough and all(map(_is_number, value))  # type: ignore[arg-type]
 
 
 def _is_integer(value: object) -> bool:

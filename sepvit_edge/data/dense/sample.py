@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -26,11 +26,18 @@ class Objects:
     crowd : numpy.ndarray
         bool (N,): the box holds several objects. They are not trained on, and what is found in it
         is neither right nor wrong.
+    segments : tuple or None
+        The pixels of each as COCO's files have them, polygons or run lengths, where they were asked
+        for.
+    size : tuple of int or None
+        Height and width of the image, beside `segments`.
     """
 
     boxes: np.ndarray
     classes: np.ndarray
     crowd: np.ndarray
+    segments: tuple[Any, ...] | None = None
+    size: tuple[int, int] | None = None
 
     @classmethod
     def of(
@@ -38,12 +45,16 @@ class Objects:
         boxes: Sequence[Sequence[float]],
         classes: Sequence[int],
         crowd: Sequence[bool] | None = None,
+        segments: Sequence[Any] | None = None,
+        size: tuple[int, int] | None = None,
     ) -> Objects:
         """Make arrays of lists."""
         return cls(
             np.array(boxes, np.float64).reshape(-1, 4),
             np.array(classes, np.int64),
             np.zeros(len(classes), bool) if crowd is None else np.array(crowd, bool),
+            None if segments is None else tuple(segments),
+            size,
         )
 
     def __len__(self) -> int:

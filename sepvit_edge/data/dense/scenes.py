@@ -11,7 +11,7 @@ give the same bytes, in any process and order; other versions of Pillow or numpy
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -27,6 +27,7 @@ from ..glyphs import (
     to_image,
 )
 from ..sample import SPLITS
+from .run_lengths import run_lengths
 from .sample import DenseSample, Objects
 
 SHAPES = ("disc", "square", "triangle", "diamond")
@@ -80,7 +81,8 @@ class Scenes:
     split : str
         ``"train"``, ``"calibration"`` or ``"test"``.
     task : str
-        ``"segmentation"``: a mask, with the ground as class 0; or ``"detection"``: boxes.
+        ``"segmentation"``: a mask, with the ground as class 0; ``"detection"``: boxes; or
+        ``"instance-segmentation"``: boxes with masks.
     size : int, optional
         Number of images; 1,000, 100 or 400 by default.
     seed, epoch : int
@@ -114,7 +116,7 @@ class Scenes:
         self._count = SIZES[split] if size is None else size
         self._entropy = (SPLITS.index(split), seed, epoch)
         self._fonts = font_files(split, wide)
-        self._masks = task == "segmentation"
+        self._task = task
         self.name = f"scenes/{split}"
         self.labels = scene_labels(task)
 
@@ -128,10 +130,14 @@ class Scenes:
         rng = np.random.default_rng([*self._entropy, index])
         image, owners, shapes = _draw(rng, self._fonts)
         name = f"{self.name}/{index}"
-        if self._masks:
+        if self._task == "segmentation":
             classes = np.array([0, *(1 + shape for shape in shapes)], np.uint8)
             return DenseSample(image, name, mask=classes[owners])
-        return DenseSample(image, name, objects=_boxes(owners, shapes))
+        objects = _boxes(owners, shapes)
+        if self._task == "instance-segmentation":
+            segments = (run_lengths(owners == 1 + i) for i in range(len(shapes)))
+            objects = replace(objects, segments=tuple(segments), size=(SIDE, SIDE))
+        return DenseSample(image, name, objects=objects)
 
 
 def scene_labels(task: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from ..labels import check_labels
 from ..variants import Preprocessing, check_num_classes, find_variant
 
 DenseTask = Literal["segmentation", "detection"]
+DenseAnswer = Literal["segmentation", "detection", "instance-segmentation"]
 WindowRule = Literal["paper", "fit"]
 WINDOW_RULES: tuple[WindowRule, ...] = ("paper", "fit")
 
@@ -21,6 +22,12 @@ PAPER_WINDOW = 7
 SMALLEST_WINDOW = 4
 # Memory grows with the square of the area where windows keep their side: this is 2048 x 2048.
 LARGEST_AREA = 2048 * 2048
+# Of Mask R-CNN: cells on a side of a region's features, for its box and for its mask, and regions
+# of an image.
+BOX_CELLS, MASK_CELLS = 7, 14
+PROPOSALS, DETECTIONS = 1000, 100
+# Its second and third network, as graphs of a package are named.
+BOX_HEAD, MASK_HEAD = "box-head", "mask-head"
 
 
 @dataclass(frozen=True)
@@ -37,18 +44,27 @@ class Head:
         Width in the paper: of the FPN, or of UperNet's own maps.
     num_classes : int
         Classes of the paper's data set.
+    instances : bool
+        Whether boxes have masks.
     """
 
     task: DenseTask
     name: str
     channels: int
     num_classes: int
+    instances: bool = False
+
+    @property
+    def answer(self) -> DenseAnswer:
+        """What it finds, as manifests call their task."""
+        return "instance-segmentation" if self.instances else self.task
 
 
 HEADS = {
     "semantic-fpn": Head("segmentation", "Semantic FPN", 256, 150),
     "upernet": Head("segmentation", "UperNet", 512, 150),
     "retinanet": Head("detection", "RetinaNet", 256, 80),
+    "mask-rcnn": Head("detection", "Mask R-CNN", 256, 80, instances=True),
 }
 DENSE_TASKS: tuple[DenseTask, ...] = ("segmentation", "detection")
 
@@ -157,6 +173,11 @@ class DenseConfig:
                 "give one label a class, in the order of the head's outputs"
             )
         check_labels(self.labels)
+
+    @property
+    def answer(self) -> DenseAnswer:
+        """What the model finds, as manifests call their task."""
+        return HEADS[self.head].answer
 
     @property
     def window_side(self) -> int:

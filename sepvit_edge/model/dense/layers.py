@@ -37,6 +37,11 @@ def resized_to(x: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=False)
 
 
+def level_rows(x: Tensor, width: int) -> Tensor:
+    """(B, anchors * width, h, w) -> (B, h * w * anchors, width)."""
+    return x.permute(0, 2, 3, 1).reshape(len(x), -1, width)
+
+
 def initialize_conv(conv: nn.Conv2d, std: float = 0.01, bias: float = 0.0) -> None:
     """Set small random weights and one bias, for the last layers of a head."""
     nn.init.normal_(conv.weight, std=std)

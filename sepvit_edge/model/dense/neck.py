@@ -23,11 +23,20 @@ class FPN(nn.Module):
         The first map that is read.
     extra : int
         Levels of double stride each on top, made of the last map by convolutions (RetinaNet).
+    pooled : bool
+        One level of double stride on top: every other pixel of the last level (Mask R-CNN).
     """
 
-    def __init__(self, dims: Sequence[int], channels: int, first: int = 0, extra: int = 0) -> None:
+    def __init__(
+        self,
+        dims: Sequence[int],
+        channels: int,
+        first: int = 0,
+        extra: int = 0,
+        pooled: bool = False,
+    ) -> None:
         super().__init__()
-        self.first = first
+        self.first, self.pooled = first, pooled
         self.lateral_convs = nn.ModuleList(PlainConv(dim, channels, 1) for dim in dims[first:])
         levels = [PlainConv(channels, channels, 3) for _ in dims[first:]]
         for i in range(extra):
@@ -49,4 +58,6 @@ class FPN(nn.Module):
         for conv in list(self.fpn_convs)[len(sums) :]:
             top = conv(top)
             levels.append(top)
+        if self.pooled:
+            levels.append(levels[-1][:, :, ::2, ::2])
         return levels

@@ -12,7 +12,8 @@ from ...errors import SepViTError
 from ..reference import OverlappingPatchEmbedding, SepViT
 from ..variants import Source
 from .backbone import DenseBackbone
-from .config import DenseConfig
+from .config import BOX_CELLS, DETECTIONS, MASK_CELLS, PROPOSALS, DenseConfig
+from .mask_rcnn import LEVELS, RoIHead, RPNHead
 from .neck import FPN
 from .retinanet import EXTRA_LEVELS, FIRST_MAP, RetinaNetHead
 from .semantic_fpn import SemanticFPNHead
@@ -47,11 +48,15 @@ class DenseModel(nn.Module):
             self.decode_head: SemanticFPNHead | UperNetHead = SemanticFPNHead(width, classes)
         elif config.head == "upernet":
             self.decode_head = UperNetHead(dims, width, classes)
+        elif config.head == "mask-rcnn":
+            self.neck = FPN(dims, width, pooled=True)
+            self.rpn_head = RPNHead(width)
+            self.roi_head = RoIHead(width, classes)
         else:
             self.neck = FPN(dims, width, FIRST_MAP, EXTRA_LEVELS)
             self.bbox_head = RetinaNetHead(width, classes)
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Predict from normalised images, of the configured size or another.
 
         Parameters
@@ -64,7 +69,9 @@ class DenseModel(nn.Module):
         Tensor or tuple of Tensor
             Segmentation: logits (B, classes, H / 4, W / 4). Detection: class logits
             (B, A, classes) and box deltas (B, A, 4), levels of stride 8 to 128 in order, within
-            each rows, columns, then the nine anchors of a position.
+            each rows, columns, then the nine anchors of a position. Of Mask R-CNN the first stage:
+            logits (B, A, 1) and box deltas (B, A, 4) of the proposals, levels of stride 4 to 64
+            and three anchors, then the levels of stride 4 to 32. `roi_head` has the other stages.
         """
         maps = self.backbone(x)
         if self.config.head == "upernet":
@@ -72,6 +79,8 @@ class DenseModel(nn.Module):
         levels = self.neck(maps)
         if self.config.head == "semantic-fpn":
             return self.decode_head(levels)
+        if self.config.head == "mask-rcnn":
+            return (*self.rpn_head(levels), *levels[:LEVELS])
         return self.bbox_head(levels)
 
 
@@ -150,6 +159,8 @@ def from_classifier(classifier: SepViT, config: DenseConfig, images: Tensor) -> 
 def count_macs(model: DenseModel, attention: bool = True) -> int:
     """Count the multiply-accumulates of one image of the configured size.
 
+    Of Mask R-CNN with 1000 proposals and 100 masks, the most that an image can have.
+
     Parameters
     ----------
     model : DenseModel
@@ -159,7 +170,14 @@ def count_macs(model: DenseModel, attention: bool = True) -> int:
     """
     with torch.device("meta"):
         twin = DenseModel(model.config)
-        return module_macs(twin, torch.empty(1, 3, *model.config.input_size), attention)
+        image = torch.empty(1, 3, *model.config.input_size)
+        macs = module_macs(twin, image, attention)
+        if model.config.head == "mask-rcnn":
+            width, head = model.config.channels, twin.roi_head
+            box = torch.empty(PROPOSALS, width, BOX_CELLS, BOX_CELLS)
+            mask = torch.empty(DETECTIONS, width, MASK_CELLS, MASK_CELLS)
+            macs += module_macs(head.bbox_head, box) + module_macs(head.mask_head, mask)
+        return macs
 
 
 def module_macs(module: nn.Module, x: Tensor | list[Tensor], attention: bool = True) -> int:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import PlainConv, initialize_conv
+from .layers import PlainConv, initialize_conv, level_rows
 
 ANCHORS = 9  # a position: ratios, and within each ratio scales
 FIRST_MAP, EXTRA_LEVELS = 1, 2  # levels of strides 8 to 32, and 64 and 128 on top
@@ -46,8 +46,9 @@ class RetinaNetHead(nn.Module):
         """
         logits, deltas = [], []
         for level in levels:
-            logits.append(_rows(_through(self.cls_convs, level, self.retina_cls), self.num_classes))
-            deltas.append(_rows(_through(self.reg_convs, level, self.retina_reg), 4))
+            classes = _through(self.cls_convs, level, self.retina_cls)
+            logits.append(level_rows(classes, self.num_classes))
+            deltas.append(level_rows(_through(self.reg_convs, level, self.retina_reg), 4))
         return torch.cat(logits, 1), torch.cat(deltas, 1)
 
 
@@ -55,8 +56,3 @@ def _through(convs: nn.ModuleList, x: Tensor, last: nn.Conv2d) -> Tensor:
     for conv in convs:
         x = F.relu(conv(x))
     return last(x)
-
-
-def _rows(x: Tensor, width: int) -> Tensor:
-    """(B, anchors * width, h, w) -> (B, h * w * anchors, width)."""
-    return x.permute(0, 2, 3, 1).reshape(len(x), -1, width)

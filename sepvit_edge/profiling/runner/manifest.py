@@ -11,7 +11,7 @@ from .errors import Refusal
 
 MANIFEST, LABELS, GOLDEN = "manifest.json", "labels.txt", "golden.safetensors"
 # The manifests that are read; `sepvit_edge.package.schema` has the rule.
-MANIFEST_VERSION = "2.2"
+MANIFEST_VERSION = "2.3"
 TASKS = ("classification", "segmentation", "detection")
 _PRECISIONS = ("fp32", "fp16", "int8")
 _VERSION = re.compile(r"(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})")

@@ -16,5 +16,6 @@ Beside the principles of the package, for static H x W and one image:
 """
 
 from .network import DenseEdgeModel, dense_form
+from .regions import RegionModel, region_models
 
-__all__ = ["DenseEdgeModel", "dense_form"]
+__all__ = ["DenseEdgeModel", "RegionModel", "dense_form", "region_models"]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ...dense import DenseModel
 from ...dense.backbone import DenseBlock, PositionEncoding
 from ...dense.layers import ConvNormReLU, PlainConv
+from ...dense.mask_rcnn import BoxHead, MaskHead, RPNHead
 from ...dense.neck import FPN
 from ...dense.retinanet import RetinaNetHead
 from ...dense.semantic_fpn import SemanticFPNHead
@@ -27,10 +28,13 @@ from ..folding import (
 )
 from ..weights import BlockWeights, LayerWeights, Sides, StageWeights, Windows
 from .weights import (
+    BoxHeadWeights,
     DenseHeadWeights,
     DenseWeights,
     FPNWeights,
+    MaskHeadWeights,
     RetinaNetWeights,
+    RPNWeights,
     SemanticFPNWeights,
     UperNetWeights,
 )
@@ -66,8 +70,10 @@ def fold_dense(model: DenseModel) -> DenseWeights:
 
 
 def _head(model: DenseModel) -> DenseHeadWeights:
-    if model.config.task == "detection":
+    if model.config.head == "retinanet":
         return _retinanet(model.bbox_head)
+    if model.config.head == "mask-rcnn":
+        return _rpn(model.rpn_head)
     head = model.decode_head
     return _upernet(head) if isinstance(head, UperNetHead) else _semantic_fpn(head)
 
@@ -110,7 +116,8 @@ def _normed(conv: nn.Module) -> LayerWeights:
 def _fpn(neck: FPN) -> FPNWeights:
     lateral = [_linear(conv) for conv in _plain(neck.lateral_convs)]
     levels = _plain(neck.fpn_convs)
-    return FPNWeights(neck.first, lateral, levels[: len(lateral)], levels[len(lateral) :])
+    own, extra = levels[: len(lateral)], levels[len(lateral) :]
+    return FPNWeights(neck.first, lateral, own, extra, neck.pooled)
 
 
 def _semantic_fpn(head: SemanticFPNHead) -> SemanticFPNWeights:
@@ -140,6 +147,26 @@ def _retinanet(head: RetinaNetHead) -> RetinaNetWeights:
         fold_layer(head.retina_cls),
         fold_layer(head.retina_reg),
     )
+
+
+def _rpn(head: RPNHead) -> RPNWeights:
+    classes, boxes = (_linear(fold_layer(conv)) for conv in (head.rpn_cls, head.rpn_reg))
+    return RPNWeights(fold_layer(head.rpn_conv), classes, boxes)
+
+
+def fold_box_head(head: BoxHead) -> BoxHeadWeights:
+    """Read the weights of Mask R-CNN's second stage."""
+    shared = [fold_layer(cast(nn.Linear, layer)) for layer in head.shared_fcs]
+    return BoxHeadWeights(shared, fold_layer(head.fc_cls), fold_layer(head.fc_reg))
+
+
+def fold_mask_head(head: MaskHead) -> MaskHeadWeights:
+    """Fold the weights of Mask R-CNN's third stage (principle 19)."""
+    upsample = head.upsample
+    assert upsample.bias is not None
+    weight = upsample.weight.permute(2, 3, 1, 0).flatten(0, 2)[..., None, None]
+    places = LayerWeights(weight, upsample.bias.repeat(4))
+    return MaskHeadWeights(_plain(head.convs), places, fold_layer(head.conv_logits))
 
 
 def pooling_matrix(sides: Sides, cells: int) -> Tensor:

@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...dense.mask_rcnn import LEVELS
 from ...dense.upernet import POOLS
 from ..weights import LayerWeights, Sides
 from .folding import pooling_matrix, resize_matrix
 from .neck import as_map, as_rows
-from .weights import RetinaNetWeights, SemanticFPNWeights, UperNetWeights
+from .weights import RetinaNetWeights, RPNWeights, SemanticFPNWeights, UperNetWeights
 
 
 def enlarged(x: Tensor, factor: int) -> Tensor:
@@ -107,3 +108,20 @@ class RetinaNet(nn.Module):
             torch.cat(logits).reshape(1, -1, self.num_classes),
             torch.cat(deltas).reshape(1, -1, 4),
         )
+
+
+class RPN(nn.Module):
+    """Proposals of every level, and the levels themselves, for the networks behind."""
+
+    def __init__(self, weights: RPNWeights, sides: list[Sides]) -> None:
+        super().__init__()
+        self.shared = weights.shared.convolution(relu=True)
+        self.classes = weights.classes.linear()
+        self.boxes = weights.boxes.linear()
+
+    def forward(self, levels: list[Tensor]) -> tuple[Tensor, ...]:
+        """Maps of the levels -> logits (1, A, 1), box deltas (1, A, 4), and four of the maps."""
+        rows = [as_rows(self.shared(level)) for level in levels]
+        logits = torch.cat([self.classes(x).reshape(-1, 1) for x in rows])
+        deltas = torch.cat([self.boxes(x).reshape(-1, 4) for x in rows])
+        return logits.reshape(1, -1, 1), deltas.reshape(1, -1, 4), *levels[:LEVELS]

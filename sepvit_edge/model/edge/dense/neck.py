@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..weights import Sides
@@ -19,6 +20,15 @@ def as_rows(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
 
+def halved(x: Tensor) -> Tensor:
+    """Take every other row and column of (1, C, h, w), from the first on (principle 18)."""
+    h, w = x.shape[2:]
+    down, right = -(-h // 2), -(-w // 2)
+    x = F.pad(x, (0, 2 * right - w, 0, 2 * down - h))
+    rows = as_rows(x).reshape(down, 2, -1)[:, :1].reshape(down * right, 2, -1)[:, :1]
+    return as_map(rows.reshape(down * right, -1), (down, right))
+
+
 class FPN(nn.Module):
     """Laterals are linears of rows, sums are of rows, levels are maps."""
 
@@ -28,7 +38,7 @@ class FPN(nn.Module):
         self.lateral = nn.ModuleList(layer.linear() for layer in weights.lateral)
         self.levels = nn.ModuleList(layer.convolution() for layer in weights.levels)
         self.extra = nn.ModuleList(layer.convolution(stride=2) for layer in weights.extra)
-        channels = len(weights.lateral[0].weight)
+        self.pooled, channels = weights.pooled, len(weights.lateral[0].weight)
         self.zeros = nn.Buffer(torch.zeros(1, 2, channels))
 
     def forward(self, streams: list[Tensor]) -> list[Tensor]:
@@ -42,6 +52,8 @@ class FPN(nn.Module):
         for conv in self.extra:
             top = conv(top)
             levels.append(top)
+        if self.pooled:
+            levels.append(halved(levels[-1]))
         return levels
 
     def added(self, fine: Tensor, coarse: Tensor, sides: Sides) -> Tensor:

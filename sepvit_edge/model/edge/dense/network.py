@@ -7,8 +7,8 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from ....errors import SepViTError
-from ...dense import DenseConfig, DenseModel
-from ...dense.retinanet import ANCHORS
+from ...dense import DenseConfig, DenseModel, mask_rcnn, retinanet
+from ...reference import STRIDES
 from .. import rows
 from ..form import Form
 from ..forms import FORMS
@@ -18,15 +18,24 @@ from ..weights import NormWeights, Sides, StageWeights
 from . import heads, padded
 from .folding import fold_dense
 from .neck import FPN
-from .weights import RetinaNetWeights, SemanticFPNWeights, UperNetWeights
+from .weights import RetinaNetWeights, RPNWeights, SemanticFPNWeights, UperNetWeights
 
 _HEADS: dict[type, type[nn.Module]] = {
     SemanticFPNWeights: heads.SemanticFPN,
     UperNetWeights: heads.UperNet,
     RetinaNetWeights: heads.RetinaNet,
+    RPNWeights: heads.RPN,
 }
-# Names of the outputs by task.
-OUTPUTS = {"segmentation": ("logits",), "detection": ("class_logits", "box_deltas")}
+# Names of the outputs by what is found.
+OUTPUTS: dict[str, tuple[str, ...]] = {
+    "segmentation": ("logits",),
+    "detection": ("class_logits", "box_deltas"),
+    "instance-segmentation": (
+        "proposal_logits",
+        "proposal_deltas",
+        *(f"pyramid_{stride}" for stride in STRIDES),
+    ),
+}
 
 
 def dense_form(form: Form) -> Form:
@@ -105,7 +114,7 @@ class DenseEdgeModel(EdgeModel):
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the outputs in front of the taps."""
-        return OUTPUTS[self.config.task]
+        return OUTPUTS[self.config.answer]
 
     @property
     def tap_names(self) -> list[str]:
@@ -124,16 +133,25 @@ class DenseEdgeModel(EdgeModel):
     @property
     def levels(self) -> int:
         """Number of levels of the neck; 0 without one."""
-        return 0 if self.neck is None else len(self.neck.levels) + len(self.neck.extra)
+        if self.neck is None:
+            return 0
+        return len(self.neck.levels) + len(self.neck.extra) + self.neck.pooled
 
     def output_shapes(self) -> list[tuple[int, ...]]:
         """Shapes of the outputs in front of the taps."""
         (height, width), classes = self.config.input_size, self.config.num_classes
         if self.config.task == "segmentation":
             return [(1, classes, height // 4, width // 4)]
-        levels = [2 ** (3 + level) for level in range(self.levels)]
-        anchors = sum(ANCHORS * -(-height // s) * -(-width // s) for s in levels)
-        return [(1, anchors, classes), (1, anchors, 4)]
+        two_stage = self.config.answer == "instance-segmentation"
+        first = STRIDES[0] if two_stage else STRIDES[retinanet.FIRST_MAP]
+        strides = [first * 2**level for level in range(self.levels)]
+        positions = sum(-(-height // s) * -(-width // s) for s in strides)
+        if not two_stage:
+            anchors = retinanet.ANCHORS * positions
+            return [(1, anchors, classes), (1, anchors, 4)]
+        anchors, channels = mask_rcnn.ANCHORS * positions, self.config.channels
+        maps = [(1, channels, height // s, width // s) for s in STRIDES]
+        return [(1, anchors, 1), (1, anchors, 4), *maps]
 
     def example_input(self) -> Tensor:
         """Return zero pixels of the shape and dtype that `forward` takes."""
@@ -151,7 +169,8 @@ class DenseEdgeModel(EdgeModel):
         -------
         Tensor or tuple of Tensor
             Segmentation: logits (1, classes, H / 4, W / 4). Detection: class logits
-            (1, A, classes) and box deltas (1, A, 4). The taps follow where they were asked for.
+            (1, A, classes) and box deltas (1, A, 4); of Mask R-CNN the first stage, as
+            `DenseModel.forward`. The taps follow where they were asked for.
         """
         taps = Taps() if self.taps else NoTaps()
         x, streams = self.input(pixels), []

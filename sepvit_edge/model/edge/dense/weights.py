@@ -19,12 +19,15 @@ class FPNWeights:
         Linears, one a map.
     levels, extra : list of LayerWeights
         Convolutions of stride 1, one a map; and of stride 2 on top.
+    pooled : bool
+        Whether every other pixel of the last level is one more level.
     """
 
     first: int
     lateral: list[LayerWeights]
     levels: list[LayerWeights]
     extra: list[LayerWeights]
+    pooled: bool
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,44 @@ class RetinaNetWeights:
     boxes: LayerWeights
 
 
-DenseHeadWeights = SemanticFPNWeights | UperNetWeights | RetinaNetWeights
+@dataclass(frozen=True)
+class RPNWeights:
+    """The first stage of Mask R-CNN: a convolution, and two linears of rows."""
+
+    shared: LayerWeights
+    classes: LayerWeights
+    boxes: LayerWeights
+
+
+@dataclass(frozen=True)
+class BoxHeadWeights:
+    """The second stage of Mask R-CNN: linears."""
+
+    shared: list[LayerWeights]
+    classes: LayerWeights
+    boxes: LayerWeights
+
+
+@dataclass(frozen=True)
+class MaskHeadWeights:
+    """The third stage of Mask R-CNN.
+
+    Attributes
+    ----------
+    convs : list of LayerWeights
+        3 x 3 convolutions.
+    places : LayerWeights
+        The transposed convolution as one of 1 x 1: outputs by row, column and channel.
+    classes : LayerWeights
+        The last layer.
+    """
+
+    convs: list[LayerWeights]
+    places: LayerWeights
+    classes: LayerWeights
+
+
+DenseHeadWeights = SemanticFPNWeights | UperNetWeights | RetinaNetWeights | RPNWeights
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import org.junit.jupiter.api.TestFactory
 @Serializable
 data class DamageCase(
     val name: String, val edits: List<JsonObject>, val kind: String?, val mentions: List<String>,
-    val omits: List<String> = emptyList(),
+    val omits: List<String> = emptyList(), val python: String? = null,
 )
 
 @Serializable
