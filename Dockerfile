@@ -2,7 +2,8 @@
 FROM python:3.11-slim-bookworm
 
 # torch without CUDA, in the version that the runtimes are pinned to
-RUN pip install --no-cache-dir torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN pip install --no-cache-dir torch==2.13.0 --index-url "$TORCH_INDEX"
 
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import MINI, Runner, mini_digits
+from helpers import MINI, Runner, jittered, mini_digits
 from PIL import Image
 
 from sepvit_edge.checkpoints.files import load_checkpoint, save_checkpoint
@@ -252,6 +252,7 @@ def test_a_photograph_teacher_teaches_logits_and_features() -> None:
     import timm
 
     from sepvit_edge.model.variants import ModelConfig, Preprocessing
+    from sepvit_edge.training.loop import FloatTrainee
     from sepvit_edge.training.teachers import EfficientNetTeacher
 
     torch.manual_seed(0)
@@ -267,5 +268,9 @@ def test_a_photograph_teacher_teaches_logits_and_features() -> None:
     assert torch.allclose(answer.logits, expected, atol=1e-4 * float(expected.abs().max()))
     shapes = [tuple(feature.shape) for feature in answer.features]
     assert shapes == [(2, 24, 16, 16), (2, 40, 8, 8), (2, 112, 4, 4), (2, 320, 2, 2)]
+    trainee = FloatTrainee(jittered(MINI, 3, 64), teacher.channels).eval()
+    logits, guesses = trainee(pixels / 255, features=True)
+    assert [tuple(guess.shape) for guess in guesses] == shapes
+    assert torch.allclose(logits, trainee(pixels / 255), atol=1e-5)
     with pytest.raises(SepViTError, match="class 0 is 'amber' there and 'cat' here"):
         teacher.meet(ModelConfig(MINI, 3, 64, rule, ("cat", "blue", "green")))
