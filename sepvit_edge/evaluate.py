@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from .cli.console import command
-from .cli.options import MOST_THREADS, Classes, RequireSignature
+from .cli.options import MOST_THREADS, Classes, RequireSignature, Workers
 from .errors import SepViTError
 
 
@@ -76,6 +76,7 @@ def main(
             "continues.",
         ),
     ] = None,
+    workers: Workers = "",
     device: Annotated[
         str,
         typer.Option(
@@ -96,6 +97,7 @@ def main(
     for segmentation mean IoU is measured, of one for detection average precision.
     """
     from .cli.names import check_names, check_targets
+    from .pipeline.ray_cluster import check_workers
     from .pipeline.saving import check_save
 
     _check_options(packages or [], weights or [], everything, by_block, worst, confusion)
@@ -104,6 +106,10 @@ def main(
         if everything or by_block:
             raise SepViTError("--save is for one package and its classes; leave it out here")
         check_save(save)
+    if workers:
+        if everything or by_block or device:
+            raise SepViTError("--workers is for one package without a device; leave it out here")
+        check_workers(workers)
     if calibration and not (everything or by_block):
         raise SepViTError("--calibration is for --all and --by-block; a package has its scales")
     check_names(weights=weights or [], data=[calibration], classes=classes)
@@ -129,7 +135,7 @@ def main(
         from .cli.evaluation.dense import evaluate_dense
 
         unused = {"--worst": worst, "--confusion": confusion, "--save": save, "--classes": classes}
-        unused |= {"--device": device}
+        unused |= {"--device": device, "--workers": workers}
         return evaluate_dense(opened, data, weights or [], images, threads, unused, json)
     from .cli.evaluation.accuracy import evaluate_accuracy
 
@@ -141,6 +147,7 @@ def main(
         classes,
         images,
         threads=threads,
+        workers=workers,
         device=device,
         bootstrap=bootstrap,
         worst=worst,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +18,7 @@ from .cli.console import (
     stderr,
     warn,
 )
-from .cli.options import MOST_THREADS, RequireSignature
+from .cli.options import MOST_THREADS, RequireSignature, Workers
 from .errors import Interrupted, SepViTError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .package.session import PackageSession
     from .pipeline.answers import Answer
     from .pipeline.bulk import Prediction
+    from .pipeline.reading import Engine
 
 _TOP, _LISTED = 3, 5
 # What the apps show too.
@@ -61,6 +62,7 @@ def main(
             help="Write the classes to a .csv or .parquet file; a run that ended early continues.",
         ),
     ] = None,
+    workers: Workers = "",
     min_score: Annotated[
         float | None,
         typer.Option(
@@ -82,10 +84,14 @@ def main(
     from .data.folders import list_images
     from .package.folder import Package
     from .package.session import PackageSession
+    from .pipeline.ray_cluster import check_workers, engine_on
     from .pipeline.saving import check_save
 
     if save is not None:
         check_save(save)
+    if workers:
+        check_workers(workers)
+        threads = threads or 1  # each process takes its own cores
     opened = Package(package, require_signature)
     paths = list_images(images)
     if not any(path.exists() for path in paths):
@@ -94,6 +100,7 @@ def main(
     for option, wrong in (
         ("--top", dense and top is not None),
         ("--save", dense and save is not None),
+        ("--workers", dense and workers),
         ("--draw", not dense and draw is not None),
         ("--min-score", opened.manifest.task not in WITH_BOXES and min_score is not None),
     ):
@@ -103,22 +110,30 @@ def main(
     if dense:
         least = _LEAST_SCORE if min_score is None else min_score
         broken = _find(session, paths, draw, least, json)
-    elif save is not None:
-        broken = _save(session, paths, top or _TOP, save, json)
     else:
-        broken = _print(session, paths, top or _TOP, json)
+        engine = engine_on(workers, threads or 1)
+        if save is not None:
+            broken = _save(session, paths, top or _TOP, save, json, engine)
+        else:
+            broken = _print(session, paths, top or _TOP, json, engine)
     if broken:
         done = "used" if dense else "classified"
         raise SepViTError(f"{broken} of {len(paths)} images could not be {done}")
 
 
-def _print(session: PackageSession, paths: Sequence[Path], top: int, json: bool) -> int:
+def _print(
+    session: PackageSession,
+    paths: Sequence[Path],
+    top: int,
+    json: bool,
+    engine: AbstractContextManager[Engine],
+) -> int:
     """Print the classes of each image; return the number of those that cannot be read."""
     from .pipeline.bulk import classify_files
 
     found: list[Prediction] = []
-    with progress("classifying", len(paths), "images") as advance:
-        for each in classify_files(session, paths, top):
+    with engine as run, progress("classifying", len(paths), "images") as advance:
+        for each in classify_files(session, paths, top, run):
             advance(1)
             if each.error:
                 warn(each.error)
@@ -227,7 +242,14 @@ class _Drawings:
         return file
 
 
-def _save(session: PackageSession, paths: Sequence[Path], top: int, path: Path, json: bool) -> int:
+def _save(
+    session: PackageSession,
+    paths: Sequence[Path],
+    top: int,
+    path: Path,
+    json: bool,
+    engine: AbstractContextManager[Engine],
+) -> int:
     """Write the classes of each image to a file; return the number of those that have none."""
     import time
 
@@ -238,7 +260,6 @@ def _save(session: PackageSession, paths: Sequence[Path], top: int, path: Path, 
     places = [f"{name}_{i + 1}" for i in range(count) for name in ("class", "probability")]
     facts = {"package": session.package.manifest.digest}
     keys = [str(path) for path in paths]
-    began = time.monotonic()
     with (
         _telling_how_to_continue(path),
         growing_table(path, facts, ["image", *places, "error"], keys) as table,
@@ -246,15 +267,16 @@ def _save(session: PackageSession, paths: Sequence[Path], top: int, path: Path, 
         kept = table.kept
         if kept:
             stderr.print(f"{path} is continued: {kept} of {len(paths)} images are there")
-        with progress("classifying", len(paths), "images", done=kept) as advance:
-            for each in classify_files(session, paths[kept:], top):
+        with engine as run, progress("classifying", len(paths), "images", done=kept) as advance:
+            began = time.monotonic()
+            for each in classify_files(session, paths[kept:], top, run):
                 advance(1)
                 if each.error:
                     warn(each.error)
                 cells = [cell for pair in each.classes for cell in pair] or [""] * len(places)
                 table.add([str(each.image), *cells, each.error])
+            seconds = time.monotonic() - began
         broken = {row[0]: row[-1] for row in table.rows() if row[-1]}
-    seconds = time.monotonic() - began
     speed = (len(paths) - kept) / seconds
     if json:
         emit_json(

@@ -28,3 +28,12 @@ RequireSignature = Annotated[
         help="Refuse packages that none of these public keys (PEM) has signed; repeatable.",
     ),
 ]
+
+Workers = Annotated[
+    str,
+    typer.Option(
+        metavar="N|ADDRESS",
+        help="Share the images out by Ray: over N processes of this machine, or over the hosts of "
+        "a cluster (HOST:PORT, ray://HOST:PORT or auto).",
+    ),
+]

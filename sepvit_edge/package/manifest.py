@@ -441,7 +441,7 @@ class Parity(Strict):
     data : str
         Name of the data set.
     data_sha256 : str
-        SHA-256 of its images' content.
+        SHA-256 of its images' content; of a classifier's, of the SHA-256 of each image's pixels.
     images : int
         Number of images that were compared.
     max_abs_error : float

@@ -48,12 +48,16 @@ class PackageSession:
         installed = check_runtime(RUNTIMES[manifest.target])
         facts = manifest.runtime
         check_range(facts.name, installed, facts.minimum, facts.below)
-        self.package = package
+        self.package, self._threads = package, threads
         self._session = backend.open(package.path, manifest, threads)
         self._graphs = {}
         for graph in manifest.graphs or ():
             own = manifest.model_copy(update={"input": graph.input})
             self._graphs[graph.name] = backend.open(package.path / graph.name, own, threads)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Open the same package again where this is unpickled, in another process."""
+        return _open_same, (self.package.path, self.package.manifest.digest, self._threads)
 
     def preprocess(self, images: Any) -> np.ndarray:
         """Turn images into input pixels.
@@ -196,6 +200,13 @@ def filled(x: np.ndarray, size: int) -> np.ndarray:
     """Fill up the first axis of an array with zeros."""
     missing = size - len(x)
     return np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)]) if missing else x
+
+
+def _open_same(path: Path, digest: str, threads: int | None) -> PackageSession:
+    package = Package(path)
+    if package.manifest.digest != digest:
+        raise SepViTError(f"{path} is another package there than here; copy it anew")
+    return PackageSession(package, threads)
 
 
 def open_package(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from ..accuracy import softmax
 from ..errors import SepViTError
 from ..package.session import PackageSession
-from .reading import read_ahead
+from .reading import Engine, run_here
 
 _CHUNK = 16  # images that are read, and then run, together
 
@@ -35,13 +36,30 @@ class Prediction:
     error: str = ""
 
 
+@dataclass(frozen=True)
+class _Classify:
+    """The work on each piece of files."""
+
+    session: PackageSession
+    top: int
+    parallel: ClassVar[bool] = True
+
+    def read(self, path: Path) -> tuple[Path, np.ndarray | str]:
+        try:
+            return path, self.session.preprocess(path)[0]
+        except SepViTError as error:
+            return path, str(error)
+
+    def run(self, piece: Sequence[tuple[Path, np.ndarray | str]]) -> list[Prediction]:
+        return list(_predict(self.session, piece, self.top))
+
+
 def classify_files(
-    session: PackageSession, paths: Sequence[Path], top: int, readers: int | None = None
+    session: PackageSession, paths: Sequence[Path], top: int, engine: Engine = run_here
 ) -> Iterator[Prediction]:
     """Classify image files.
 
-    The files are decoded by several threads while the runtime works; memory does not grow with
-    their number.
+    The files are decoded while the runtime works; memory does not grow with their number.
 
     Parameters
     ----------
@@ -51,25 +69,18 @@ def classify_files(
         The files.
     top : int
         Number of classes of each.
-    readers : int, optional
-        Threads that decode. Default: the number of cores that this process may use.
+    engine : callable
+        Where the work is done. Default: in this process, decoded on all cores.
 
     Yields
     ------
     Prediction
-        One a file, in their order, whatever the number of threads.
+        One a file, in their order, whatever the engine.
     """
     batch = session.package.manifest.input.shape[0]
     size = max(batch, _CHUNK // batch * batch)
-
-    def read(path: Path) -> tuple[Path, np.ndarray | str]:
-        try:
-            return path, session.preprocess(path)[0]
-        except SepViTError as error:
-            return path, str(error)
-
-    for piece in read_ahead(paths, read, size, readers):
-        yield from _predict(session, piece, top)
+    for piece in engine(paths, _Classify(session, top), size):
+        yield from piece
 
 
 def _predict(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,51 +18,73 @@ from safetensors.numpy import load, save
 from ..files import cache_folder
 from .saving import only_writer
 
-_HEAD = struct.Struct("<32sQ")  # digest of the pixels, bytes of the logits
+_HEAD = struct.Struct("<32sQ")  # key of the piece, bytes of the logits
 
 
 class KeptLogits:
-    """Logits of batches, in order; see `kept_logits`.
+    """Logits of pieces of images, by the images' digests; see `kept_logits`.
 
     Attributes
     ----------
+    keys : frozenset of bytes
+        Keys of the pieces that an earlier run has left (`key_of`).
     found : int
-        Number of images whose logits an earlier run has left.
+        Number of their images that this run has come to.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._ended = False
+        self._places: dict[bytes, tuple[int, int]] = {}
+        end = file.tell()
+        while len(head := file.read(_HEAD.size)) == _HEAD.size:
+            key, length = _HEAD.unpack(head)
+            if length > _size(file) - file.tell():
+                break
+            try:
+                load(file.read(length))
+            except SafetensorError:
+                break
+            self._places[key] = file.tell() - length, length
+            end = file.tell()
+        # The end, half a record, or a damaged one: from here on everything is new.
+        file.seek(end)
+        file.truncate()
+        self.keys = frozenset(self._places)
         self.found = 0
 
-    def get(self, pixels: np.ndarray) -> dict[str, np.ndarray] | None:
-        """Return the logits of the next batch, if they are kept and of these pixels."""
-        if self._ended:
-            return None
-        start = self._file.tell()
-        head = self._file.read(_HEAD.size)
-        if len(head) == _HEAD.size:
-            digest, size = _HEAD.unpack(head)
-            data = self._file.read(size) if digest == _digest(pixels) else b""
-            if data and len(data) == size:
-                try:
-                    kept = load(data)
-                except SafetensorError:
-                    kept = {}
-                if kept:
-                    self.found += len(pixels)
-                    return kept
-        # The end, half a record, or other images: from here on everything is new.
-        self._file.seek(start)
-        self._file.truncate()
-        self._ended = True
-        return None
+    def exchange(
+        self, digests: Sequence[bytes], logits: dict[str, np.ndarray] | None
+    ) -> dict[str, np.ndarray]:
+        """Keep the logits of a piece; or return those that are kept, where there are none.
 
-    def add(self, pixels: np.ndarray, logits: Mapping[str, np.ndarray]) -> None:
-        """Keep the logits of the batch that `get` has not found."""
-        data = save({name: np.ascontiguousarray(array) for name, array in logits.items()})
-        self._file.write(_HEAD.pack(_digest(pixels), len(data)) + data)
-        self._file.flush()
+        Parameters
+        ----------
+        digests : sequence of bytes
+            SHA-256 of the pixels of each image.
+        logits : dict or None
+            New ones; None for a piece whose key is in `keys`.
+        """
+        if logits is not None:
+            data = save({name: np.ascontiguousarray(array) for name, array in logits.items()})
+            self._file.write(_HEAD.pack(key_of(digests), len(data)) + data)
+            self._file.flush()
+            return logits
+        place, length = self._places[key_of(digests)]
+        end = self._file.tell()
+        self._file.seek(place)
+        data = self._file.read(length)
+        self._file.seek(end)
+        self.found += len(digests)
+        return load(data)
+
+
+def _size(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def key_of(digests: Sequence[bytes]) -> bytes:
+    """Return the key of a piece of images, from the digest of each."""
+    return hashlib.sha256(b"".join(digests)).digest()
 
 
 def kept_of_device(facts: Mapping[str, Any]) -> Path:
@@ -70,10 +93,6 @@ def kept_of_device(facts: Mapping[str, Any]) -> Path:
     folder = cache_folder() / "evaluations"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{key[:16]}.logits"
-
-
-def _digest(pixels: np.ndarray) -> bytes:
-    return hashlib.sha256(np.ascontiguousarray(pixels).data).digest()
 
 
 @contextmanager

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import islice
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -15,13 +16,13 @@ from ..data.overlap import refuse_seen
 from ..data.preprocess import preprocess
 from ..data.sample import SAMPLE_SEED, Taken
 from ..errors import SepViTError
-from ..model.logits import reference_logits
+from ..model.logits import reference_logits, torch_threads
 from ..model.reference import SepViT
 from ..package.folder import Package
 from ..package.manifest import Selection
 from ..quantization.interface import ProgramQuantization
-from .kept import KeptLogits
-from .reading import read_ahead
+from .kept import KeptLogits, key_of
+from .reading import Engine, run_here
 
 # Each says it once, and commands show it as a warning.
 _log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class Outputs:
     broken : dict of int to str
         Places of the images that cannot be read, and why; no array has a row for them.
     data_sha256 : str
-        Digest of the pixels that the models took.
+        SHA-256 of the SHA-256 of the pixels of each image, as the models took them.
     selection : Selection
         Which images of the data they are.
     labels : list
@@ -89,6 +90,78 @@ class Runs(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """What the models compute for some images that follow each other.
+
+    Attributes
+    ----------
+    broken : dict of int to str
+        Places of the images in the piece that cannot be read, and why.
+    digests : list of bytes
+        SHA-256 of the pixels of each of the others.
+    logits : dict of str to numpy.ndarray, or None
+        By model; None if they are kept already, or no image can be read.
+    """
+
+    broken: dict[int, str]
+    digests: list[bytes]
+    logits: dict[str, np.ndarray] | None
+
+
+@dataclass(frozen=True)
+class _RunImages:
+    """The work on each piece of images; see `run_images`."""
+
+    session: Runs
+    data: Taken
+    model: SepViT | None
+    quantization: ProgramQuantization | None
+    here: Runs | None
+    threads: int | None
+    kept: frozenset[bytes]
+
+    @property
+    def parallel(self) -> bool:
+        return self.data.parallel
+
+    @cached_property
+    def _rounds_to(self) -> Callable[[np.ndarray], np.ndarray] | None:
+        if self.model is None or self.quantization is None:
+            return None
+        return self.quantization.reference(self.model)
+
+    def read(self, index: int) -> np.ndarray | str:
+        package = self.session.package
+        try:
+            image = self.data[index].image
+            return preprocess(image, package.preprocessing, package.manifest.model.image_size)
+        except SepViTError as error:
+            return str(error)
+
+    def run(self, piece: Sequence[np.ndarray | str]) -> _Rows:
+        broken = {place: each for place, each in enumerate(piece) if isinstance(each, str)}
+        good = [each for each in piece if not isinstance(each, str)]
+        digests = [hashlib.sha256(each.data).digest() for each in good]
+        logits = None
+        if good and key_of(digests) not in self.kept:
+            with torch_threads(self.threads) if self.threads else nullcontext():
+                logits = self._logits(np.stack(good))
+        return _Rows(broken, digests, logits)
+
+    def _logits(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        logits = {"logits": self.session.run_pixels(pixels)[0]}
+        if self.here is not None:
+            logits["here"] = self.here.run_pixels(pixels)[0]
+        if self.model is not None:
+            logits["reference"] = reference_logits(self.model, pixels)
+            if (outputs := self.session.run_on_cpu(pixels)) is not None:
+                logits["on_cpu"] = outputs[0]
+        if self._rounds_to is not None:
+            logits["quantized"] = self._rounds_to(pixels)
+        return logits
+
+
 def run_images(
     session: Runs,
     data: Taken,
@@ -99,6 +172,8 @@ def run_images(
     skip_broken: bool = False,
     kept: KeptLogits | None = None,
     here: Runs | None = None,
+    threads: int | None = None,
+    engine: Engine = run_here,
 ) -> Outputs:
     """Run a package on images, beside its reference if that is known.
 
@@ -120,6 +195,10 @@ def run_images(
         Logits of an earlier run that was interrupted; new ones are added.
     here : Runs, optional
         The package on this machine, to compare a device with.
+    threads : int, optional
+        Threads of torch. Default: those that are set.
+    engine : callable
+        Where the work is done. Default: in this process.
 
     Raises
     ------
@@ -134,58 +213,30 @@ def run_images(
             f"{session.package.path} is for {manifest.task}; accuracy is measured of classifiers"
         )
     refuse_seen(data, manifest.source.trained_on)
-    rounds_to = None
-    if model is not None and quantization is not None:
-        rounds_to = quantization.reference(model)
+    known = frozenset() if kept is None else kept.keys
+    work = _RunImages(session, data, model, quantization, here, threads, known)
     found: dict[str, list[np.ndarray]] = {}
     labels: list[int | None] = []
-    digest, broken = hashlib.sha256(), {}
-
-    def read(index: int) -> np.ndarray | SepViTError:
-        try:
-            image = data[index].image
-            return preprocess(image, session.package.preprocessing, manifest.model.image_size)
-        except SepViTError as error:
-            return error
-
-    def run(pixels: np.ndarray) -> dict[str, np.ndarray]:
-        logits = {"logits": session.run_pixels(pixels)[0]}
-        if here is not None:
-            logits["here"] = here.run_pixels(pixels)[0]
-        if model is not None:
-            logits["reference"] = reference_logits(model, pixels)
-            if (outputs := session.run_on_cpu(pixels)) is not None:
-                logits["on_cpu"] = outputs[0]
-        if rounds_to is not None:
-            logits["quantized"] = rounds_to(pixels)
-        return logits
-
-    places = iter(range(len(data)))
-    for piece in read_ahead(
-        range(len(data)), read, session.images_at_once, None if data.parallel else 1
-    ):
-        advance(len(piece))
-        good = []
-        for place, each in zip(islice(places, len(piece)), piece, strict=True):
-            if isinstance(each, SepViTError):
-                if not skip_broken:
-                    raise each
-                broken[place] = str(each)
-                _log.warning(str(each))
-                continue
-            good.append(each)
-            labels.append(data.label(place))
-        if not good:
+    digest, broken, done = hashlib.sha256(), {}, 0
+    for rows in engine(range(len(data)), work, session.images_at_once):
+        count = len(rows.broken) + len(rows.digests)
+        advance(count)
+        for place, sentence in rows.broken.items():
+            if not skip_broken:
+                raise SepViTError(sentence)
+            broken[done + place] = sentence
+            _log.warning(sentence)
+        labels += [data.label(done + i) for i in range(count) if i not in rows.broken]
+        done += count
+        digest.update(b"".join(rows.digests))
+        if not rows.digests:
             continue
-        pixels = np.stack(good)
-        digest.update(pixels.data)
-        logits = kept.get(pixels) if kept is not None else None
-        if logits is None:
-            logits = run(pixels)
-            if kept is not None:
-                kept.add(pixels, logits)
-        for name, rows in logits.items():
-            found.setdefault(name, []).append(rows)
+        logits = rows.logits
+        if kept is not None:
+            logits = kept.exchange(rows.digests, logits)
+        assert logits is not None
+        for name, array in logits.items():
+            found.setdefault(name, []).append(array)
     if not found:
         raise SepViTError(f"none of the {len(data)} images of {data.name} can be read")
     selection = selection_of(data)

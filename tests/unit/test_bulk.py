@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from sepvit_edge.errors import SepViTError
 from sepvit_edge.package.session import open_package
 from sepvit_edge.pipeline import bulk
 from sepvit_edge.pipeline.bulk import classify_files
+from sepvit_edge.pipeline.reading import run_here
 from sepvit_edge.pipeline.saving import check_save, growing_table
 
 TINY = TESTS / "vectors" / "package"  # for ONNX Runtime: it tells an image's mean colour
@@ -40,11 +42,11 @@ def images(tmp_path: Path) -> list[Path]:
 def test_the_order_and_the_results_do_not_depend_on_the_threads(images: list[Path]) -> None:
     pytest.importorskip("onnxruntime")
     session = open_package(TINY)
-    found = list(classify_files(session, images, 2, readers=1))
+    found = list(classify_files(session, images, 2, partial(run_here, readers=1)))
     assert [each.image for each in found] == images
     assert [bool(each.error) for each in found] == [i == BROKEN for i in range(40)]
     assert "05.png" in found[BROKEN].error
-    assert list(classify_files(session, images, 2, readers=7)) == found
+    assert list(classify_files(session, images, 2, partial(run_here, readers=7))) == found
     for each in (found[0], found[39]):
         logits = session.run(each.image)[0].astype(np.float64)
         shares = np.exp(logits) / np.exp(logits).sum()
@@ -58,8 +60,8 @@ def test_few_images_are_in_memory(images: list[Path], monkeypatch: pytest.Monkey
     session, read = open_package(TINY), []
     real = session.preprocess
     monkeypatch.setattr(session, "preprocess", lambda path: (read.append(path), real(path))[1])
-    many = images[:1] * 10_000
-    for taken, _ in enumerate(islice(classify_files(session, many, 1, readers=2), 500), 1):
+    many, two = images[:1] * 10_000, partial(run_here, readers=2)
+    for taken, _ in enumerate(islice(classify_files(session, many, 1, two), 500), 1):
         assert len(read) <= taken + 5 * bulk._CHUNK
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ...package.folder import Package
     from ...pipeline.kept import KeptLogits
     from ...pipeline.outputs import Outputs, Runs
+    from ...pipeline.reading import Engine
 
 
 def evaluate_accuracy(
@@ -29,6 +30,7 @@ def evaluate_accuracy(
     images: int | None,
     *,
     threads: int,
+    workers: str,
     device: str,
     bootstrap: bool,
     worst: Path | None,
@@ -44,7 +46,7 @@ def evaluate_accuracy(
         The package.
     weights : str or None
         Its checkpoint. Default: the built-in one, if it was made from that.
-    data, classes, images, threads, device, bootstrap, worst, confusion, save, json
+    data, classes, images, threads, workers, device, bootstrap, worst, confusion, save, json
         As the options of `evaluate`.
 
     Raises
@@ -59,6 +61,7 @@ def evaluate_accuracy(
     from ...data.sample import take_evenly
     from ...model.dense import DenseModel
     from ...pipeline.defaults import data_for
+    from ...pipeline.ray_cluster import engine_on
     from ...pipeline.verify import known_weights, reference_of
 
     manifest = package.manifest
@@ -78,7 +81,8 @@ def evaluate_accuracy(
         _keeping(save, package, model, threads, device) as kept,
         _sessions(package, threads, device, bootstrap) as sessions,
     ):
-        outputs = _run(sessions, model, taken, threads, kept)
+        with engine_on(workers, threads) as engine:
+            outputs = _run(sessions, model, taken, threads, kept, engine)
         if outputs.broken:
             taken = taken.only([i for i in range(count) if i not in outputs.broken])
         if save is not None:
@@ -156,9 +160,9 @@ def _run(
     data: Taken,
     threads: int,
     kept: KeptLogits | None,
+    engine: Engine,
 ) -> Outputs:
     from ...config.recipe import parse_recipe
-    from ...model.logits import torch_threads
     from ...pipeline.lowering import quantization_for
     from ...pipeline.outputs import run_images
 
@@ -167,7 +171,7 @@ def _run(
     # The scales of a calibrated package are in its own files only.
     if model is not None and manifest.quantization is not None and manifest.quantization.trained:
         quantization = quantization_for(model, parse_recipe(manifest.recipe))
-    with torch_threads(threads), progress(f"running {data.name}", len(data), "images") as advance:
+    with progress(f"running {data.name}", len(data), "images") as advance:
         return run_images(
             sessions.session,
             data,
@@ -177,6 +181,8 @@ def _run(
             skip_broken=True,
             kept=kept,
             here=sessions.here,
+            threads=threads,
+            engine=engine,
         )
 
 
