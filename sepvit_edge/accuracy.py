@@ -150,40 +150,89 @@ def accuracy_report(
     >>> print(*report.confusions())
     plastic taken for glass: 1
     """
-    import torch
-    from torchmetrics.functional.classification import (
-        multiclass_accuracy,
-        multiclass_calibration_error,
-        multiclass_confusion_matrix,
-    )
-
     truth = np.asarray(labels, dtype=np.int64)
-    _check(logits, truth, names)
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise SepViTError(f"logits of shape (N, C) with at least two classes, not {logits.shape}")
     classes = logits.shape[1]
-    names = [str(i) for i in range(classes)] if names is None else names
-    target = torch.from_numpy(truth)
-    # The class of two equal logits is numpy's everywhere: the first.
-    predicted = torch.from_numpy(logits.argmax(1))
-    matrix = multiclass_confusion_matrix(predicted, target, num_classes=classes).tolist()
-    right = [matrix[i][i] for i in range(classes)]
-    top5 = None
-    if classes > _TOP:
-        scores = torch.from_numpy(logits.astype(np.float64))
-        top5 = multiclass_accuracy(
-            scores, target, num_classes=classes, top_k=_TOP, average="micro"
-        ).item()
-    error = multiclass_calibration_error(
-        torch.from_numpy(_below_one(softmax(logits))), target, classes, n_bins=CALIBRATION_BINS
-    ).item()
-    return AccuracyReport(
-        images=len(truth),
-        top1=sum(right) / len(truth),
-        top1_interval=wilson_interval(sum(right), len(truth)),
-        top5=top5,
-        calibration_error=error,
-        classes=tuple(map(ClassAccuracy, names, map(sum, matrix), right)),
-        confusion_matrix=tuple(map(tuple, matrix)),
-    )
+    if names is not None and len(names) != classes:
+        raise SepViTError(f"the model has {classes} classes, and {len(names)} names were given")
+    meter = AccuracyMeter([str(i) for i in range(classes)] if names is None else names)
+    meter.add(logits, truth)
+    return meter.report()
+
+
+class AccuracyMeter:
+    """The accuracy report of logits that come piece by piece; see `accuracy_report`.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The C classes.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        from torchmetrics.classification import (
+            MulticlassAccuracy,
+            MulticlassCalibrationError,
+            MulticlassConfusionMatrix,
+        )
+
+        classes = len(names)
+        self._names = names
+        self._images = self._broken = 0
+        self._confusions = MulticlassConfusionMatrix(classes)
+        # Of each image it keeps the largest probability, and whether it is right: 8 bytes.
+        self._calibration = MulticlassCalibrationError(classes, n_bins=CALIBRATION_BINS)
+        self._top5 = None
+        if classes > _TOP:
+            self._top5 = MulticlassAccuracy(classes, top_k=_TOP, average="micro")
+
+    def add(self, logits: np.ndarray, labels: Sequence[int] | np.ndarray) -> None:
+        """Count some images, by their logits (N, C) and classes (N,)."""
+        import torch
+
+        truth, classes = np.asarray(labels, dtype=np.int64), len(self._names)
+        _check_labels(logits, truth, classes)
+        self._images += len(truth)
+        finite = np.isfinite(logits).all(1)
+        self._broken += int((~finite).sum())
+        if not finite.all() or not len(truth):
+            return
+        target = torch.from_numpy(truth)
+        # The class of two equal logits is numpy's everywhere: the first.
+        self._confusions.update(torch.from_numpy(logits.argmax(1)), target)
+        self._calibration.update(torch.from_numpy(_below_one(softmax(logits))), target)
+        if self._top5 is not None:
+            self._top5.update(torch.from_numpy(logits.astype(np.float64)), target)
+
+    def report(self) -> AccuracyReport:
+        """Return the report of all images.
+
+        Raises
+        ------
+        SepViTError
+            If there are none.
+        CheckFailed
+            If a logit is NaN or infinite.
+        """
+        if not self._images:
+            raise SepViTError("there are no images to measure the accuracy on")
+        if self._broken:
+            raise CheckFailed(
+                f"the logits of {self._broken} of {self._images} images are not finite (NaN or "
+                "infinity): the weights are broken, or the toolchain miscompiled the model"
+            )
+        matrix = self._confusions.compute().tolist()
+        right = [matrix[i][i] for i in range(len(matrix))]
+        return AccuracyReport(
+            images=self._images,
+            top1=sum(right) / self._images,
+            top1_interval=wilson_interval(sum(right), self._images),
+            top5=None if self._top5 is None else self._top5.compute().item(),
+            calibration_error=self._calibration.compute().item(),
+            classes=tuple(map(ClassAccuracy, self._names, map(sum, matrix), right)),
+            confusion_matrix=tuple(map(tuple, matrix)),
+        )
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -267,22 +316,10 @@ def _below_one(probabilities: np.ndarray) -> np.ndarray:
     return np.minimum(probabilities, np.nextafter(np.float32(1), np.float32(0)))
 
 
-def _check(logits: np.ndarray, labels: np.ndarray, names: Sequence[str] | None) -> None:
-    if logits.ndim != 2 or logits.shape[1] < 2:
-        raise SepViTError(f"logits of shape (N, C) with at least two classes, not {logits.shape}")
-    images, classes = logits.shape
-    if not images:
-        raise SepViTError("there are no images to measure the accuracy on")
+def _check_labels(logits: np.ndarray, labels: np.ndarray, classes: int) -> None:
+    images = len(logits)
     if labels.shape != (images,):
         raise SepViTError(f"{images} images need {images} labels, not an array of {labels.shape}")
-    if labels.min() < 0 or labels.max() >= classes:
+    if images and (labels.min() < 0 or labels.max() >= classes):
         wrong = labels[(labels < 0) | (labels >= classes)][0]
         raise SepViTError(f"label {wrong} names none of the model's {classes} classes")
-    if names is not None and len(names) != classes:
-        raise SepViTError(f"the model has {classes} classes, and {len(names)} names were given")
-    broken = int((~np.isfinite(logits)).any(1).sum())
-    if broken:
-        raise CheckFailed(
-            f"the logits of {broken} of {images} images are not finite (NaN or infinity): the "
-            "weights are broken, or the toolchain miscompiled the model"
-        )

@@ -33,11 +33,29 @@ def sqnr_db(signal: np.ndarray, measured: np.ndarray) -> float:
     >>> sqnr_db(logits, logits)
     200.0
     """
-    s, m = signal.astype(np.float64), measured.astype(np.float64)
-    noise, power = float(((s - m) ** 2).sum()), float((s**2).sum())
-    if noise == 0:
-        return LARGEST_SQNR_DB
-    return min(10 * math.log10(power / noise), LARGEST_SQNR_DB)
+    ratio = Sqnr()
+    ratio.add(signal, measured)
+    return ratio.db
+
+
+class Sqnr:
+    """The signal-to-quantisation-noise ratio of arrays that come piece by piece; see `sqnr_db`."""
+
+    def __init__(self) -> None:
+        self._power = self._noise = 0.0
+
+    def add(self, signal: np.ndarray, measured: np.ndarray) -> None:
+        """Count a piece of both."""
+        s, m = signal.astype(np.float64), measured.astype(np.float64)
+        self._power += float((s**2).sum())
+        self._noise += float(((s - m) ** 2).sum())
+
+    @property
+    def db(self) -> float:
+        """The ratio of all pieces."""
+        if self._noise == 0:
+            return LARGEST_SQNR_DB
+        return min(10 * math.log10(self._power / self._noise), LARGEST_SQNR_DB)
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:

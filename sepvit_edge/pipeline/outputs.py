@@ -29,43 +29,46 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """Logits for N images; each array is (N, num_classes).
+class Rows:
+    """Logits of some images that follow each other.
+
+    Attributes
+    ----------
+    places : list of int
+        Their places in the data.
+    labels : list
+        Index of each image's class; None where it is not known.
+    logits : dict of str to numpy.ndarray
+        (N, num_classes) by model: `logits` are the package's, `reference` the fp32 reference's,
+        `quantized` those of an int8 package's integers in torch, `on_cpu` an NPU package's on the
+        CPU, `here` this machine's beside those of a device. The first is always there.
+    """
+
+    places: list[int]
+    labels: list[int | None]
+    logits: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a package was run on.
 
     Attributes
     ----------
     data : str
         Name of the images.
     broken : dict of int to str
-        Places of the images that cannot be read, and why; no array has a row for them.
+        Places of the images that cannot be read, and why; they have no logits.
     data_sha256 : str
         SHA-256 of the SHA-256 of the pixels of each image, as the models took them.
     selection : Selection
         Which images of the data they are.
-    labels : list
-        Index of each image's class; None where it is not known.
-    logits : numpy.ndarray
-        The package's.
-    reference : numpy.ndarray or None
-        The fp32 reference's, if it was given.
-    quantized : numpy.ndarray or None
-        Those of an int8 package's integers in torch, if they were given.
-    on_cpu : numpy.ndarray or None
-        An NPU package's on the CPU, if a reference was given and a CPU runtime opens it.
-    here : numpy.ndarray or None
-        This machine's, beside those of a device.
     """
 
     data: str
     broken: dict[int, str]
     data_sha256: str
     selection: Selection
-    labels: list[int | None]
-    logits: np.ndarray
-    reference: np.ndarray | None
-    quantized: np.ndarray | None
-    on_cpu: np.ndarray | None
-    here: np.ndarray | None = None
 
 
 class Runs(Protocol):
@@ -91,7 +94,7 @@ class Runs(Protocol):
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _Piece:
     """What the models compute for some images that follow each other.
 
     Attributes
@@ -139,7 +142,7 @@ class _RunImages:
         except SepViTError as error:
             return str(error)
 
-    def run(self, piece: Sequence[np.ndarray | str]) -> _Rows:
+    def run(self, piece: Sequence[np.ndarray | str]) -> _Piece:
         broken = {place: each for place, each in enumerate(piece) if isinstance(each, str)}
         good = [each for each in piece if not isinstance(each, str)]
         digests = [hashlib.sha256(each.data).digest() for each in good]
@@ -147,7 +150,7 @@ class _RunImages:
         if good and key_of(digests) not in self.kept:
             with torch_threads(self.threads) if self.threads else nullcontext():
                 logits = self._logits(np.stack(good))
-        return _Rows(broken, digests, logits)
+        return _Piece(broken, digests, logits)
 
     def _logits(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         logits = {"logits": self.session.run_pixels(pixels)[0]}
@@ -169,13 +172,16 @@ def run_images(
     quantization: ProgramQuantization | None = None,
     advance: Callable[[int], None] = lambda _: None,
     *,
+    take: Callable[[Rows], None],
     skip_broken: bool = False,
     kept: KeptLogits | None = None,
     here: Runs | None = None,
     threads: int | None = None,
     engine: Engine = run_here,
-) -> Outputs:
+) -> RunFacts:
     """Run a package on images, beside its reference if that is known.
+
+    Memory does not grow with the number of images.
 
     Parameters
     ----------
@@ -189,6 +195,8 @@ def run_images(
         With `model`: integers and scales of an int8 package.
     advance : callable
         Called with the number of images done, for a progress bar.
+    take : callable
+        Called with the logits of each piece of images, in order.
     skip_broken : bool
         Whether to leave out images that cannot be read, and to log each as a warning.
     kept : KeptLogits, optional
@@ -215,46 +223,32 @@ def run_images(
     refuse_seen(data, manifest.source.trained_on)
     known = frozenset() if kept is None else kept.keys
     work = _RunImages(session, data, model, quantization, here, threads, known)
-    found: dict[str, list[np.ndarray]] = {}
-    labels: list[int | None] = []
     digest, broken, done = hashlib.sha256(), {}, 0
-    for rows in engine(range(len(data)), work, session.images_at_once):
-        count = len(rows.broken) + len(rows.digests)
-        advance(count)
-        for place, sentence in rows.broken.items():
+    for piece in engine(range(len(data)), work, session.images_at_once):
+        places = range(done, done + len(piece.broken) + len(piece.digests))
+        done += len(places)
+        advance(len(places))
+        for i, sentence in piece.broken.items():
             if not skip_broken:
                 raise SepViTError(sentence)
-            broken[done + place] = sentence
+            broken[places[i]] = sentence
             _log.warning(sentence)
-        labels += [data.label(done + i) for i in range(count) if i not in rows.broken]
-        done += count
-        digest.update(b"".join(rows.digests))
-        if not rows.digests:
+        if not piece.digests:
             continue
-        logits = rows.logits
+        digest.update(b"".join(piece.digests))
+        logits = piece.logits
         if kept is not None:
-            logits = kept.exchange(rows.digests, logits)
+            logits = kept.exchange(piece.digests, logits)
         assert logits is not None
-        for name, array in logits.items():
-            found.setdefault(name, []).append(array)
-    if not found:
+        good = [place for place in places if place not in broken]
+        take(Rows(good, [data.label(place) for place in good], logits))
+    if len(broken) == len(data):
         raise SepViTError(f"none of the {len(data)} images of {data.name} can be read")
     selection = selection_of(data)
     if broken:
         left_out = selection.left_out | {"damaged": len(broken)}
         selection = selection.model_copy(update={"left_out": left_out})
-    return Outputs(
-        data=data.name,
-        broken=broken,
-        data_sha256=digest.hexdigest(),
-        selection=selection,
-        labels=labels,
-        logits=np.concatenate(found["logits"]),
-        reference=_joined(found.get("reference", [])),
-        quantized=_joined(found.get("quantized", [])),
-        on_cpu=_joined(found.get("on_cpu", [])),
-        here=_joined(found.get("here", [])),
-    )
+    return RunFacts(data.name, broken, digest.hexdigest(), selection)
 
 
 def selection_of(taken: Taken) -> Selection:
@@ -268,7 +262,3 @@ def selection_of(taken: Taken) -> Selection:
         class_rule=taken.class_rule,
         left_out=taken.left_out,
     )
-
-
-def _joined(pieces: list[np.ndarray]) -> np.ndarray | None:
-    return np.concatenate(pieces) if pieces else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +12,12 @@ import numpy as np
 
 from ..data.sample import Taken
 from ..errors import CheckFailed
-from ..metrics import paired_difference, sqnr_db
+from ..metrics import Sqnr, paired_difference, sqnr_db
 from ..model.reference import SepViT
 from ..package.manifest import Parity
 from ..package.session import PackageSession
 from ..quantization.interface import ProgramQuantization
-from .outputs import Outputs, run_images
+from .outputs import Rows, RunFacts, run_images
 
 
 def measure_parity(
@@ -47,55 +49,67 @@ def measure_parity(
     CheckFailed
         If the model was trained on some of the images.
     """
-    return parity_between(run_images(session, data, model, quantization))
+    meter = ParityMeter()
+    return meter.parity(run_images(session, data, model, quantization, take=meter.add))
 
 
-def parity_between(outputs: Outputs) -> Parity:
-    """Compute the figures of a manifest from the logits of a package and of its reference."""
-    assert outputs.reference is not None
-    figures = parity_of(
-        outputs.reference, outputs.logits, outputs.labels, outputs.data, outputs.data_sha256
-    )
-    further: dict[str, Any] = {"selection": outputs.selection}
-    for name, others in (
-        ("sqnr_quantized_db", outputs.quantized),
-        ("sqnr_cpu_db", outputs.on_cpu),
-    ):
-        if others is not None:
-            further[name] = round(sqnr_db(others, outputs.logits), 1)
-    return figures.model_copy(update=further)
+class ParityMeter:
+    """The figures of a manifest, from logits that come piece by piece."""
 
+    def __init__(self) -> None:
+        self._images = self._same = 0
+        self._error = 0.0
+        self._low, self._high = math.inf, -math.inf
+        # Of each image, whether the reference is right, and whether the package is: 2 bytes.
+        self._right: tuple[list[np.ndarray], list[np.ndarray]] = [], []
+        self._labelled = True
+        self._ratios: defaultdict[str, Sqnr] = defaultdict(Sqnr)
 
-def parity_of(
-    reference: np.ndarray,
-    measured: np.ndarray,
-    labels: list[int | None],
-    data: str,
-    data_sha256: str,
-) -> Parity:
-    """Compute the figures of a manifest from two arrays of logits (N, num_classes)."""
-    predicted = [reference.argmax(1), measured.argmax(1)]
-    figures: dict[str, Any] = {}
-    if None not in labels:
-        right = [prediction == np.array(labels) for prediction in predicted]
-        difference, interval, p = paired_difference(right[0], right[1])
-        figures = {
-            "top1_reference": rounded(float(right[0].mean())),
-            "top1_package": rounded(float(right[1].mean())),
-            "top1_difference": rounded(difference),
-            "top1_difference_interval": (rounded(interval[0]), rounded(interval[1])),
-            "mcnemar_p": rounded(p),
-        }
-    return Parity(
-        data=data,
-        data_sha256=data_sha256,
-        images=len(reference),
-        max_abs_error=rounded(float(np.abs(reference - measured).max())),
-        logits_range=rounded(float(reference.max() - reference.min())),
-        sqnr_db=round(sqnr_db(reference, measured), 1),
-        top1_agreement=rounded(float((predicted[0] == predicted[1]).mean())),
-        **figures,
-    )
+    def add(self, rows: Rows) -> None:
+        """Count some images."""
+        reference, measured = rows.logits["reference"], rows.logits["logits"]
+        self._images += len(measured)
+        # fmax and the like would hide a NaN.
+        self._error = float(np.maximum(self._error, np.abs(reference - measured).max()))
+        self._low = float(np.minimum(self._low, reference.min()))
+        self._high = float(np.maximum(self._high, reference.max()))
+        predicted = reference.argmax(1), measured.argmax(1)
+        self._same += int((predicted[0] == predicted[1]).sum())
+        self._labelled &= None not in rows.labels
+        if self._labelled:
+            for right, prediction in zip(self._right, predicted, strict=True):
+                right.append(prediction == np.array(rows.labels))
+        for name in ("reference", "quantized", "on_cpu"):
+            if name in rows.logits:
+                self._ratios[name].add(rows.logits[name], measured)
+
+    def parity(self, of: RunFacts) -> Parity:
+        """Return the figures of all images."""
+        figures: dict[str, Any] = {}
+        if self._labelled:
+            right = [np.concatenate(pieces) for pieces in self._right]
+            difference, interval, p = paired_difference(right[0], right[1])
+            figures = {
+                "top1_reference": rounded(float(right[0].mean())),
+                "top1_package": rounded(float(right[1].mean())),
+                "top1_difference": rounded(difference),
+                "top1_difference_interval": (rounded(interval[0]), rounded(interval[1])),
+                "mcnemar_p": rounded(p),
+            }
+        for name, ratio in (("sqnr_quantized_db", "quantized"), ("sqnr_cpu_db", "on_cpu")):
+            if ratio in self._ratios:
+                figures[name] = round(self._ratios[ratio].db, 1)
+        return Parity(
+            data=of.data,
+            data_sha256=of.data_sha256,
+            selection=of.selection,
+            images=self._images,
+            max_abs_error=rounded(self._error),
+            logits_range=rounded(self._high - self._low),
+            sqnr_db=round(self._ratios["reference"].db, 1),
+            top1_agreement=rounded(self._same / self._images),
+            **figures,
+        )
 
 
 # Rounding alone stays above this at every tap, with room: fp32 measures at least 110 dB, weights in
@@ -158,30 +172,49 @@ class DeviceDistance:
     worst_sqnr_db: float
 
 
-def compare_device(here: np.ndarray, device: np.ndarray, titles: Sequence[str]) -> DeviceDistance:
-    """Compare a device's logits with this machine's, image by image.
+class DeviceMeter:
+    """The distance of a device's logits to this machine's, of logits that come piece by piece."""
 
-    Parameters
-    ----------
-    here, device : numpy.ndarray
-        float32 (N, num_classes).
-    titles : sequence of str
-        Name of each image.
-    """
-    each = [sqnr_db(a, b) for a, b in zip(here, device, strict=True)]
-    worst = int(np.argmin(each))
-    return DeviceDistance(
-        images=len(here),
-        identical=int((here == device).all(1).sum()),
-        max_abs_error=rounded(float(np.abs(here - device).max())),
-        sqnr_db=round(sqnr_db(here, device), 1),
-        top1_agreement=rounded(float((here.argmax(1) == device.argmax(1)).mean())),
-        worst_image=titles[worst],
-        worst_sqnr_db=round(each[worst], 1),
-    )
+    def __init__(self) -> None:
+        self._images = self._identical = self._same = 0
+        self._error = 0.0
+        self._ratio = Sqnr()
+        self._worst = "", math.inf
+
+    def add(self, here: np.ndarray, device: np.ndarray, titles: Sequence[str]) -> None:
+        """Count some images.
+
+        Parameters
+        ----------
+        here, device : numpy.ndarray
+            float32 (N, num_classes).
+        titles : sequence of str
+            Name of each image.
+        """
+        self._images += len(here)
+        self._identical += int((here == device).all(1).sum())
+        self._same += int((here.argmax(1) == device.argmax(1)).sum())
+        self._error = max(self._error, float(np.abs(here - device).max()))
+        self._ratio.add(here, device)
+        for title, a, b in zip(titles, here, device, strict=True):
+            if (noise := sqnr_db(a, b)) < self._worst[1]:
+                self._worst = title, noise
+
+    def distance(self) -> DeviceDistance:
+        """Return the distance over all images."""
+        title, noise = self._worst
+        return DeviceDistance(
+            images=self._images,
+            identical=self._identical,
+            max_abs_error=rounded(self._error),
+            sqnr_db=round(self._ratio.db, 1),
+            top1_agreement=rounded(self._same / self._images),
+            worst_image=title,
+            worst_sqnr_db=round(noise, 1),
+        )
 
 
-def check_device(here: np.ndarray, device: np.ndarray, precision: str) -> None:
+def check_device(measured: DeviceDistance, precision: str) -> None:
     """Reject a device whose logits rounding alone does not explain.
 
     Raises
@@ -189,11 +222,11 @@ def check_device(here: np.ndarray, device: np.ndarray, precision: str) -> None:
     CheckFailed
         If they are too far from this machine's for the package's precision.
     """
-    noise, least = sqnr_db(here, device), LEAST_SQNR_DB[precision]
-    if not noise >= least:
+    least = LEAST_SQNR_DB[precision]
+    if not measured.sqnr_db >= least:
         raise CheckFailed(
-            f"the device computes other logits than this machine: SQNR is {noise:.1f} dB, at least "
-            f"{least:g} dB expected for {precision}; its accuracy is not the package's"
+            f"the device computes other logits than this machine: SQNR is {measured.sqnr_db} dB, "
+            f"at least {least:g} dB expected for {precision}; its accuracy is not the package's"
         )
 
 

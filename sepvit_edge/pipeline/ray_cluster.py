@@ -101,7 +101,7 @@ def engine_on(workers: str, threads: int) -> Iterator[Engine]:
                 if sentence:
                     raise SepViTError(sentence)
                 yield pickle.loads(done)
-        except ray.exceptions.RayError as error:
+        except (ray.exceptions.RayError, ImportError) as error:
             *_, last = filter(None, str(error).splitlines())
             raise SepViTError(
                 f"Ray ended: {last.strip()} (every host needs sepvit-edge {__version__} and the "

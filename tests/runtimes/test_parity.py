@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,9 +22,11 @@ from sepvit_edge.errors import CheckFailed
 from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.edge import EdgeModel, find_form
 from sepvit_edge.model.edge.rows import DSA
+from sepvit_edge.package.manifest import Parity, Selection
 from sepvit_edge.package.session import open_package
 from sepvit_edge.pipeline.export import export_package
-from sepvit_edge.pipeline.parity import check_parity, parity_of
+from sepvit_edge.pipeline.outputs import Rows, RunFacts
+from sepvit_edge.pipeline.parity import ParityMeter, check_parity
 from sepvit_edge.pipeline.taps import by_block
 from sepvit_edge.pipeline.twins import run_twin
 
@@ -70,17 +73,26 @@ def test_an_export_that_computes_something_else_fails(
     assert not list(tmp_path.iterdir())
     numbers = np.eye(2, dtype=np.float32)
     with pytest.raises(CheckFailed, match="nan dB"):
-        check_parity(parity_of(numbers, numbers * np.nan, [0, 1], "two", ""), "int8")
+        check_parity(parity_of(numbers, numbers * np.nan, [0, 1]), "int8")
+
+
+def parity_of(reference: np.ndarray, measured: np.ndarray, labels: Sequence[int | None]) -> Parity:
+    """Measure it in two pieces."""
+    meter, count = ParityMeter(), len(labels)
+    for places in (range(1), range(1, count)):
+        logits = {"reference": reference[list(places)], "logits": measured[list(places)]}
+        meter.add(Rows(list(places), [labels[i] for i in places], logits))
+    return meter.parity(RunFacts("data", {}, "", Selection(available=count, rule="all")))
 
 
 def test_compare_counts_what_it_says() -> None:
     reference = np.eye(4, dtype=np.float32) * 4
     measured = reference.copy()
     measured[3] = [9, 0, 0, 0]
-    parity = parity_of(reference, measured, [0, 1, 2, 3], "data", "")
+    parity = parity_of(reference, measured, [0, 1, 2, 3])
     assert (parity.top1_agreement, parity.top1_reference, parity.top1_package) == (0.75, 1, 0.75)
     assert parity.max_abs_error == 9 and parity.logits_range == 4 and parity.images == 4
-    assert parity_of(reference, measured, [None] * 4, "data", "").top1_reference is None
+    assert parity_of(reference, measured, [None] * 4).top1_reference is None
 
 
 class ReturnsValues(torch.nn.Module):

@@ -63,14 +63,17 @@ def test_work_can_be_done_in_other_processes_and_in_any_order(images: Path, tmp_
     found = list(classify_files(session, paths, 2))
     assert list(classify_files(session, paths, 2, elsewhere)) == found and found[5].error
     data = take_evenly(ImageFolder(images.parent, session.package.labels))
-    here = run_images(session, data, skip_broken=True)
-    for _ in range(2):  # the second time from what is kept
+    here, there = [], []
+    facts = run_images(session, data, take=here.append, skip_broken=True)
+    options = {"take": there.append, "skip_broken": True, "engine": elsewhere}
+    for turn in range(2):  # the second time from what is kept
         with pytest.raises(KeyError), kept_logits(tmp_path / "kept", {}) as kept:
-            there = run_images(session, data, skip_broken=True, kept=kept, engine=elsewhere)
+            assert run_images(session, data, kept=kept, **options) == facts
             raise KeyError
-        assert there.data_sha256 == here.data_sha256 and there.broken == here.broken
-        assert there.labels == here.labels and np.array_equal(there.logits, here.logits)
-    assert kept.found == 39
+        assert kept.found == turn * 39
+    for a, b in zip(here * 2, there, strict=True):
+        assert (a.places, a.labels) == (b.places, b.labels)
+        assert np.array_equal(a.logits["logits"], b.logits["logits"])
 
 
 def test_a_process_refuses_another_package_in_the_same_place(tmp_path: Path) -> None:

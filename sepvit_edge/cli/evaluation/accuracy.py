@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from ...model.reference import SepViT
     from ...package.folder import Package
     from ...pipeline.kept import KeptLogits
-    from ...pipeline.outputs import Outputs, Runs
+    from ...pipeline.outputs import Rows, RunFacts, Runs
+    from ...pipeline.parity import DeviceDistance, DeviceMeter, ParityMeter
     from ...pipeline.reading import Engine
 
 
@@ -76,27 +77,65 @@ def evaluate_accuracy(
             "with one folder per class by --data"
         )
     assert not isinstance(model, DenseModel)
-    count = len(taken)
+    meters = _Meters(package, taken, worst is not None)
     with (
         _keeping(save, package, model, threads, device) as kept,
         _sessions(package, threads, device, bootstrap) as sessions,
+        _table(package, taken, save) as add,
+        engine_on(workers, threads) as engine,
     ):
-        with engine_on(workers, threads) as engine:
-            outputs = _run(sessions, model, taken, threads, kept, engine)
-        if outputs.broken:
-            taken = taken.only([i for i in range(count) if i not in outputs.broken])
-        if save is not None:
-            _save(package, taken, outputs, save)
-    _report(package, taken, outputs, worst, confusion, json)
-    if outputs.here is not None:
+        facts = _run(sessions, model, taken, threads, kept, engine, [meters.add, add])
+    distance = _report(package, taken, facts, meters, worst, confusion, json)
+    if distance is not None:
         from ...pipeline.parity import check_device
 
-        check_device(outputs.here, outputs.logits, manifest.precision)
-    if outputs.broken:
+        check_device(distance, manifest.precision)
+    if facts.broken:
         raise SepViTError(
-            f"{len(outputs.broken)} of {count} images of {taken.name} could not be read; the "
+            f"{len(facts.broken)} of {len(taken)} images of {taken.name} could not be read; the "
             "figures are those of the others"
         )
+
+
+class _Meters:
+    """What is measured of the logits, piece by piece.
+
+    Parameters
+    ----------
+    package : Package
+        The package.
+    data : Taken
+        The images.
+    worst : bool
+        Whether to look for the worst images.
+    """
+
+    def __init__(self, package: Package, data: Taken, worst: bool) -> None:
+        from ...accuracy import AccuracyMeter
+        from ...pipeline.worst import WorstImages
+
+        self._data = data
+        self.accuracy = AccuracyMeter(package.labels) if data.labelled else None
+        self.worst = WorstImages() if worst else None
+        self.parity: ParityMeter | None = None
+        self.device: DeviceMeter | None = None
+
+    def add(self, rows: Rows) -> None:
+        """Measure some images."""
+        from ...pipeline.parity import DeviceMeter, ParityMeter
+
+        if self.accuracy is not None:
+            labels = [label for label in rows.labels if label is not None]
+            self.accuracy.add(rows.logits["logits"], labels)
+        if self.worst is not None:
+            self.worst.add(rows)
+        if "reference" in rows.logits:
+            self.parity = self.parity or ParityMeter()
+            self.parity.add(rows)
+        if "here" in rows.logits:
+            self.device = self.device or DeviceMeter()
+            titles = [self._data.title(place) for place in rows.places]
+            self.device.add(rows.logits["here"], rows.logits["logits"], titles)
 
 
 @dataclass(frozen=True)
@@ -161,7 +200,8 @@ def _run(
     threads: int,
     kept: KeptLogits | None,
     engine: Engine,
-) -> Outputs:
+    takers: Sequence[Callable[[Rows], None]],
+) -> RunFacts:
     from ...config.recipe import parse_recipe
     from ...pipeline.lowering import quantization_for
     from ...pipeline.outputs import run_images
@@ -171,6 +211,11 @@ def _run(
     # The scales of a calibrated package are in its own files only.
     if model is not None and manifest.quantization is not None and manifest.quantization.trained:
         quantization = quantization_for(model, parse_recipe(manifest.recipe))
+
+    def take(rows: Rows) -> None:
+        for taker in takers:
+            taker(rows)
+
     with progress(f"running {data.name}", len(data), "images") as advance:
         return run_images(
             sessions.session,
@@ -178,6 +223,7 @@ def _run(
             model,
             quantization,
             advance,
+            take=take,
             skip_broken=True,
             kept=kept,
             here=sessions.here,
@@ -189,64 +235,66 @@ def _run(
 def _report(
     package: Package,
     data: Taken,
-    outputs: Outputs,
+    facts: RunFacts,
+    meters: _Meters,
     worst: Path | None,
     confusion: Path | None,
     json: bool,
-) -> None:
-    from ...accuracy import accuracy_report, draw_confusion
-    from ...pipeline.parity import compare_device, parity_between
-    from ...pipeline.worst import draw_worst
+) -> DeviceDistance | None:
+    """Print and draw what was measured; return the distance of a device."""
+    from ...accuracy import draw_confusion
     from ..accuracy_table import print_accuracy
     from ..tables import device_rows, images_text, parity_rows
 
-    parity = None if outputs.reference is None else parity_between(outputs)
-    device = None
-    if outputs.here is not None:
-        titles = [data.title(i) for i in range(len(data))]
-        device = compare_device(outputs.here, outputs.logits, titles)
-    accuracy = None
-    if data.labelled:
-        labels = [label for label in outputs.labels if label is not None]
-        accuracy = accuracy_report(outputs.logits, labels, package.labels)
-        if worst is not None:
-            draw_worst(package, data, outputs.logits, labels, worst)
-        if confusion is not None:
-            draw_confusion(accuracy, confusion, f"{package.path.name} on {outputs.data}")
+    parity = meters.parity and meters.parity.parity(facts)
+    device = meters.device and meters.device.distance()
+    accuracy = meters.accuracy and meters.accuracy.report()
+    if meters.worst is not None and worst is not None:
+        meters.worst.draw(package, data, worst)
+    if accuracy is not None and confusion is not None:
+        draw_confusion(accuracy, confusion, f"{package.path.name} on {facts.data}")
     if json:
         emit_json(
             {
-                "data": outputs.data,
-                "data_sha256": outputs.data_sha256,
-                "selection": outputs.selection.model_dump(mode="json"),
-                "broken": list(outputs.broken.values()),
+                "data": facts.data,
+                "data_sha256": facts.data_sha256,
+                "selection": facts.selection.model_dump(mode="json"),
+                "broken": list(facts.broken.values()),
                 "accuracy": accuracy and accuracy.to_json(),
                 "parity": parity and parity.model_dump(mode="json"),
                 "this_machine": device and asdict(device),
             }
         )
-        return
+        return device
     if accuracy is not None:
-        images = images_text(accuracy.images, outputs.data, outputs.selection)
+        images = images_text(accuracy.images, facts.data, facts.selection)
         print_accuracy(accuracy, str(package.path), images)
     if parity is not None:
         print_table("distance to the checkpoint in fp32", parity_rows(parity))
     if device is not None:
         print_table("distance of the device to this machine", device_rows(device))
+    return device
 
 
-def _save(package: Package, data: Taken, outputs: Outputs, path: Path) -> None:
+@contextmanager
+def _table(package: Package, data: Taken, path: Path | None) -> Iterator[Callable[[Rows], None]]:
     """Write the class of each image, the most probable one, and the probabilities of both."""
+    if path is None:
+        yield lambda _: None
+        return
     from ...accuracy import softmax
     from ...pipeline.saving import growing_table
 
     columns = ["image", "class", "class_1", "probability_1", "probability_of_class"]
-    names = [data.title(i) for i in range(len(data))]
-    facts = {"package": package.manifest.digest, "data": outputs.data_sha256}
-    with growing_table(path, facts, columns, names) as table:
-        for i in range(table.kept, len(names)):
-            shares, label = softmax(outputs.logits[i : i + 1])[0], outputs.labels[i]
-            best = int(shares.argmax())
-            known = ["", ""] if label is None else [package.labels[label], float(shares[label])]
-            row = [names[i], known[0], package.labels[best], float(shares[best]), known[1]]
-            table.add(row)
+    # Without keys nothing of an earlier table is taken over: its logits are, which is enough.
+    with growing_table(path, {}, columns, keys=()) as table:
+
+        def add(rows: Rows) -> None:
+            shares = softmax(rows.logits["logits"])
+            for place, label, each in zip(rows.places, rows.labels, shares, strict=True):
+                best = int(each.argmax())
+                known = ["", ""] if label is None else [package.labels[label], float(each[label])]
+                best_one = [package.labels[best], float(each[best])]
+                table.add([data.title(place), known[0], *best_one, known[1]])
+
+        yield add
