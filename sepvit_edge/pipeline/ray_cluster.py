@@ -14,10 +14,11 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..errors import SepViTError, reason_of
+from ..errors import SepViTError
 from .reading import Engine, Work, run_here
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _PIECES = 8  # of a task, which is what is done again when its host is lost
 _MOST_WORKERS = 1024
 _CLIENT, _CLIENT_PORT = "ray://", 10001  # from outside; the port is Ray's own default
+_LONGEST = 300  # characters of Ray's reason
 _PATIENCE = 10  # seconds that a host has to answer
 
 
@@ -112,7 +114,8 @@ def engine_on(workers: str, threads: int) -> Iterator[Engine]:
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **how)
         except (ConnectionError, ImportError, RuntimeError, ValueError) as error:
-            raise SepViTError(f"--workers {workers}: {reason_of(error)}") from None
+            reason = shorten(str(error), _LONGEST)  # over several lines
+            raise SepViTError(f"--workers {workers}: {reason}") from None
         try:
             yield engine
         finally:

@@ -91,6 +91,12 @@ def test_workers_that_cannot_be_are_refused(workers: str) -> None:
         check_workers(workers)
 
 
+@pytest.mark.parametrize("other", [["--by-block"], ["--device", "local"]])
+def test_workers_do_not_go_with_other_ways(other: list[str], run_command: Runner) -> None:
+    done = run_command("evaluate", TINY, *other, "--workers", 2)
+    assert done.status == 2 and "--workers is for one package" in done.err
+
+
 @needs_ray
 def test_an_address_where_nothing_answers_is_refused(images: Path, run_command: Runner) -> None:
     pytest.importorskip("onnxruntime")
@@ -102,10 +108,15 @@ def test_an_address_where_nothing_answers_is_refused(images: Path, run_command: 
 # address on the network, so these have other ones on loopback. A line ends a host, or everything.
 _CLUSTER = """
 from ray.cluster_utils import Cluster
+import socket
+with socket.create_server(("127.0.0.2", 0)) as free:
+    port = free.getsockname()[1]
 head = {"num_cpus": 0, "node_ip_address": "127.0.0.2", "include_dashboard": False}
+head["ray_client_server_port"] = port
 cluster = Cluster(initialize_head=True, head_node_args=head)
 hosts = [cluster.add_node(num_cpus=1, node_ip_address="127.0.0.3") for _ in range(2)]
 print(f"at {cluster.address}", flush=True)
+print(f"at ray://127.0.0.2:{port}", flush=True)
 input()
 cluster.remove_node(hosts[0], allow_graceful=False)
 print("at one host less", flush=True)
@@ -158,12 +169,12 @@ def test_two_hosts_of_which_one_is_killed_give_the_same_result(
     cluster: Cluster, images: Path, tmp_path: Path, run_command: Runner
 ) -> None:
     pytest.importorskip("onnxruntime")
-    address = cluster.read()
+    inside, outside = cluster.read(), cluster.read()
     one, two = tmp_path / "one.csv", tmp_path / "two.csv"
     options = ["sepvit_edge.predict", TINY, *[images] * MANY, "--threads", 1, "--json", "--save"]
     alone = run(*options, one)
     assert alone.wait(HANGS) == 2
-    shared = run(*options, two, "--workers", address)
+    shared = run(*options, two, "--workers", inside)
     partial = tmp_path / ".two.csv.partial"
     until = time.monotonic() + HANGS
     while not (rows := partial.exists() and partial.read_bytes().count(b"\n") - 2):
@@ -177,8 +188,10 @@ def test_two_hosts_of_which_one_is_killed_give_the_same_result(
     assert len(json.loads(out)["broken"]) == 1
     arguments = ["evaluate", TINY, "--data", images.parent, "--json"]
     evaluated = run_command(*arguments)
-    there = run(f"sepvit_edge.{arguments[0]}", *arguments[1:], "--workers", address)
-    out, err = there.communicate(timeout=HANGS)
+    err = unready = "Initialization failure from server"  # it has 30 s to start, on any machine
+    while unready in err and time.monotonic() < until:
+        there = run(f"sepvit_edge.{arguments[0]}", *arguments[1:], "--workers", outside)
+        out, err = there.communicate(timeout=HANGS)
     assert json.loads(out) == json.loads(evaluated.out), err
 
 
