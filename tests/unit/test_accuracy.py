@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,19 @@ import pytest
 from PIL import Image
 
 from sepvit_edge import contact_sheet
-from sepvit_edge.accuracy import accuracy_report, draw_confusion, softmax, worst_images
+from sepvit_edge.accuracy import (
+    AccuracyMeter,
+    accuracy_report,
+    draw_confusion,
+    softmax,
+    worst_images,
+)
 from sepvit_edge.contact_sheet import Tile, write_contact_sheet
 from sepvit_edge.errors import CheckFailed, SepViTError
 from sepvit_edge.files import check_output_file, replacing_file
+from sepvit_edge.pipeline.outputs import Rows
+from sepvit_edge.pipeline.parity import ParityMeter
+from sepvit_edge.pipeline.worst import WorstImages
 
 NAMES = ("glass", "metal", "plastic")
 
@@ -117,6 +127,24 @@ def test_the_worst_image_gives_its_class_the_lowest_probability() -> None:
     logits = np.array([[3.0, 0.0], [0.0, 9.0], [0.0, 2.0], [500.0, 0.0]])
     assert worst_images(logits, [0, 0, 0, 1]) == [3, 1, 2, 0]
     assert worst_images(logits, [0, 0, 0, 1], count=2) == [3, 1]
+
+
+def test_what_is_kept_of_an_image_is_small() -> None:
+    random, classes, images = np.random.default_rng(0), 1000, 16
+    meters = AccuracyMeter([str(i) for i in range(classes)]), ParityMeter(), WorstImages()
+
+    def add(pieces: int) -> int:
+        for _ in range(pieces):
+            logits = random.normal(size=(images, classes)).astype(np.float32)
+            rows = Rows(list(range(images)), [3] * images, {"logits": logits, "reference": logits})
+            meters[0].add(logits, [3] * images)
+            meters[1].add(rows)
+            meters[2].add(rows)
+        return len(pickle.dumps(meters))
+
+    before = add(2)  # the sheet of the worst is full
+    # Measured: 52 bytes an image; its logits have 4,000.
+    assert (add(20) - before) / (20 * images) < 400
 
 
 ODD = ("$x_{", "line\nbreak", "\udcff", "玻璃", "<b>[red]", "a" * 300)

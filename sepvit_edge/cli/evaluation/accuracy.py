@@ -246,9 +246,9 @@ def _report(
     from ..accuracy_table import print_accuracy
     from ..tables import device_rows, images_text, parity_rows
 
-    parity = meters.parity and meters.parity.parity(facts)
-    device = meters.device and meters.device.distance()
-    accuracy = meters.accuracy and meters.accuracy.report()
+    parity = None if meters.parity is None else meters.parity.parity(facts)
+    device = None if meters.device is None else meters.device.distance()
+    accuracy = None if meters.accuracy is None else meters.accuracy.report()
     if meters.worst is not None and worst is not None:
         meters.worst.draw(package, data, worst)
     if accuracy is not None and confusion is not None:
