@@ -32,7 +32,7 @@ RequireSignature = Annotated[
 Workers = Annotated[
     str,
     typer.Option(
-        metavar="N|ADDRESS",
+        metavar="WORKERS",
         help="Share the images out by Ray: over N processes of this machine, or over the hosts of "
         "a cluster (HOST:PORT, ray://HOST:PORT or auto).",
     ),

@@ -121,12 +121,6 @@ class Taken:
         paths = getattr(self._data, "paths", None)
         return f"{self.name}/{place}" if paths is None else str(paths[place])
 
-    def only(self, indices: Sequence[int]) -> Taken:
-        """Return some of the images, as a sample of the whole set."""
-        part = Taken(self._data, [self._indices[i] for i in indices])
-        part.available = self.available
-        return part
-
     def label(self, index: int) -> int | None:
         """Return the class of an image."""
         return self._data.label(self._indices[index])
