@@ -61,7 +61,10 @@ def profile_rows(profile: Profile) -> list[tuple[str, str]]:
 def _check_rows(profile: Profile) -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     if profile.emulated:
-        rows.append(("EMULATED", "every time below is the emulator's and means nothing"))
+        what = "every time below is the emulator's and means nothing"
+        if profile.instructions is not None:
+            what = "instructions are counted; they are no times"
+        rows.append(("EMULATED", what))
     if not profile.complete:
         rows.append(("INCOMPLETE", profile.incomplete_reason or ""))
     if profile.trust is not None and not profile.trust.trustworthy:
@@ -84,6 +87,10 @@ def _time_rows(profile: Profile) -> list[tuple[str, str]]:
             ("p90, p99", f"{latency.p90_ms:.2f}, {latency.p99_ms:.2f} ms"),
             ("mean, max", f"{latency.mean_ms:.2f}, {latency.max_ms:.2f} ms"),
         ]
+    if (counted := profile.instructions) is not None:
+        spread = f"{counted.min / 1e6:.3f} to {counted.max / 1e6:.3f}"
+        runs = f"{counted.runs} run{'s' * (counted.runs > 1)}"
+        rows.append(("instructions", f"p50 {counted.p50 / 1e6:.3f} million ({spread}, {runs})"))
     if (reading := profile.interference) is not None:
         others = f"{reading.others:.2f} on {reading.cores} core{'s' * (reading.cores > 1)}"
         rows.append(("other processes", f"{others} while the runs were timed"))

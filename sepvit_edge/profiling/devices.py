@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..config.toml import Strict, TomlFiles, shipped_folder
 
@@ -201,6 +201,9 @@ class DeviceFile(Strict):
         One line for people.
     emulated : bool
         Whether times on it mean nothing.
+    clock : str
+        ``"instructions"`` where its clock counts them, one a nanosecond; only of an emulated
+        device.
     hardware, connection, measuring, budgets
         Sections.
     notes : list of str
@@ -209,11 +212,18 @@ class DeviceFile(Strict):
 
     description: str
     emulated: bool = False
+    clock: Literal["time", "instructions"] = "time"
     hardware: Hardware = Hardware()
     connection: Connection
     measuring: Measuring = Measuring()
     budgets: Budgets = Budgets()
     notes: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _counted(self) -> DeviceFile:
+        if self.clock == "instructions" and (not self.emulated or self.measuring.starts > 0):
+            raise ValueError('a device with clock = "instructions" is emulated, and starts = 0')
+        return self
 
 
 DEVICES = TomlFiles("device", DeviceFile, shipped_folder("profiles", "profiles"))

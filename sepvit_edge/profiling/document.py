@@ -26,8 +26,20 @@ from ..config.toml import Strict, first_fault
 from ..errors import SepViTError
 from ..package.schema import published_schema, standing, version_pattern
 
-SCHEMA_VERSION = "2.1"
+SCHEMA_VERSION = "2.2"
 _DIGEST = "^[0-9a-f]{64}$"
+# Sections that hold times, or rates.
+_TIMED = [
+    "cold_start",
+    "latency",
+    "interference",
+    "preprocessing",
+    "energy",
+    "sustained",
+    "operations",
+    "roofs",
+    "attribution",
+]
 
 
 class Facts(Strict):
@@ -389,6 +401,36 @@ class Latency(Facts):
         return self
 
 
+class Instructions(Facts):
+    """Instructions of one call, on an emulated device whose clock counts them.
+
+    An instruction is not a cycle: counts of two packages compare their work, not their times.
+
+    Attributes
+    ----------
+    runs : int
+        Number of counted runs.
+    min, p50, max : int
+        Statistics over all runs.
+    counts : list of int
+        Instructions of all runs in their order, with the little that the system did between them.
+    """
+
+    runs: int = Field(gt=0)
+    min: int = Field(gt=0)
+    p50: int = Field(gt=0)
+    max: int = Field(gt=0)
+    counts: list[int]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Instructions:
+        if not self.min <= self.p50 <= self.max:
+            raise ValueError("min, p50 and max are not in order")
+        if self.runs != len(self.counts):
+            raise ValueError(f"runs is {self.runs}, but counts has {len(self.counts)} values")
+        return self
+
+
 class Memory(Facts):
     """Resident memory of the measuring process.
 
@@ -637,7 +679,9 @@ class Profile(Facts):
     trust : Trust or None
         Judgement on the times; None where there are none, or they mean nothing.
     latency : Latency or None
-        Latency of warm calls; None where the document is incomplete.
+        Latency of warm calls; None where the document is incomplete, or `instructions` is here.
+    instructions : Instructions or None
+        Counts in place of times: a document that has them has no time at all.
     preprocessing : Latency or None
         Time of resizing one image (``image.2`` of the golden vectors, 320 x 240) and cropping it,
         without the model and without decoding.
@@ -658,6 +702,7 @@ class Profile(Facts):
     after: Conditions | None = None
     cold_start: ColdStart | None = None
     latency: Latency | None = None
+    instructions: Instructions | None = None
     interference: Interference | None = None
     trust: Trust | None = None
     preprocessing: Latency | None = None
@@ -682,10 +727,18 @@ class Profile(Facts):
     def _honest(self) -> Profile:
         if self.complete == (self.incomplete_reason is not None):
             raise ValueError("incomplete_reason is stated exactly where complete is false")
-        if self.complete and (self.latency is None or self.golden is None):
+        measured = self.latency or self.instructions
+        if self.complete and (measured is None or self.golden is None):
             raise ValueError("a complete profile has the golden check and the latency")
-        if self.latency is not None and (self.golden is None or not self.golden.passed):
+        if measured is not None and (self.golden is None or not self.golden.passed):
             raise ValueError("a device whose golden check did not pass must not be timed")
+        if self.instructions is not None:
+            timed = [name for name in _TIMED if getattr(self, name) is not None]
+            if timed or not self.emulated:
+                raise ValueError(
+                    "a profile with instructions is of an emulated device and has no times"
+                    + "".join(f": {name}" for name in timed[:1])
+                )
         return self
 
 

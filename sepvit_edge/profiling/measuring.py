@@ -111,6 +111,8 @@ def now() -> datetime:
 def _measured(
     packages: Sequence[Package], name: str, device: DeviceFile, request: Request, step: Step
 ) -> list[Profile]:
+    if device.clock == "instructions" and request.sustained_s:
+        raise SepViTError(f"the clock of {name} counts instructions; leave --sustained out")
     threads = request.threads or tuple(device.measuring.threads) or (None,)
     wanted = [(p, t) for p in packages for t in threads for _ in range(request.repeat)]
     if isinstance(device.connection, AppFileConnection):
@@ -233,6 +235,7 @@ def runner_arguments(
     own = device.measuring
     options: dict[str, object] = {
         "--device-name": name,
+        "--clock": device.clock,
         "--threads": threads,
         "--cores": request.cores or own.cores,
         "--execution": request.execution or own.execution,

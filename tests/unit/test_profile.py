@@ -348,6 +348,35 @@ def test_an_emulated_time_is_marked_and_enters_no_table(
             refusing()
 
 
+def test_instructions_are_shown_and_are_no_times(
+    run_command: Runner, package_path: Path, quick: Path, tmp_path: Path
+) -> None:
+    device = QUICK_DEVICE.replace(
+        'description = "quick"', 'description = ""\nemulated = true\nclock = "instructions"'
+    )
+    quick.write_text(device)
+    refused = run_command("profile", package_path, "--device", quick)
+    assert refused.status == 2 and "starts = 0" in refused.err
+    quick.write_text(device.replace("starts = 1", "starts = 0"))
+    report = tmp_path / "report.html"
+    done = run_command("profile", package_path, "--device", quick, "--report", report)
+    assert done.status == 0 and re.search(r"instructions .* million", done.out)
+    assert " ms" not in done.out
+    page = report.read_text(encoding="utf-8")
+    assert "instructions, million" in page and "no times" in page
+    assert not re.search(r"\d ms", page)
+    done = run_command("profile", package_path, "--device", quick, "--json")
+    (document,) = json.loads(done.out)
+    assert document["instructions"]["runs"] == 3 and document["latency"] is None
+    assert {"latency", "interference"} <= {each["what"] for each in document["not_measured"]}
+    done = run_command("profile", package_path, "--device", quick, "--sustained", "90s")
+    assert done.status == 2 and "counts instructions" in done.err
+    for arguments in (("--save",), ("--ab", package_path, package_path)):
+        given = () if "--ab" in arguments else (package_path,)
+        done = run_command("profile", *given, "--device", quick, *arguments)
+        assert done.status == 2 and "emulated" in done.err
+
+
 def test_an_app_document_is_checked(
     run_command: Runner, package_path: Path, tmp_path: Path
 ) -> None:
@@ -374,7 +403,7 @@ def test_an_app_document_is_checked(
 def test_all_devices_load() -> None:
     wanted = (
         "local raspberry-pi-5 raspberry-pi-4 intel-n100 intel-core-ultra-npu jetson-orin-nano "
-        "pixel-8 galaxy-s24 iphone-15-pro rock-5b emulated-cortex-a72"
+        "pixel-8 galaxy-s24 iphone-15-pro rock-5b emulated-cortex-a72 emulated-cortex-a76"
     )
     assert set(wanted.split()) <= set(devices())
     for name in devices():

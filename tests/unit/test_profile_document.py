@@ -10,6 +10,16 @@ from pydantic import ValidationError
 
 from sepvit_edge.profiling.document import Profile
 
+COUNTED = MINIMAL | {
+    "emulated": True,
+    "latency": None,
+    "instructions": {"runs": 2, "min": 7, "p50": 8, "max": 9, "counts": [9, 7]},
+}
+
+
+def test_counts_stand_in_place_of_times() -> None:
+    assert Profile.model_validate(COUNTED).complete
+
 
 def test_an_app_can_fill_it() -> None:
     profile = Profile.model_validate(MINIMAL)
@@ -35,3 +45,19 @@ def test_what_contradicts_itself_is_refused(
     document = MINIMAL | ({section: MINIMAL[section] | change} if section else change)
     with pytest.raises(ValidationError, match=message):
         Profile.model_validate(document)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"emulated": False}, "of an emulated device"),
+        ({"latency": MINIMAL["latency"]}, "has no times: latency"),
+        ({"preprocessing": MINIMAL["latency"]}, "has no times: preprocessing"),
+        ({"golden": None}, "golden check"),
+        ({"instructions": COUNTED["instructions"] | {"p50": 3}}, "not in order"),
+        ({"instructions": COUNTED["instructions"] | {"runs": 3}}, "counts has 2 values"),
+    ],
+)
+def test_a_count_is_never_a_time(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Profile.model_validate(COUNTED | change)

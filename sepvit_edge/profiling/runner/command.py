@@ -79,6 +79,7 @@ def parse(arguments: list | None = None) -> argparse.Namespace:
     add("--cores", type=core_list, help="bind the process to these cores, for example 4-7")
     add("--device-name", default="local", help="name of this device in the document")
     add("--emulated", action="store_true", help="mark every time as meaningless")
+    add("--clock", choices=("time", "instructions"), default="time", help="what the clock counts")
     add("--runs", type=int, default=50, help="least number of timed runs")
     add("--seconds", type=float, default=10, help="least duration of the timed runs")
     add("--starts", type=int, default=3, help="number of cold starts")

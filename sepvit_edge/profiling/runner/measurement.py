@@ -16,7 +16,14 @@ from .energy import EnergyMeter
 from .errors import Refusal
 from .golden import golden_sentence, time_preprocessing
 from .interference import Watch
-from .latency import WARMUP_RUNS, clock_resolution_ns, distribution, timed, warm_up
+from .latency import (
+    WARMUP_RUNS,
+    clock_resolution_ns,
+    count_instructions,
+    distribution,
+    timed,
+    warm_up,
+)
 from .manifest import GOLDEN, read_manifest
 from .memory import peak_mb, resident_mb
 from .output import Output
@@ -52,6 +59,7 @@ class Measurement:
         self.options, self.output = options, output
         output.progress("checking the files")
         self.manifest = read_manifest(options.package)
+        self.counting = options.clock == "instructions"
         self.missing = Missing()
         self.meter = EnergyMeter()
         bind_to_cores(options.cores)
@@ -66,7 +74,7 @@ class Measurement:
         self.time_cold_starts()
         self.load()
         self.warm_up()
-        self.time_calls()
+        (self.count_calls if self.counting else self.time_calls)()
         self.watch_memory()
         self.time_operations()
         self.measure_roofs()
@@ -84,7 +92,8 @@ class Measurement:
             identical, times = time_preprocessing(tensors, self.manifest)
             golden["preprocessing_identical"] = identical
             golden["passed"] = golden["passed"] and identical
-            self.document["preprocessing"] = times
+            if not self.counting:
+                self.document["preprocessing"] = times
         except ImportError:
             self.missing.note("preprocessing", "Pillow is not installed on the device")
         if not golden["passed"]:
@@ -135,9 +144,11 @@ class Measurement:
         # No warm-up makes an emulator's times mean something.
         limit = 1 if self.options.emulated else WARMUP_RUNS
         runs, stable = warm_up(self.call, self.arrays, limit)
+        kind = "process_time" if self.counting else "perf_counter"
+        clock = time.get_clock_info(kind).implementation
         self.document["method"] = {
-            "clock": f"{time.get_clock_info('perf_counter').implementation}",
-            "clock_resolution_ns": clock_resolution_ns(),
+            "clock": f"{clock}, which counts instructions" if self.counting else clock,
+            "clock_resolution_ns": None if self.counting else clock_resolution_ns(),
             "warmup_runs": runs,
             "warmup_stable": stable,
             "cores": self.options.cores,
@@ -171,6 +182,18 @@ class Measurement:
                 "idle_w": idle,
             }
         self.document["latency"] = distribution(seconds)
+        self._end_of_calls()
+
+    def count_calls(self) -> None:
+        """Count the instructions of calls, on an emulator whose clock does."""
+        self.output.progress("counting instructions")
+        counts = count_instructions(self.call, self.arrays, self.options.runs)
+        self.document["instructions"] = counts
+        for what in ("latency", "interference", "energy"):
+            self.missing.note(what, "the clock of this device counts instructions")
+        self._end_of_calls()
+
+    def _end_of_calls(self) -> None:
         self.document["after"] = conditions()
         memory = self.document["memory"]
         memory["peak_mb"], memory["source"] = peak_mb()
