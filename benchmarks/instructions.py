@@ -37,10 +37,9 @@ from sepvit_edge.profiling.measuring import Request, measure_packages
 BOARD = "emulated-cortex-a76"
 DATA = Path(__file__).resolve().parent.parent / "docs" / "data" / "instructions.json"
 WEIGHTS, IMAGE_SIZE = "lite-digits", 64
-# Every recipe whose package the board runs and whose runtime is not told another precision.
 RECIPES = tuple(
     f"{target}-{precision}"
-    for target in ("executorch", "onnxruntime", "openvino")
+    for target in ("onnxruntime", "openvino")
     for precision in ("fp32", "fp16", "int8")
 )
 MOST_GROWTH = 0.02  # above the baseline; tests/devices/test_instructions.py

@@ -5,7 +5,7 @@
 #   scripts/emulated-cortex-a76.sh          start it; the first time, set it up
 #   scripts/emulated-cortex-a76.sh stop     end it
 #
-# On Debian or Ubuntu with apt, pip, mke2fs and ssh-keygen; needs no root, about 3 GB, and network
+# On Debian or Ubuntu with apt, pip, mke2fs and ssh-keygen; needs no root, about 1 GB, and network
 # once. Everything lies in ~/.cache/sepvit-edge/cortex-a76; remove that folder to set it up again.
 set -euo pipefail
 repository=$(cd "$(dirname "$0")/.." && pwd)
@@ -32,9 +32,9 @@ fetch() { # release, architecture, packages
     apt-get -qq "${options[@]}" --yes --no-install-recommends --download-only install "$@" >/dev/null
 }
 
-unpack() { # release, package or *, folder
+unpack() { # release, folder
     local deb
-    for deb in "$work/$1/archives/"$2_*.deb; do dpkg -x "$deb" "$3"; done
+    for deb in "$work/$1"/archives/*.deb; do dpkg -x "$deb" "$2"; done
 }
 
 # Debian's programs with their own libraries: the host's may be older.
@@ -53,14 +53,11 @@ set_up() {
 
     echo "QEMU"
     fetch trixie amd64 qemu-system-arm cpio
-    unpack trixie '*' "$board/host"
+    unpack trixie "$board/host"
 
     echo "arm64 system"
     fetch bookworm arm64 linux-image-arm64 busybox-static openssh-server python3-venv libstdc++6 libgomp1
-    unpack bookworm '*' "$root"
-    # ExecuTorch's wheel takes these functions from torch, of which see below.
-    fetch forky arm64 libpthreadpool0
-    unpack forky libpthreadpool0 "$root"
+    unpack bookworm "$root"
     mv "$root"/boot/vmlinuz-* "$board/vmlinuz"
     make_initrd
     rm -rf "$root"/boot "$root"/lib/modules
@@ -68,18 +65,14 @@ set_up() {
 
     echo "runtimes"
     local requirements platforms=() glibc
-    requirements=$(cd "$repository" && "$python" -m sepvit_edge.backends.registry onnxruntime openvino executorch)
+    requirements=$(cd "$repository" && "$python" -m sepvit_edge.backends.registry onnxruntime openvino)
     for glibc in 2_17 2_26 2_27 2_28 2_31 2_34 2_35; do platforms+=(--platform "manylinux_${glibc}_aarch64"); done
-    # ExecuTorch's Python runtime imports torch: the last one whose wheel for arm64 works without
-    # CUDA's libraries. Its own compiler, which it imports for one decorator, takes minutes here.
+    # Not ExecuTorch: its Python runtime imports torch, whose wheel for arm64 wants CUDA's libraries.
     # shellcheck disable=SC2086  (a word each)
     "$python" -m pip install --quiet --no-deps --only-binary=:all: --python-version 3.11 \
         "${platforms[@]}" --platform manylinux2014_aarch64 \
-        --target "$root/usr/lib/python3/dist-packages" $requirements numpy pillow packaging \
-        torch==2.10.* filelock fsspec jinja2 markupsafe mpmath networkx sympy typing_extensions
-    : >"$root/usr/lib/python3/dist-packages/executorch/exir/__init__.py"
-
-    mke2fs -q -t ext4 -d "$root" -E root_owner=0:0 "$board/disk.img" 8G
+        --target "$root/usr/lib/python3/dist-packages" $requirements numpy pillow packaging
+    mke2fs -q -t ext4 -d "$root" -E root_owner=0:0 "$board/disk.img" 4G
     rm -rf "$work"
     touch "$board/.complete"
 }
@@ -130,7 +123,6 @@ PasswordAuthentication no
 StrictModes no
 UseDNS no
 UsePAM no
-SetEnv LD_PRELOAD=/usr/lib/aarch64-linux-gnu/libpthreadpool.so.0
 Subsystem sftp internal-sftp
 END
     cat >"$root/sbin/init" <<'END'
