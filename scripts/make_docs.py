@@ -174,6 +174,19 @@ def peers(name: str) -> str:
     return f"{peers_tables.introduction(found)}\n{rows}" if name == "speed" else rows
 
 
+def instructions(_: str) -> str:
+    """Tabulate the kept counts: each recipe of Lite, and the model exported as it stands."""
+    kept = json.loads((DOCS / "data" / "instructions.json").read_bytes())["counts"]
+    rows = []
+    for recipe, found in kept.items():
+        naive = found.get("naive")
+        told = ["-", "-"]
+        if naive is not None:
+            told = [f"{naive / 1e6:.2f}", f"{naive / found['edge']:.2f}"]
+        rows.append([f"`{recipe}`", found["runtime"], f"{found['edge'] / 1e6:.2f}", *told])
+    return table(("recipe", "runtime", "edge form", "as it stands", "ratio"), rows)
+
+
 def commands(_: str) -> str:
     """Describe every command as its --help does."""
     group: Any = typer.main.get_command(application())
@@ -212,6 +225,7 @@ PARTS: dict[str, Callable[[str], str]] = {
     "latency": latency,
     "claims": claims,
     "peers": peers,
+    "instructions": instructions,
     "commands": commands,
 }
 
