@@ -22,7 +22,7 @@ from ..config.recipe import PlacementBudget
 from ..config.toml import Strict
 from ..errors import SepViTError
 from ..model.graph import part_of
-from ..package.manifest import Manifest, Placement
+from ..package.manifest import InputFacts, Manifest, Placement
 from ..package.verification import Verification
 from .interface import LoweringJob, OpTiming, Session
 from .support.placement import PlacementBuilder
@@ -125,6 +125,12 @@ _MEANINGS = {
     "class_map_logits": "Logits of a map, one a class; enlarge it before taking the largest",
     "box_class_logits": "Logits of each anchor, before sigmoid, one a class",
     "box_deltas": "Deltas of each anchor's centre and size",
+    "proposal_logits": "Logit of each anchor, before sigmoid: whether an object is there",
+    "proposal_deltas": "Deltas of each anchor's centre and size",
+    **{f"pyramid_{s}": f"Features at 1/{s} of the input's sides" for s in (4, 8, 16, 32)},
+    "region_class_logits": "Logits of each region, before softmax, the background last",
+    "region_box_deltas": "Deltas of each region's centre and size, four a class",
+    "region_mask_logits": "Logits of each region's mask, before sigmoid, one a class",
 }
 
 
@@ -202,7 +208,7 @@ class keep_weights_normal(AbstractGraphPass):
 
 
 def pipeline(half: bool) -> ct.PassPipeline:
-    """Return coremltools' passes with the two above; `half` if the program computes in float16."""
+    """Return coremltools' passes with the two above; `half` if pixels are computed in float16."""
     passes = ct.PassPipeline.DEFAULT
     passes.insert_pass(0, "sepvit_edge::name_operations")
     if half:
@@ -219,8 +225,8 @@ class CoreMLBackend:
         """Convert the decomposed program as it is, so that its names last."""
         options = job.recipe.options_as(Options)
         _check(job, options)
-        shape = tuple(job.input.shape)
-        if options.image_input:
+        shape, of_image = tuple(job.input.shape), isinstance(job.input, InputFacts)
+        if options.image_input and of_image:
             # Scale 1 and bias 0: the graph normalises by itself.
             source = ct.ImageType(job.input.name, shape, color_layout=ct.colorlayout.RGB)
         else:
@@ -235,7 +241,7 @@ class CoreMLBackend:
                 outputs=[ct.TensorType(_valid(name), dtype=np.float32) for name in job.outputs],
                 minimum_deployment_target=ct.target[options.deployment_target],
                 compute_precision=ct.precision.FLOAT16 if half else ct.precision.FLOAT32,
-                pass_pipeline=pipeline(half),
+                pass_pipeline=pipeline(half and of_image),
                 skip_model_load=True,
             )
             specification = model.get_spec()
@@ -270,7 +276,7 @@ def _check(job: LoweringJob, options: Options) -> None:
         raise SepViTError(
             'Core ML does not support uint8 inputs: the recipe needs [edge] form = "rows-float"'
         )
-    if options.image_input and batch > 1:
+    if options.image_input and isinstance(job.input, InputFacts) and batch > 1:
         raise SepViTError(
             f"an image input of Core ML takes one image a call, not {batch}; set "
             "image_input = false in the recipe's options, or leave the batch at 1"
@@ -345,6 +351,10 @@ def _describe(description: Any, job: LoweringJob, options: Options) -> None:
     metadata.license = "Apache-2.0 (the program; the weights have the licence of their checkpoint)"
     for fact, value in model.model_dump(exclude={"form"}, exclude_none=True).items():
         metadata.userDefined[fact] = str(value)
+    if not isinstance(rule, InputFacts):
+        description.input[0].shortDescription = "Features of regions (RoIAlign)"
+        _describe_outputs(description, job)
+        return
     metadata.userDefined["preprocessing"] = rule.model_dump_json(exclude_none=True)
     if options.image_input and job.task == "classification":
         metadata.userDefined["com.apple.coreml.model.preview.type"] = "imageClassifier"
@@ -357,6 +367,10 @@ def _describe(description: Any, job: LoweringJob, options: Options) -> None:
     if job.task != "classification":
         place = f"the whole image, as large as {width} x {height} takes it, in the top left corner"
     description.input[0].shortDescription = f"RGB pixels 0-255; {place}; normalised inside"
+    _describe_outputs(description, job)
+
+
+def _describe_outputs(description: Any, job: LoweringJob) -> None:
     texts = {_valid(tap): f"Output of {tap}" for tap in job.outputs}
     texts |= {_valid(result.name): _MEANINGS[result.meaning] for result in job.results}
     texts |= {LABEL: "The most probable class", PROBABILITIES: "Probability by class"}
@@ -425,7 +439,7 @@ class CoreMLSession(Session):
     """A package in Core ML, on macOS; see `interface.Session`."""
 
     def __init__(self, package: Path, options: Options) -> None:
-        self._image, units = options.image_input, UNITS[options.compute_units]
+        units = UNITS[options.compute_units]
         try:
             with quiet():
                 self._model = ct.models.MLModel(str(package), compute_units=units)
@@ -433,6 +447,7 @@ class CoreMLSession(Session):
         except Exception as error:  # Core ML's errors and protobuf's have no class in common
             raise SepViTError(f"Core ML cannot load {package}: {_first_line(error)}") from None
         self._input = description.input[0].name
+        self._image = description.input[0].type.HasField("imageType")
         self._outputs = [o.name for o in description.output if o.type.HasField("multiArrayType")]
 
     def run(self, pixels: np.ndarray) -> list[np.ndarray]:

@@ -9,7 +9,7 @@ from ..package.verification import LEVELS
 
 if TYPE_CHECKING:
     from ..package.folder import Package
-    from ..package.manifest import Manifest, Parity, Selection
+    from ..package.manifest import Manifest, Parity, Placement, Selection
     from ..pipeline.comparison import Row
     from ..pipeline.parity import DeviceDistance
     from ..profiling.first_look import FirstLook
@@ -31,12 +31,10 @@ def export_rows(package: Package, latency: FirstLook | None) -> list[tuple[str, 
     ]
     rows += [(file.path, file_size(file.size)) for file in manifest.files]
     rows.append(("", ""))
-    for group in manifest.placement.placed:
-        share = f"{group.macs_share:.1%} of the MACs"
-        rows.append((group.where, f"{group.ops} operations in {group.precision}, {share}"))
-    if manifest.placement.outside:
-        rows.append(("outside", f"{len(manifest.placement.outside)} operations"))
-    rows.append(("", ""))
+    rows += [*_placement_rows(manifest.placement), ("", "")]
+    for graph in manifest.graphs or ():
+        regions = f"{graph.macs / 1e9:.3f} G MACs for {graph.input.shape[0]} regions"
+        rows += [(graph.name, regions), *_placement_rows(graph.placement), ("", "")]
     if manifest.parity is not None:
         rows += [*parity_rows(manifest.parity), ("", "")]
     if manifest.verification != "run":
@@ -44,6 +42,8 @@ def export_rows(package: Package, latency: FirstLook | None) -> list[tuple[str, 
     for estimate in manifest.placement.estimates:
         value = f"{estimate.value:.4g} {estimate.unit}, estimated by {estimate.source}"
         rows.append((estimate.what, value))
+    if latency is None and manifest.graphs:
+        return [*rows, ("latency", "not measured: it depends on the objects in an image")]
     if latency is None:
         return [*rows, ("latency", "not measured: the package does not run on this machine")]
     plural = "s" if latency.threads > 1 else ""
@@ -55,6 +55,16 @@ def export_rows(package: Package, latency: FirstLook | None) -> list[tuple[str, 
         much = f"{over.ratio:.2f} times as fast (p10 {over.p10:.2f}, p90 {over.p90:.2f})"
         slower = "; int8 is SLOWER here, export with --precision fp32" if over.ratio < 1 else ""
         rows.append(("over fp32", f"{much}{slower}"))
+    return rows
+
+
+def _placement_rows(placement: Placement) -> list[tuple[str, str]]:
+    rows = []
+    for group in placement.placed:
+        share = f"{group.macs_share:.1%} of the MACs"
+        rows.append((group.where, f"{group.ops} operations in {group.precision}, {share}"))
+    if placement.outside:
+        rows.append(("outside", f"{len(placement.outside)} operations"))
     return rows
 
 
@@ -77,10 +87,15 @@ def exports_row(package: Package, latency: FirstLook | None) -> list[str]:
         manifest.precision,
         f"{package.size / 1e6:.2f}",
         *distance,
-        str(len(manifest.placement.outside)),
+        str(sum(len(one.outside) for one in placements_of(manifest))),
         _p50(latency) if latency else manifest.verification,
         f"{latency.over_fp32.ratio:.2f}" if latency and latency.over_fp32 else "-",
     ]
+
+
+def placements_of(manifest: Manifest) -> list[Placement]:
+    """Return the placement of every graph of a package."""
+    return [manifest.placement, *(graph.placement for graph in manifest.graphs or ())]
 
 
 def _p50(latency: FirstLook) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from .edge import EdgeModel
+from .edge.make import EdgeGraph
 
 _ATEN = torch.ops.aten
 # Operations that are not decomposed: every runtime has a kernel for them.
@@ -33,12 +33,12 @@ _PART = re.compile(
 )
 
 
-def trace(model: EdgeModel) -> ExportedProgram:
+def trace(model: EdgeGraph) -> ExportedProgram:
     """Trace an edge model into a static graph of core ATen operations with telling names.
 
     Parameters
     ----------
-    model : EdgeModel
+    model : EdgeModel or RegionModel
         With its batch and image size fixed.
 
     Returns

@@ -117,14 +117,15 @@ def finished(
         return Answer(fit.original, classes=fit.map_back(class_map(outputs[0], rule)))
     if isinstance(rule, TwoStageRule):
         assert heads is not None
-        found, logits = find_instances(outputs, heads, rule, size, fit.content)
+        found, masks = find_instances(outputs, heads, rule, size, fit.content)
         moved = replace(found, boxes=fit.boxes_back(found.boxes))
-        masks = (
+        pasted = (
             paste(each, box, fit.original, rule.mask_threshold)
-            for each, box in zip(logits, moved.boxes, strict=True)
+            for each, box in zip(masks, moved.boxes, strict=True)
         )
-        return Answer(fit.original, found=replace(moved, masks=tuple(masks)))
-    found = detect(*outputs, rule, size, fit.content)
+        return Answer(fit.original, found=replace(moved, masks=tuple(pasted)))
+    logits, deltas = outputs
+    found = detect(logits, deltas, rule, size, fit.content)
     return Answer(fit.original, found=replace(found, boxes=fit.boxes_back(found.boxes)))
 
 

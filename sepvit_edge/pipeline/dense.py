@@ -175,7 +175,11 @@ def measure_dense_parity(
             names += [output.name for output in graph.outputs]
         reference = reference + region_outputs(regions, reference_heads(model))
         measured = measured + region_outputs(regions, session.run_graph)
-        quantized += [None] * (len(names) - len(quantized))
+        if quantization is None:
+            quantized += [None] * (len(names) - len(quantized))
+        else:
+            heads = cast(LayerQuantization, quantization).heads(model)
+            quantized += region_outputs(regions, heads)
     outputs = tuple(
         OutputParity(
             name=name,

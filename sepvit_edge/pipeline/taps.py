@@ -116,7 +116,7 @@ def reference_taps(model: ReferenceModel, pixels: np.ndarray) -> dict[str, np.nd
             stack.callback(neck.register_forward_hook(_keep_levels(taps)).remove)
         x = normalize(model, torch.from_numpy(pixels))
         outputs = as_tuple(model(x.to(next(model.parameters()).device)))
-    names = OUTPUTS[model.config.task] if isinstance(model, DenseModel) else ("logits",)
+    names = OUTPUTS[model.config.answer] if isinstance(model, DenseModel) else ("logits",)
     arrays = [output.float().cpu().numpy() for output in outputs]
     return taps | dict(zip(names, arrays, strict=True))
 

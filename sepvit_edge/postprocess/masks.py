@@ -75,6 +75,6 @@ def _places(start: float, end: float, cells: int, length: int) -> tuple[int, Nei
     if not end > start:  # a box too small for float32
         last = first
     place = (np.arange(first, last) + 0.5 - start) / (end - start) * cells - 0.5
-    before = np.floor(place)
-    neighbours = (np.clip(before + step, 0, cells + 1).astype(np.int64) for step in (1, 2))
-    return first, (*neighbours, place - before)  # type: ignore[return-value]
+    whole = np.floor(place)
+    before, after = (np.clip(whole + i, 0, cells + 1).astype(np.int64) for i in (1, 2))
+    return first, (before, after, place - whole)

@@ -54,7 +54,8 @@ def find_instances(
     levels = pyramid(maps)
     proposals = propose(logits, deltas, rule, size, content or size)
     regions = region_features(levels, proposals, rule, rule.box_cells)
-    found = region_boxes(proposals, *heads(BOX_HEAD, regions), rule, content or size)
+    class_logits, box_deltas = heads(BOX_HEAD, regions)
+    found = region_boxes(proposals, class_logits, box_deltas, rule, content or size)
     regions = region_features(levels, found.boxes, rule, rule.mask_cells)
     (masks,) = heads(MASK_HEAD, regions)
     return found, masks[np.arange(len(found)), found.classes]
@@ -139,11 +140,9 @@ def softmax(logits: np.ndarray) -> np.ndarray:
         float32 (N, classes). A row with a NaN gives NaN alone.
     """
     x = logits.astype(np.float64)
-    known = ~np.isnan(x).any(1)
-    powers = exp(np.where(known[:, None], x - x.max(1, initial=-np.inf, keepdims=True), 0))
+    known = ~np.isnan(x).any(1, keepdims=True)
+    powers = exp(np.where(known, x - x.max(1, initial=-np.inf, keepdims=True), 0))
     total = np.zeros(len(x))
     for column in powers.T:
         total = total + column
-    result = (powers / total[:, None]).astype(np.float32)
-    result[~known] = np.nan
-    return result
+    return np.where(known, powers / total[:, None], np.nan).astype(np.float32)

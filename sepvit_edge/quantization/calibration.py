@@ -6,16 +6,19 @@ least squared error, on histograms of every tensor, against a percentile and the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.sample import Dataset
 from ..model.create import ReferenceModel
-from ..model.edge.make import edge_model
+from ..model.dense import DenseModel
+from ..model.edge.dense import region_models
+from ..model.edge.make import EdgeGraph, edge_model
+from ..model.logits import as_tuple
 from ..model.quantized import Calibration, Quantization, QuantizedLayer
 from ..model.reference import SepViT
 from .images import batches, calibration_pixels
@@ -76,16 +79,26 @@ class MagnitudeHistogram:
         return float(limits[errors.argmin(), 0]) / _LEVELS
 
 
+# Outputs (1, ...) of the first graph -> name of each other one, and typical inputs of it.
+Regions: TypeAlias = Callable[[list[np.ndarray]], Iterable[tuple[str, np.ndarray]]]
+
+
 @torch.no_grad()
 def observe(
-    model: ReferenceModel, pixels: np.ndarray, advance: Callable[[int], None] = lambda _: None
+    model: ReferenceModel,
+    pixels: np.ndarray,
+    advance: Callable[[int], None] = lambda _: None,
+    regions: Regions | None = None,
 ) -> dict[str, tuple[MagnitudeHistogram, MagnitudeHistogram]]:
-    """Run the edge form and collect histograms of every layer's input and output."""
+    """Run the edge form and collect histograms of every layer's input and output.
+
+    `regions` is for a model of several graphs.
+    """
     size = _BATCH if isinstance(model, SepViT) else 1
-    edge = edge_model(model, size)
+    edge, *others = graphs_of(model, size)
     histograms: dict[str, tuple[MagnitudeHistogram, MagnitudeHistogram]] = {}
     hooks = []
-    for name, layer in quantizable_layers(edge).items():
+    for name, layer in _layers((edge, *others)).items():
         pair = histograms[name] = (MagnitudeHistogram(), MagnitudeHistogram())
 
         def hook(
@@ -99,11 +112,25 @@ def observe(
 
         hooks.append(layer.register_forward_hook(hook))
     for batch, count in batches(pixels, size):
-        edge(batch)
+        outputs = [output.numpy() for output in as_tuple(edge(batch))]
+        for name, x in regions(outputs) if regions is not None else ():
+            (graph,) = (other for other in others if other.name == name)
+            for piece, _ in batches(x, len(graph.example_input())):
+                graph(piece)
         advance(count)
     for handle in hooks:
         handle.remove()
     return histograms
+
+
+def graphs_of(model: ReferenceModel, batch: int = 1) -> list[Any]:
+    """Make the edge forms of all of a model's graphs, the first one first."""
+    others = region_models(model) if isinstance(model, DenseModel) else []
+    return [edge_model(model, batch), *others]
+
+
+def _layers(graphs: Iterable[EdgeGraph]) -> dict[str, nn.Linear | nn.Conv2d]:
+    return {name: layer for graph in graphs for name, layer in quantizable_layers(graph).items()}
 
 
 def calibrate(
@@ -114,6 +141,7 @@ def calibrate(
     keep_float: Sequence[str] = (),
     method: Method = "mse",
     advance: Callable[[int], None] = lambda _: None,
+    regions: Regions | None = None,
 ) -> Quantization:
     """Quantise a trained model without training.
 
@@ -131,6 +159,8 @@ def calibrate(
         Rule that chooses the scales of activations.
     advance : callable
         Called with the number of images done.
+    regions : callable, optional
+        Of a model of several graphs; see `Regions`.
 
     Raises
     ------
@@ -138,10 +168,9 @@ def calibrate(
         If a pattern matches no layer, or the data has no images.
     """
     pixels, digest = calibration_pixels(model, data, images)
-    edge = edge_model(model)
-    layers = quantizable_layers(edge)
+    layers = _layers(graphs_of(model))
     float_layers = scheme_float(layers) | choose_float(layers, keep_float)
-    histograms = observe(model, pixels, advance)
+    histograms = observe(model, pixels, advance, regions)
     quantized = {}
     for name, layer in layers.items():
         if name in float_layers:

@@ -29,6 +29,7 @@ from torch.fx import Interpreter, Node
 from ..data.sample import Dataset
 from ..errors import SepViTError
 from ..model.edge import EdgeModel, Form
+from ..model.edge.make import EdgeGraph
 from ..model.graph import trace
 from ..model.quantized import Calibration
 from ..model.reference import SepViT
@@ -80,7 +81,7 @@ class FullQuantization:
     trained: bool = False
     float_layers: Mapping[str, str] = field(default_factory=dict)
 
-    def program(self, edge: EdgeModel) -> ExportedProgram:
+    def program(self, edge: EdgeGraph) -> ExportedProgram:
         """Quantise every tensor of an edge model, and trace it.
 
         Raises

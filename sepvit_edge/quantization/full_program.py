@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from ..errors import SepViTError
-from ..model.edge import EdgeModel
+from ..model.edge.make import EdgeGraph
 from ..model.graph import trace
 from ..model.quantized import WEIGHT_LIMIT
 from .qparams import QParams, accumulator_qparams, row_qparams
@@ -111,13 +111,13 @@ class _Int8Weights(nn.Module):
 
 
 def quantized_program(
-    edge: EdgeModel, qparams: Mapping[str, QParams], input_scales: Mapping[str, float]
+    edge: EdgeGraph, qparams: Mapping[str, QParams], input_scales: Mapping[str, float]
 ) -> ExportedProgram:
     """Trace an edge model with every tensor quantised; the edge model is changed in place.
 
     Parameters
     ----------
-    edge : EdgeModel
+    edge : EdgeModel or RegionModel
         The float model.
     qparams : dict
         Parameters by the name of the traced operation that computes the tensor, or of the constant.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from ..model.edge import EdgeModel
+from ..model.edge.make import EdgeGraph
 from ..model.quantized import Calibration
 from ..model.reference import SepViT
 from .images import batches
@@ -42,7 +42,7 @@ class ProgramQuantization(Protocol):
         """Images that the scales of the activations come from."""
         ...
 
-    def program(self, edge: EdgeModel) -> ExportedProgram:
+    def program(self, edge: EdgeGraph) -> ExportedProgram:
         """Quantise an edge model in place, and trace it.
 
         Raises

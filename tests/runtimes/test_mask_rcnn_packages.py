@@ -13,12 +13,16 @@ from PIL import Image
 
 import sepvit_edge
 from sepvit_edge.checkpoints.files import save_checkpoint
+from sepvit_edge.cli.tables import export_rows
+from sepvit_edge.config.recipe import find_recipe
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.model.logits import reference_heads
 from sepvit_edge.package.folder import Package
 from sepvit_edge.package.manifest import Manifest
 from sepvit_edge.pipeline.answers import answer
 from sepvit_edge.pipeline.drawing import colour_of
+from sepvit_edge.pipeline.taps import by_block
+from sepvit_edge.pipeline.twins import run_twin
 
 SIZE = (64, 96)
 GRAPHS = {
@@ -80,6 +84,24 @@ def test_heads_take_any_number_of_regions(package: tuple[Package, Path]) -> None
         assert found.shape == (count, 5, 28, 28)
         (expected,) = reference_heads(model)("mask-head", regions)
         assert np.allclose(found, expected, atol=1e-4)
+
+
+def test_the_table_of_an_export_has_every_graph(package: tuple[Package, Path]) -> None:
+    rows = export_rows(package[0], None)
+    names = [name for name, _ in rows]
+    assert names.count("CPU plugin") >= 3 and {"box-head", "mask-head"} <= {*names}
+    assert rows[-1] == ("latency", "not measured: it depends on the objects in an image")
+
+
+def test_every_part_is_as_near_as_the_whole(package: tuple[Package, Path]) -> None:
+    model = sepvit_edge.load_checkpoint(package[1], task="detection")
+    pixels = package[0].golden()["pixels"][:1]
+    distances = by_block(
+        run_twin(model, find_recipe("openvino", "fp32"), pixels), model, pixels, "fp32"
+    )
+    names = {distance.name for distance in distances}
+    assert {"neck.4", "stages.3.norm", "proposal_logits", "pyramid_32"} <= names
+    assert min(distance.sqnr_db for distance in distances) > 100
 
 
 def test_predict_gives_a_mask_for_each_box(
@@ -184,6 +206,14 @@ def test_a_package_without_its_heads_is_refused(
         Package(tmp_path / "p")
 
 
+def test_int8_on_executorch_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("executorch")
+    with pytest.raises(SepViTError, match="ExecuTorch loses regions of Mask R-CNN in int8"):
+        model = dense_model("mask-rcnn", (32, 32))
+        sepvit_edge.export_package(model, "executorch", "int8", tmp_path / "p", images=1)
+    assert not (tmp_path / "p").exists()
+
+
 def test_what_has_no_mask_rcnn_says_so(
     package: tuple[Package, Path], tmp_path: Path, run_command: Runner
 ) -> None:
@@ -198,6 +228,19 @@ def test_what_has_no_mask_rcnn_says_so(
         done = run_command(*command)
         assert done.status == 2 and sentence in " ".join(done.err.split()), done.err
         assert "Traceback" not in done.err
+
+
+# Measured, against the same int8 in torch: see test_dense_packages.py. A wrong scale leaves 5 dB.
+def test_int8_of_every_graph(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    model = dense_model("mask-rcnn", SIZE)
+    package = sepvit_edge.export_package(model, "openvino", "int8", tmp_path / "p", images=1)
+    manifest = package.manifest
+    assert all(output.sqnr_quantized_db > 20 for output in manifest.parity.outputs)
+    floats = {layer.name for layer in manifest.quantization.float_layers}
+    assert not any(name.startswith(("neck", "head", "box_head", "mask_head")) for name in floats)
+    for placement in (manifest.placement, *(graph.placement for graph in manifest.graphs)):
+        assert sum(p.macs_share for p in placement.placed if p.precision != "f32") > 0.5
 
 
 @pytest.mark.parametrize(

@@ -168,10 +168,13 @@ class CocoBoxes:
                 grouped[entry["image_id"]].append((box, label, crowd, segment))
         found = {}
         for id_, rows in grouped.items():
-            boxes, labels, crowds, segments = ([row[i] for row in rows] for i in range(4))
-            size = images[id_]["height"], images[id_]["width"]
-            kept = segments if self._segments else None
-            found[id_] = Objects.of(boxes, labels, crowds, kept, size)
+            found[id_] = Objects.of(
+                [box for box, _, _, _ in rows],
+                [label for _, label, _, _ in rows],
+                [crowd for _, _, crowd, _ in rows],
+                [segment for _, _, _, segment in rows] if self._segments else None,
+                (images[id_]["height"], images[id_]["width"]),
+            )
         return found
 
     def _known(self, entry: dict[str, Any], number: object, key: str, known: dict[int, Any]) -> int:
@@ -232,8 +235,9 @@ def _image_folders(path: Path) -> Iterator[Path]:
 
 
 def _is_polygon(value: object) -> bool:
-    enough = isinstance(value, list) and len(value) >= 6 and len(value) % 2 == 0
-    return enough and all(map(_is_number, value))  # type: ignore[arg-type]
+    if not isinstance(value, list) or len(value) < 6 or len(value) % 2:
+        return False
+    return all(map(_is_number, value))
 
 
 def _is_integer(value: object) -> bool:

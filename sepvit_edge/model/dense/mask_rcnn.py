@@ -96,9 +96,11 @@ class MaskHead(nn.Module):
         self.convs = nn.ModuleList(PlainConv(channels, channels, 3) for _ in range(_CONVS))
         self.upsample = nn.ConvTranspose2d(channels, channels, 2, stride=2)
         self.conv_logits = nn.Conv2d(channels, num_classes, 1)
-        for layer in (*(conv.conv for conv in self.convs), self.upsample, self.conv_logits):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        for layer in self.modules():
+            if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                assert layer.bias is not None
+                nn.init.zeros_(layer.bias)
 
     def forward(self, regions: Tensor) -> Tensor:
         """Features (N, channels, 14, 14) -> logits (N, classes, 28, 28)."""

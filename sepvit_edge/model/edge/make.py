@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from ...errors import SepViTError
 from ..create import ReferenceModel
 from ..dense import DenseModel
-from .dense import DenseEdgeModel
+from .dense import DenseEdgeModel, RegionModel
 from .form import Form
 from .forms import FORMS
 from .network import EdgeModel
+
+# What is traced and quantised: a model's first graph, or another one.
+EdgeGraph: TypeAlias = EdgeModel | RegionModel
 
 
 def edge_model(

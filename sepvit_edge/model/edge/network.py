@@ -66,6 +66,8 @@ class EdgeModel(nn.Module):
     torch.Size([2, 10])
     """
 
+    graph = ""  # of a model with several: the first one
+
     def __init__(
         self, model: SepViT, batch: int = 1, form: Form = FORMS["rows"], taps: bool = False
     ) -> None:

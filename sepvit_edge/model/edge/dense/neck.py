@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..weights import Sides
@@ -23,10 +22,19 @@ def as_rows(x: Tensor) -> Tensor:
 def halved(x: Tensor) -> Tensor:
     """Take every other row and column of (1, C, h, w), from the first on (principle 18)."""
     h, w = x.shape[2:]
-    down, right = -(-h // 2), -(-w // 2)
-    x = F.pad(x, (0, 2 * right - w, 0, 2 * down - h))
-    rows = as_rows(x).reshape(down, 2, -1)[:, :1].reshape(down * right, 2, -1)[:, :1]
-    return as_map(rows.reshape(down * right, -1), (down, right))
+    rows = _every_other(as_rows(x).reshape(1, h, -1))
+    pixels = _every_other(rows.reshape(-1, w, x.shape[1]))
+    return as_map(pixels.reshape(-1, x.shape[1]), (len(pixels), pixels.shape[1]))
+
+
+def _every_other(x: Tensor) -> Tensor:
+    """(a, n, c) -> (a, ceil(n / 2), c): pairs as one row each, of which the first half stays."""
+    a, n, c = x.shape
+    if n == 1:
+        return x
+    if n % 2:
+        return torch.cat((_every_other(x[:, : n - 1]), x[:, n - 1 :]), 1)
+    return x.reshape(a, n // 2, 2 * c)[:, :, :c]
 
 
 class FPN(nn.Module):

@@ -43,6 +43,11 @@ class RegionModel(nn.Module):
     _shape: tuple[int, int, int, int]
 
     @property
+    def graph(self) -> str:
+        """What the names of its layers begin with."""
+        return self.name.replace("-", "_")
+
+    @property
     def tap_names(self) -> list[str]:
         """Names of the outputs of parts: none."""
         return []
@@ -135,6 +140,12 @@ class MaskHeadModel(RegionModel):
     def output_shapes(self) -> list[tuple[int, ...]]:
         """Shapes of the outputs."""
         return [(MASK_REGIONS, self.config.num_classes, 2 * MASK_CELLS, 2 * MASK_CELLS)]
+
+
+def graph_of(layer: str) -> str:
+    """Return the graph of a layer by its name, as `RegionModel.graph`; empty for the first one."""
+    first = layer.partition(".")[0]
+    return first if first.replace("_", "-") in (BOX_HEAD, MASK_HEAD) else ""
 
 
 def region_models(model: DenseModel) -> list[RegionModel]:
