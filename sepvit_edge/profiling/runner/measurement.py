@@ -144,8 +144,8 @@ class Measurement:
         # No warm-up makes an emulator's times mean something.
         limit = 1 if self.options.emulated else WARMUP_RUNS
         runs, stable = warm_up(self.call, self.arrays, limit)
-        kind = "process_time" if self.counting else "perf_counter"
-        clock = time.get_clock_info(kind).implementation
+        facts = time.get_clock_info("process_time" if self.counting else "perf_counter")
+        clock = facts.implementation
         self.document["method"] = {
             "clock": f"{clock}, which counts instructions" if self.counting else clock,
             "clock_resolution_ns": None if self.counting else clock_resolution_ns(),
