@@ -20,7 +20,8 @@ from ..model.graph import part_of
 from ..package.manifest import Manifest, Placement
 from ..package.verification import Verification
 from .interface import LoweringJob, OpTiming, Session
-from .support.onnx_file import export_onnx, write_onnx
+from .support.onnx_file import export_onnx, keep_weights_normal, write_onnx
+from .support.onnx_half import compute_half
 from .support.placement import PlacementBuilder
 
 MODEL = "model.onnx"
@@ -39,6 +40,8 @@ _REFUSALS = (
 # across a transpose, for one of several readers of a tensor.
 _REWRITTEN = re.compile(r"(_nchwc|_pre_q|_token_\d+)+$")
 _FUSED = "fused "  # in front of the name of a layer that its ReLU was put into
+# A convolution in float16 that the runtime casts to float32, in its own layout.
+_CAST = re.compile(r"^InsertedPrecisionFreeCast_(?=.*_nchwc$)")
 # Elements of the smallest weight stored as float16; smaller ones, as the input's mean, are not.
 _SMALLEST_HALF = 1024
 
@@ -53,8 +56,13 @@ class Options(Strict):
         permutations, products and softmax; ONNX Runtime runs it from 1.23 (pull request 25156).
         20, the first with ``Gelu``, for ONNX Runtime from 1.17 and for execution providers that
         do not support ``Attention``.
+    arithmetic : str
+        Of an fp16 package: ``"float32"``, with weights stored as float16; or ``"float16"`` in
+        products, convolutions and GELU, for arm64 cores that have it. Other CPUs convert back and
+        forth, and are slower.
     """
 
+    arithmetic: Literal["float32", "float16"] = "float32"
     opset: Literal[20, 23] = 23
 
 
@@ -71,7 +79,10 @@ class ONNXRuntimeBackend:
             _shift_activations(model)
         if options.opset >= 23:
             rewriter.rewrite(model, [rewriter.RewriteRule(_products, _attention)])
-        if job.recipe.precision == "fp16":
+        if options.arithmetic == "float16":
+            keep_weights_normal(model)
+            compute_half(model)
+        elif job.recipe.precision == "fp16":
             _store_half(model)
         write_onnx(model, job, folder / MODEL)
         return _placement(folder, job)
@@ -189,7 +200,7 @@ def _profile(folder: Path, threads: int | None, pixels: np.ndarray, runs: int) -
     for event in events:
         if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
             name = event["name"].removesuffix("_kernel_time").removeprefix(_FUSED)
-            calls.setdefault(name, []).append(event)
+            calls.setdefault(_CAST.sub("", name), []).append(event)
     names = list(calls)
     timings = []
     for i, (name, events) in enumerate(calls.items()):

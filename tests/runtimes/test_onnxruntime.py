@@ -23,6 +23,7 @@ import onnx
 from sepvit_edge.backends.interface import LoweringJob
 from sepvit_edge.backends.onnxruntime import MODEL, ONNXRuntimeSession
 from sepvit_edge.backends.registry import get_backend
+from sepvit_edge.backends.support.onnx_half import COMPUTED
 from sepvit_edge.config.recipe import load_recipe
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.metrics import sqnr_db
@@ -138,6 +139,27 @@ def test_float16_is_storage_only(built: dict[str, Built]) -> None:
     assert len(rounded) >= len(layers) and "input.mean" not in rounded
     for name, weight in rounded.items():
         np.testing.assert_array_equal(weight, weights[name].astype(np.float16), name)
+
+
+def test_products_are_computed_in_float16(built: dict[str, Built], tmp_path: Path) -> None:
+    full = built["onnxruntime-fp32"]
+    job = replace(full.job, recipe=load_recipe("onnxruntime-fp16-arm"))
+    half = Built(full.model, job, tmp_path, get_backend("onnxruntime").lower(job, tmp_path))
+    graph = onnx.shape_inference.infer_shapes(half.proto).graph
+    values = [*graph.value_info, *graph.output]
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    for node in graph.node:
+        wanted = node.op_type in COMPUTED and node.output[0] != "logits"
+        if wanted or node.op_type in ("Add", "Attention", "LayerNormalization", "Softmax"):
+            kind = onnx.TensorProto.FLOAT16 if wanted else onnx.TensorProto.FLOAT
+            assert types[node.output[0]] == kind, node.name
+        # ONNX Runtime's float16 kernel of a transposed weight is 400 times the work on arm64.
+        assert not [a for a in node.attribute if (a.name, a.i) == ("transB", 1)], node.name
+    assert (half.folder / MODEL).stat().st_size < 0.55 * (full.folder / MODEL).stat().st_size
+    pixels = random_pixels(1, 64)
+    reference = reference_logits(full.model, pixels)
+    assert sqnr_db(reference, half.session().run(pixels)[0]) > FP16_DB
+    assert half.placement.macs_unattributed == 0
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
