@@ -95,6 +95,7 @@ def test_the_package_that_an_app_gets_is_small(run_command: Runner, project: Pat
     assert bundled["bytes"] < 5e6
     package = Package(project / "public/packages/lite-onnxruntime-int8")
     assert package.manifest.quantization is not None and package.manifest.quantization.trained
+    assert {"glass", "paper", "metal"} < {*package.labels}  # what a camera can be shown
 
 
 def test_every_app_of_the_repository_is_known() -> None:
