@@ -15,3 +15,13 @@ let package = Package(
         )
     ]
 )
+
+#if os(Linux)
+package.targets[0].dependencies = ["COpenSSL"]
+package.targets += [
+    .systemLibrary(
+        name: "COpenSSL", path: "apps/ios/SepViTKit/Sources/COpenSSL", pkgConfig: "libcrypto",
+        providers: [.apt(["libssl-dev"])]
+    )
+]
+#endif

@@ -1,7 +1,8 @@
 """Put packages into an app: `python -m sepvit_edge.bundle PACKAGE... --app android`.
 
 Without a package: the built-in SepViT-Lite in int8, for the app's first runtime. `--into FOLDER`
-puts packages and the core that runs them into an app of your own.
+puts packages and the core that runs them into an app of your own. With `--require-signature` the
+app, too, refuses packages that none of the keys has signed.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def main(
 ) -> None:
     """Put packages into an app, replacing those that it has.
 
-    Every package is checked first, and refused if the app has no runtime for it.
+    Every package is checked first, and refused if the app has no runtime for it. With
+    --require-signature the app, too, opens no package that none of the keys has signed.
     """
     from .errors import SepViTError, unknown_name
     from .package.folder import Package

@@ -16,6 +16,12 @@ function bundledPackages(): string[] {
   return packages.map(({ folder }: { folder: string }) => folder);
 }
 
+/** The keys of which one must have signed every package; null if signatures are not asked for. */
+function trustedKeys(): string | null {
+  const file = join(PACKAGES, "trust.pem");
+  return existsSync(file) ? readFileSync(file, "utf8") : null;
+}
+
 function filesBelow(folder: string): string[] {
   if (!existsSync(folder)) return [];
   return readdirSync(folder, { recursive: true, withFileTypes: true })
@@ -69,6 +75,7 @@ export default defineConfig({
   define: {
     APP_VERSION: JSON.stringify(app.version),
     BUNDLED_PACKAGES: JSON.stringify(bundledPackages()),
+    TRUSTED_KEYS: JSON.stringify(trustedKeys()),
   },
   plugins: [precache()],
   worker: { format: "es" },

@@ -3,7 +3,7 @@
 ``model.sig`` is what ``model_signing sign key`` writes: a Sigstore bundle around a DSSE envelope of
 an in-toto statement, which lists every file of the folder with its SHA-256, signed by ECDSA on
 P-256. That tool verifies it too. We add one field that it ignores: the time at which it expires.
-docs/signatures.md has the format; Kotlin and TypeScript verify it by the same vectors.
+docs/signatures.md has the format; Kotlin, Swift and TypeScript verify it by the same vectors.
 """
 
 from __future__ import annotations
@@ -171,6 +171,17 @@ def load_trusted_keys(keys: Keys) -> list[EllipticCurvePublicKey]:
     if not found:
         raise SepViTError("no trusted key was given; name a file of public keys")
     return found
+
+
+def trusted_pem(keys: Keys) -> str:
+    """Return public keys as one text in PEM, as apps have it beside their packages.
+
+    Parameters
+    ----------
+    keys : str, Path or sequence
+        As `load_trusted_keys` takes them.
+    """
+    return "".join(_pem(key).decode() for key in load_trusted_keys(keys))
 
 
 def sign_folder(folder: Path, signing: SigningKey, name: str | None = None) -> None:
@@ -357,11 +368,14 @@ def _is_by(key: EllipticCurvePublicKey, signature: bytes, payload: bytes) -> boo
 
 def _hint(key: EllipticCurvePublicKey) -> str:
     """Return the name of a key, as the bundle has it: the SHA-256 of its PEM."""
+    return hashlib.sha256(_pem(key)).hexdigest()
+
+
+def _pem(key: EllipticCurvePublicKey) -> bytes:
     serialization, _ = _cryptography()
-    pem = key.public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    return hashlib.sha256(pem).hexdigest()
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    pem: bytes = key.public_bytes(serialization.Encoding.PEM, form)
+    return pem
 
 
 def _end_of(day: str) -> datetime:

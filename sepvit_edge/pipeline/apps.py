@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 INDEX = "index.json"
 DEFAULT_WEIGHTS = "lite-waste-qat"
+# The public keys of which one must have signed every package that the app opens.
+TRUST = "trust.pem"
 # Git does not keep empty folders.
 _KEEP = ".gitkeep"
 
@@ -87,7 +89,7 @@ def bundle_packages(
     if not root.is_dir():
         raise SepViTError(f"there is no project {root}; give the app's folder with --project")
     return copy_packages(
-        open_packages(packages, app, trust), root / PurePosixPath(APPS[app].folder)
+        open_packages(packages, app, trust), root / PurePosixPath(APPS[app].folder), trust
     )
 
 
@@ -132,23 +134,32 @@ def open_packages(
             )
         if names.count(name) > 1:
             raise SepViTError(f"two packages are called {name!r}; rename one of the folders")
-        if name.startswith("."):
+        if name.startswith(".") or name in (INDEX, TRUST):
             raise SepViTError(f"a package cannot be called {name!r} in an app; rename the folder")
     return opened
 
 
-def copy_packages(opened: Sequence[Package], destination: Path) -> Path:
+def copy_packages(opened: Sequence[Package], destination: Path, trust: Keys | None = None) -> Path:
     """Copy checked packages and write their index, in place of those that are there.
+
+    With keys, the app asks for their signatures: they are written beside the packages.
 
     Raises
     ------
     SepViTError
-        If the folder holds something else; it is not changed then.
+        If the folder holds something else, or asks for signatures and no key is given; it is not
+        changed then.
     """
+    from ..package.signature import trusted_pem
+
     held = {path.name for path in destination.iterdir()} if destination.is_dir() else set()
     if held - {_KEEP} and INDEX not in held:
         raise SepViTError(
             f"{destination} holds something else; refusing to overwrite it, move it away"
+        )
+    if TRUST in held and trust is None:
+        raise SepViTError(
+            f"{destination / TRUST} asks for signatures; add --require-signature, or delete it"
         )
     partial = destination.parent / ".packages.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -156,6 +167,8 @@ def copy_packages(opened: Sequence[Package], destination: Path) -> Path:
         entries = [_copy(package, partial / package.path.resolve().name) for package in opened]
         document = json.dumps({"packages": entries}, indent=2, ensure_ascii=False)
         (partial / INDEX).write_text(document + "\n", encoding="utf-8")
+        if trust is not None:
+            (partial / TRUST).write_text(trusted_pem(trust), encoding="ascii")
         if _KEEP in held:
             (partial / _KEEP).touch()
         shutil.rmtree(destination, ignore_errors=True)

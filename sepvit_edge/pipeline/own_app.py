@@ -133,7 +133,7 @@ def put_into(
     if not force:
         _refuse_overwriting(held, files)
     _refuse_obstacles(root, held, files)
-    copy_packages(opened, held)
+    copy_packages(opened, held, trust)
     for path, data in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing_file(path) as partial:

@@ -108,6 +108,7 @@ def _dense(folder: Path, photo: Path) -> dict[str, Any]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built page with a package in it, photos, and what Python says about them."""
     pytest.importorskip("onnxruntime")
+    pytest.importorskip("cryptography")
     import sepvit_edge
     from sepvit_edge.checkpoints.builtin import builtin_checkpoints
     from sepvit_edge.config.recipe import load_recipe
@@ -138,7 +139,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     expected = {"photos": photos, "dense": _dense(folder / "dense", folder / "photos/photo-0.jpg")}
     (folder / "expected.json").write_text(json.dumps(expected), encoding="utf-8")
     _node("vite", "build", "--outDir", folder / "dist", PUBLIC_DIR=public)
+    _build_signed(folder, package)
     return folder
+
+
+def _build_signed(folder: Path, package: Path) -> None:
+    """Build the page at signed/ once more, with the signed package and the key that it asks for."""
+    from signature_vectors import private_key, public_pem
+
+    from sepvit_edge.package.signature import SigningKey, sign_folder
+    from sepvit_edge.pipeline.apps import bundle_packages
+
+    project = folder / "signed"
+    signed = shutil.copytree(package, project / package.name)
+    sign_folder(signed, SigningKey(private_key(1)))
+    key = project / "key.pub"
+    key.write_text(public_pem(1), encoding="ascii")
+    bundle_packages([signed], "web", project, trust=key)
+    _node("vite", "build", "--outDir", folder / "dist/signed", PUBLIC_DIR=project / "public")
 
 
 def test_the_page_gives_pythons_answers(folder: Path) -> None:

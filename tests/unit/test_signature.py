@@ -217,6 +217,29 @@ def test_a_bundle_keeps_the_signature_and_nothing_else(tiny: Path, keys: Path) -
     assert SIGNATURE in json.loads((folder / "index.json").read_text())["packages"][0]["files"]
 
 
+def test_an_app_asks_for_the_signatures_that_its_bundle_asked_for(
+    run_command: Runner, tiny: Path, keys: Path
+) -> None:
+    sign_folder(tiny, load_signing_key(keys / "a.pem"))
+    project = tiny.parent / "web"
+    project.mkdir()
+    bundle = ("bundle", tiny, "--app", "web", "--project", project)
+    trusted = ("--require-signature", keys / "a.pub", "--require-signature", keys / "b.pub")
+    assert run_command(*bundle, *trusted).status == 0
+    trust = project / "public/packages/trust.pem"
+    text = trust.read_text()
+    assert text == (keys / "a.pub").read_text() + (keys / "b.pub").read_text()
+    assert Package(trust.parent / "package", trust).labels
+
+    forgotten = run_command(*bundle)
+    assert forgotten.status == 2 and "trust.pem asks for signatures" in forgotten.err
+    assert trust.read_text() == text
+    assert run_command(*bundle, *trusted[:2]).status == 0
+    assert trust.read_text() == (keys / "a.pub").read_text()
+    trust.unlink()
+    assert run_command(*bundle).status == 0 and not trust.exists()
+
+
 def test_model_signing_reads_ours_and_we_read_its(tiny: Path, keys: Path) -> None:
     signing = pytest.importorskip("model_signing.signing")
     verifying = pytest.importorskip("model_signing.verifying")

@@ -13,8 +13,11 @@ let package = Package(
 )
 
 #if os(Linux)
-// Core ML is Apple's alone. Here a real model goes through the same interface in ONNX Runtime.
+// CryptoKit and Core ML are Apple's alone. Here OpenSSL verifies signatures, and a real model goes
+// through the same interface in ONNX Runtime.
+package.targets[0].dependencies = ["COpenSSL"]
 package.targets += [
+    .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
     .systemLibrary(
         name: "COnnxRuntime", pkgConfig: "libonnxruntime",
         providers: [.apt(["libonnxruntime-dev"])]

@@ -95,6 +95,25 @@ test("a bundled package that was changed on the server is refused", async ({ pag
   );
 });
 
+test("with trusted keys a package is refused until it is signed", async ({ page }) => {
+  await page.goto("signed/#/check");
+  await expect(page.getByText("Same answers as in Python")).toBeVisible();
+  const folder = tinyCopy("mean-colour");
+  await importFolder(page, folder);
+  await expect(page.getByRole("alert")).toContainText(
+    "mean-colour is not signed: model.sig is missing; use a signed package.",
+  );
+  await page.getByRole("button", { name: "Close" }).click();
+
+  const [valid] = JSON.parse(readFileSync(join(TINY, "../signatures.json"), "utf8"));
+  writeFileSync(join(folder, "model.sig"), valid.edits[0].text);
+  await page.goto("signed/#/about");
+  await importFolder(page, folder);
+  await expect(page.getByRole("heading", { name: "Mean colour" })).toBeVisible();
+  await page.reload(); // the signature was kept too
+  await expect(page.getByRole("heading", { name: "Mean colour" })).toBeVisible();
+});
+
 test("after the first visit the page works without a network", async ({ page, context }) => {
   await open(page, "photo");
   await installed(page);

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import type { SepViTError } from "../src/core/errors";
 import { sha256 } from "../src/core/hash";
+import { Package } from "../src/core/package";
 import { SIGNATURE, verifySignature } from "../src/core/signature";
 import { type Edit, edited, vectorCases } from "./vectors";
 
@@ -36,3 +37,17 @@ test.each(["", "a key", "-----BEGIN PUBLIC KEY-----AAAA-----END PUBLIC KEY-----"
     await expect(verifySignature("package", signature, new Map(), keys)).rejects.toThrow("key");
   },
 );
+
+test("a package is opened with trusted keys only if it is signed", async () => {
+  const cases = vectorCases<SignatureCase>("signatures");
+  const [valid] = cases as [SignatureCase];
+  const other = cases.find(({ name }) => name === "another key") as SignatureCase;
+  const { name, files } = await edited(valid.edits);
+  const folder = { name, read: async (path: string) => files.get(path) ?? null };
+  expect((await Package.open(folder, valid.keys)).manifest.task).toBe("classification");
+  await expect(Package.open(folder, other.keys)).rejects.toMatchObject({ kind: "untrusted" });
+  await expect(Package.open(folder, "")).rejects.toThrow("no trusted public key");
+  files.delete(SIGNATURE);
+  await expect(Package.open(folder, valid.keys)).rejects.toMatchObject({ kind: "unsigned" });
+  await Package.open(folder);
+});

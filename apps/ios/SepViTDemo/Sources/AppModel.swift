@@ -23,7 +23,6 @@ import SepViTKit
         let packages: [Entry]
     }
 
-    private static let bundled = Bundle.main.bundleURL.appendingPathComponent("packages")
     static let imported = URL.documentsDirectory.appendingPathComponent("packages")
 
     func start() {
@@ -37,9 +36,9 @@ import SepViTKit
     }
 
     func refresh() {
-        let index = Self.bundled.appendingPathComponent("index.json")
+        let index = bundledPackages.appendingPathComponent("index.json")
         let entries = (try? JSONDecoder().decode(Index.self, from: Data(contentsOf: index)))?.packages
-        let own = (entries ?? []).map { Self.bundled.appendingPathComponent($0.folder) }
+        let own = (entries ?? []).map { bundledPackages.appendingPathComponent($0.folder) }
         let found = try? FileManager.default.contentsOfDirectory(
             at: Self.imported, includingPropertiesForKeys: nil
         )
@@ -53,7 +52,7 @@ import SepViTKit
         Task {
             let result = await Task.detached { () -> Result<Session, any Error> in
                 Result {
-                    let package = try Package(url)
+                    let package = try openPackage(url)
                     return try Session(package, engine(for: package, units))
                 }
             }.value
@@ -75,7 +74,7 @@ import SepViTKit
         let copy = staged.appendingPathComponent(url.lastPathComponent)
         try files.createDirectory(at: staged, withIntermediateDirectories: true)
         try files.copyItem(at: url, to: copy)
-        _ = try Package(copy)
+        _ = try openPackage(copy)
         try files.createDirectory(at: Self.imported, withIntermediateDirectories: true)
         let kept = Self.imported.appendingPathComponent(url.lastPathComponent)
         if files.fileExists(atPath: kept.path) {

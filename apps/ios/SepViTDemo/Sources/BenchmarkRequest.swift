@@ -39,7 +39,7 @@ struct BenchmarkRequest: Sendable {
         try? files.createDirectory(at: Self.results, withIntermediateDirectories: true)
         try? files.removeItem(at: json)
         try? files.removeItem(at: failure)
-        let folders = [Bundle.main.bundleURL.appendingPathComponent("packages"), AppModel.imported]
+        let folders = [bundledPackages, AppModel.imported]
         let result = await Task.detached { [self] in
             Result { try measure(folders, probe) }
         }.value
@@ -55,7 +55,7 @@ struct BenchmarkRequest: Sendable {
         guard let url = places.first(where: { FileManager.default.fileExists(atPath: $0.path) }) else {
             throw SepViTError("unknown package '\(package)'; import it or bundle it with the app")
         }
-        let checked = try Package(url)
+        let checked = try openPackage(url)
         var opened: Session?
         let load = try Benchmark.milliseconds { opened = try Session(checked, engine(for: checked, units)) }
         guard let session = opened else { throw SepViTError("the package could not be opened") }

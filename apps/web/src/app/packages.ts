@@ -4,6 +4,7 @@ import { unzip } from "fflate";
 import { SepViTError } from "../core/errors";
 import { MANIFEST } from "../core/manifest";
 import { folderName, Package, type PackageFolder } from "../core/package";
+import { SIGNATURE } from "../core/signature";
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
@@ -16,6 +17,8 @@ export interface PackageEntry {
 
 /** The folders that public/packages/index.json lists, known when the app is built. */
 declare const BUNDLED_PACKAGES: string[];
+/** The keys in public/packages/trust.pem, known when the app is built; null if it has none. */
+declare const TRUSTED_KEYS: string | null;
 
 /** Imported packages are kept in a separate cache, so that their files have addresses as well. */
 const IMPORTED = "imported-packages";
@@ -42,8 +45,17 @@ function fileUrl(base: string, path: string): string {
   return base + path.split("/").map(encodeURIComponent).join("/");
 }
 
+/** Check and read a package, which a trusted key must have signed if the app has such keys. */
+export function openPackage(entry: PackageEntry): Promise<Package> {
+  return openFolder(packageFolder(entry));
+}
+
+function openFolder(folder: PackageFolder): Promise<Package> {
+  return Package.open(folder, TRUSTED_KEYS ?? undefined);
+}
+
 /** Return the files of an entry. */
-export function packageFolder({ name, base, imported }: PackageEntry): PackageFolder {
+function packageFolder({ name, base, imported }: PackageEntry): PackageFolder {
   return {
     name,
     async read(path) {
@@ -80,7 +92,7 @@ export async function importPackage(files: readonly File[]): Promise<PackageEntr
     name,
     read: async (path) => (await read.get(prefix + path)?.()) ?? null,
   };
-  const pack = await Package.open(folder);
+  const pack = await openFolder(folder);
 
   const base = new URL(`imported/${encodeURIComponent(name)}/`, document.baseURI).href;
   const entry = { name, base, imported: true };
@@ -88,8 +100,9 @@ export async function importPackage(files: readonly File[]): Promise<PackageEntr
   const cache = await caches.open(IMPORTED);
   try {
     // The manifest last: a package without one is not listed.
-    for (const path of [...pack.manifest.files.map((file) => file.path), MANIFEST]) {
-      await cache.put(fileUrl(base, path), new Response(await folder.read(path)));
+    for (const path of [...pack.manifest.files.map((file) => file.path), SIGNATURE, MANIFEST]) {
+      const bytes = await folder.read(path);
+      if (bytes) await cache.put(fileUrl(base, path), new Response(bytes));
     }
   } catch {
     await removePackage(entry);

@@ -3,11 +3,10 @@
 import * as Comlink from "comlink";
 import { type ColdStart, type Progress, profileDocument } from "../core/benchmark";
 import { sentence } from "../core/errors";
-import { Package } from "../core/package";
 import { percentile, rounded } from "../core/statistics";
 import { conditions, device, notMeasured } from "./device";
 import type { EngineSettings } from "./engine";
-import { type PackageEntry, packageFolder } from "./packages";
+import { openPackage, type PackageEntry } from "./packages";
 import type { Opened, WorkerApi } from "./worker";
 
 declare const APP_VERSION: string;
@@ -89,7 +88,7 @@ export function benchmark(
     };
     return profileDocument({
       appVersion: APP_VERSION,
-      pack: await Package.open(packageFolder(entry)),
+      pack: await openPackage(entry),
       runtime: { ...runner.opened.runtime, settings: { graph_optimization_level: "all" } },
       device: await device(),
       measured,

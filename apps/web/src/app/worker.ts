@@ -12,13 +12,12 @@ import { Session } from "../core/engine";
 import { SepViTError } from "../core/errors";
 import { sha256 } from "../core/hash";
 import { inputSize, type Manifest } from "../core/manifest";
-import { Package } from "../core/package";
 import type { Pixels } from "../core/pixels";
 import type { Size } from "../core/postprocess";
 import { type SelfCheck, selfCheck } from "../core/selfcheck";
 import { decodeImage, readBitmap } from "./decode";
 import { type EngineSettings, loadRuntime } from "./engine";
-import { type PackageEntry, packageFolder } from "./packages";
+import { openPackage, type PackageEntry } from "./packages";
 
 export interface Opened {
   manifest: Manifest;
@@ -84,7 +83,7 @@ function letMessagesIn(): Promise<void> {
 
 const api = {
   async open(entry: PackageEntry, settings: EngineSettings): Promise<Opened> {
-    const pack = await Package.open(packageFolder(entry));
+    const pack = await openPackage(entry);
     const start = performance.now();
     session = await Session.open(pack, await loadRuntime(settings));
     const { name, version, execution, threads } = session.engine;

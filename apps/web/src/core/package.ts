@@ -11,6 +11,7 @@ import {
   readManifest,
 } from "./manifest";
 import { readSafetensors, type Tensor } from "./safetensors";
+import { SIGNATURE, verifySignature } from "./signature";
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
@@ -50,9 +51,12 @@ export class Package {
   /**
    * Read a package into memory.
    *
-   * @throws SepViTError if it is damaged or not for this version; the sentence says why.
+   * @param trust public keys in PEM, of which one must have signed it. Without: a signature is not
+   *   looked at. A file that the manifest does not list is neither read nor found.
+   * @throws SepViTError if it is damaged, not for this version, or not signed as asked for; the
+   *   sentence says why.
    */
-  static async open(folder: PackageFolder): Promise<Package> {
+  static async open(folder: PackageFolder, trust?: string): Promise<Package> {
     const { name } = folder;
     const bytes = await folder.read(MANIFEST);
     if (!bytes)
@@ -61,6 +65,11 @@ export class Package {
     const files = new Map<string, Bytes>();
     for (const file of manifest.files) {
       files.set(file.path, await readChecked(folder, file));
+    }
+    if (trust !== undefined) {
+      const digests = new Map(manifest.files.map(({ path, sha256 }) => [path, sha256]));
+      digests.set(MANIFEST, await sha256(bytes));
+      await verifySignature(name, await folder.read(SIGNATURE), digests, trust);
     }
     for (const path of [LABELS, GOLDEN]) {
       if (!files.has(path)) {

@@ -9,9 +9,12 @@ public struct Package: Sendable {
 
     /// Open a package's folder.
     ///
-    /// - Throws: `SepViTError` if a file was modified, or this app does not support its version or task.
-    public init(_ url: URL) throws {
+    /// - Parameter trust: Keys of which one must have signed it. Nil: a signature is not looked at.
+    /// - Throws: `SepViTError` if a file was modified, this app does not support its version or task, or
+    ///   a trusted signature is asked for and missing.
+    public init(_ url: URL, trust: TrustedKeys? = nil) throws {
         self.url = url
+        try trust?.verify(url)
         let name = url.lastPathComponent
         guard let data = try? Data(contentsOf: url.appendingPathComponent(Manifest.fileName)) else {
             throw SepViTError(

@@ -8,7 +8,9 @@ public struct SepViTError: LocalizedError, Equatable, Sendable {
         case damagedManifest = "damaged-manifest"
         case newerSchema = "newer-schema"
         case olderSchema = "older-schema"
-        case digest, invalid, path, missing, changed
+        case digest, invalid, path, missing, changed, added
+        case unsigned, untrusted, expired
+        case damagedSignature = "damaged-signature"
         case task, target, runtime
         case size, image, tensors, other
     }

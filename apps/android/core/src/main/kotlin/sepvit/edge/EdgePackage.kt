@@ -13,9 +13,15 @@ import kotlinx.serialization.json.intOrNull
 /**
  * A package on disk. Every file's size and SHA-256 is checked, as in sepvit_edge/package/.
  *
- * @throws Refusal if a file was modified, or this app does not support its version or task.
+ * @param trust keys of which one must have signed it; null: a signature is not looked at.
+ * @throws Refusal if a file was modified, this app does not support its version or task, or a trusted
+ *   signature is asked for and missing.
  */
-class EdgePackage(val folder: File) {
+class EdgePackage(val folder: File, trust: TrustedKeys? = null) {
+    init {
+        trust?.verify(folder)
+    }
+
     val manifest: Manifest = readManifest(folder)
 
     init {

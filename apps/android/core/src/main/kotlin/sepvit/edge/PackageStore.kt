@@ -2,6 +2,7 @@ package sepvit.edge
 
 import java.io.EOFException
 import java.io.File
+import java.io.FileNotFoundException
 import java.io.IOException
 import java.io.InputStream
 import java.util.zip.ZipException
@@ -19,7 +20,8 @@ private data class IndexEntry(val folder: String, val files: List<String>)
 /**
  * The packages that the app can open: bundled and imported ones.
  *
- * Runtimes open files, not assets, so each bundled package is copied to [folder] once.
+ * Runtimes open files, not assets, so each bundled package is copied to [folder] once. If the bundled
+ * files have trust.pem, one of its keys must have signed each package.
  *
  * @param folder the app's folder for packages.
  * @param version the app's version. A new version replaces the copies of bundled packages.
@@ -35,6 +37,18 @@ class PackageStore(
     private val bundled = File(folder, "bundled-$version")
     private val imported = File(folder, "imported")
 
+    private val trust by lazy {
+        try {
+            TrustedKeys(asset("trust.pem").use { it.reader().readText() })
+        } catch (_: FileNotFoundException) {
+            null
+        } catch (error: IllegalArgumentException) {
+            throw Refusal(
+                Refusal.Kind.INVALID, "packages/trust.pem is damaged: ${error.message}; run the bundle command", error,
+            )
+        }
+    }
+
     /** Returns the names of all packages in the order in which to show them. */
     fun names(): List<String> {
         val found = index().map { it.folder } +
@@ -46,15 +60,15 @@ class PackageStore(
     /**
      * Opens and checks a package. Imported and pushed packages hide a bundled one of the same name.
      *
-     * @throws Refusal if the name is unknown or the package is damaged.
+     * @throws Refusal if the name is unknown, or the package is damaged or not signed as asked for.
      */
     fun open(name: String): EdgePackage {
         val entry = index().find { it.folder == name }
         val own = listOfNotNull(imported, pushed).map { File(it, name) }.find { it.isDirectory }
         return when {
             name.isEmpty() || '/' in name || name.startsWith(".") -> unknown(name)
-            own != null -> EdgePackage(own)
-            entry != null -> EdgePackage(copied(entry))
+            own != null -> EdgePackage(own, trust)
+            entry != null -> EdgePackage(copied(entry), trust)
             else -> unknown(name)
         }
     }
@@ -77,7 +91,7 @@ class PackageStore(
         replacing(File(imported, clean)) { partial ->
             unzip(archive, partial)
             val top = partial.listFiles().orEmpty().singleOrNull()?.takeIf { it.isDirectory } ?: partial
-            EdgePackage(top)
+            EdgePackage(top, trust)
             top
         }
         return clean

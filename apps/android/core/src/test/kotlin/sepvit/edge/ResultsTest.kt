@@ -264,6 +264,33 @@ class ResultsTest {
     }
 
     @Test
+    fun `with trusted keys every package must be signed`() {
+        val case = Vectors.cases<SignatureCase>("signatures").first()
+        val signature = Vectors.damaged(case.edits).resolve("model.sig").readBytes()
+        val keys = bundle + ("trust.pem" to case.keys.toByteArray())
+        val unsigned = zip(tinyFiles)
+        for (refused in listOf({ store(keys).open("tiny") }, { store(keys).import(unsigned.inputStream(), "x.zip") })) {
+            val refusal = assertFailsWith<Refusal> { refused() }
+            assertEquals(Refusal.Kind.UNSIGNED, refusal.kind, refusal.message)
+        }
+        assertEquals(0, File(work, "imported").list().orEmpty().size)
+
+        val signed = keys + ("tiny/model.sig" to signature) +
+            ("index.json" to bundle.getValue("index.json").decodeToString()
+                .replace("\"model.onnx\"", "\"model.onnx\", \"model.sig\"").toByteArray())
+        assertEquals("Mean colour", store(signed, "2").open("tiny").manifest.model.name)
+        val name = store(signed, "2").import(zip(tinyFiles + ("model.sig" to signature)).inputStream(), "x.zip")
+        File(work, "imported/$name/added").writeText("x")
+        assertEquals(Refusal.Kind.ADDED, assertFailsWith<Refusal> { store(signed, "2").open(name) }.kind)
+
+        val damaged = signed + ("trust.pem" to "no key".toByteArray())
+        for (attempt in 1..2) {
+            val refusal = assertFailsWith<Refusal> { store(damaged, "2").open("tiny") }
+            assertTrue("trust.pem is damaged: there is no trusted public key" in refusal.message, refusal.message)
+        }
+    }
+
+    @Test
     fun `an invalid package is not imported and leaves nothing`() {
         val damaged = tinyFiles + ("labels.txt" to "x".toByteArray())
         val cases = mapOf(

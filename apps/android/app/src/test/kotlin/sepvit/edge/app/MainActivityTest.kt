@@ -30,6 +30,7 @@ import kotlin.test.assertFalse
 import kotlin.test.assertNotEquals
 import kotlin.test.assertNull
 import kotlin.test.assertTrue
+import org.json.JSONArray
 import org.junit.Assume.assumeTrue
 import org.junit.Before
 import org.junit.Test
@@ -279,6 +280,21 @@ class MainActivityTest {
         assertTrue("labels.txt was changed" in activity.text(R.id.result))
         activity.press(R.id.tab_camera)
         assertFalse(activity.sees(R.id.message))
+    }
+
+    @Test
+    fun `an app with trusted keys shows that a package is not signed, and opens a signed one`() {
+        val case = JSONArray(vectors.resolve("signatures.json").readText()).getJSONObject(0)
+        (app as EdgeApp).workspace = Workspace(app) {
+            if (it == "trust.pem") case.getString("keys").byteInputStream() else throw FileNotFoundException(it)
+        }
+        val activity = opened()
+        activity.press(R.id.tab_self_check)
+        assertTrue("tiny is not signed: model.sig is missing" in activity.text(R.id.message))
+        val signature = case.getJSONArray("edits").getJSONObject(0).getString("text")
+        external.resolve("packages/tiny/model.sig").writeText(signature)
+        activity.press(R.id.check)
+        assertEquals(activity.getString(R.string.check_passed), activity.text(R.id.verdict))
     }
 
     @Test
