@@ -127,7 +127,7 @@ private struct DenseCase: Decodable {
     ("segmentation", "\"num_classes\": 4", "\"num_classes\": 5", "shapes"),
     ("detection", "\"score_threshold\": 0.3", "\"score_threshold\": 2", "score_threshold"),
     ("detection", "\"meaning\": \"box_deltas\"", "\"meaning\": \"corners\"", "box_deltas"),
-    ("detection", "\"task\": \"detection\",\n    \"strides\"", "\"task\": \"pose\",\n    \"strides\"", "task"),
+    ("detection", "20,\n    \"task\": \"detection\"", "20,\n    \"task\": \"pose\"", "task"),
 ])
 func aManifestThatContradictsItselfIsRefused(_ kind: String, _ old: String, _ new: String, _ word: String)
     throws

@@ -140,7 +140,7 @@ class DenseTest {
         Triple("segmentation", "whole-top-left" to "middle", "input.fit"),
         Triple("segmentation", "\"num_classes\": 4" to "\"num_classes\": 5", "shapes"),
         Triple("detection", "\"score_threshold\": 0.3" to "\"score_threshold\": 2", "score_threshold"),
-        Triple("detection", "\"task\": \"detection\",\n    \"strides\"" to "\"task\": \"pose\",\n    \"strides\"", "postprocessing"),
+        Triple("detection", "20,\n    \"task\": \"detection\"" to "20,\n    \"task\": \"pose\"", "postprocessing"),
         Triple("detection", "\"meaning\": \"box_deltas\"" to "\"meaning\": \"corners\"", "box_deltas"),
     ).map { (kind, change, word) ->
         DynamicTest.dynamicTest("$kind: ${change.second}") {
