@@ -178,14 +178,16 @@ class AccuracyMeter:
         )
 
         classes = len(names)
+        # Of this process's images: where several train, one measures, and would wait for the rest.
+        alone = {"sync_on_compute": False}
         self._names = names
         self._images = self._broken = 0
-        self._confusions = MulticlassConfusionMatrix(classes)
+        self._confusions = MulticlassConfusionMatrix(classes, **alone)
         # Of each image it keeps the largest probability, and whether it is right: 8 bytes.
-        self._calibration = MulticlassCalibrationError(classes, n_bins=CALIBRATION_BINS)
+        self._calibration = MulticlassCalibrationError(classes, n_bins=CALIBRATION_BINS, **alone)
         self._top5 = None
         if classes > _TOP:
-            self._top5 = MulticlassAccuracy(classes, top_k=_TOP, average="micro")
+            self._top5 = MulticlassAccuracy(classes, top_k=_TOP, average="micro", **alone)
 
     def add(self, logits: np.ndarray, labels: Sequence[int] | np.ndarray) -> None:
         """Count some images, by their logits (N, C) and classes (N,)."""
