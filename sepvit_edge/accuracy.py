@@ -179,7 +179,7 @@ class AccuracyMeter:
 
         classes = len(names)
         # Of this process's images: where several train, one measures, and would wait for the rest.
-        alone = {"sync_on_compute": False}
+        alone: dict[str, Any] = {"sync_on_compute": False}
         self._names = names
         self._images = self._broken = 0
         self._confusions = MulticlassConfusionMatrix(classes, **alone)
