@@ -8,33 +8,20 @@
 # On Debian or Ubuntu with apt, pip, mke2fs and ssh-keygen; needs no root, about 1 GB, and network
 # once. Everything lies in ~/.cache/sepvit-edge/cortex-a76; remove that folder to set it up again.
 set -euo pipefail
-repository=$(cd "$(dirname "$0")/.." && pwd)
+source "$(dirname "$0")/arm64.sh"
 board=$HOME/.cache/sepvit-edge/cortex-a76
 port=20076  # of sshd, on this machine
-python=$(command -v "${PYTHON:-python3}")
-[[ $python == /* ]] || python=$PWD/$python  # another folder is entered below
 
-# apt with a state of its own, so that the system's is left alone; with all dependencies.
-fetch() { # release, architecture, packages
-    local release=$1 architecture=$2 apt=$work/$1
+fetch() { # release, architecture, packages, which come with all that they depend on
+    local release=$1 architecture=$2
     shift 2
-    mkdir -p "$apt/lists/partial" "$apt/archives/partial"
-    echo "deb [arch=$architecture signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $release main" \
-        >"$apt/sources.list"
-    : >"$apt/status"
-    local options=(
-        -o "APT::Architecture=$architecture" -o "APT::Architectures=$architecture"
-        -o "Dir::Etc::sourcelist=$apt/sources.list" -o Dir::Etc::sourceparts=-
-        -o "Dir::State::lists=$apt/lists" -o "Dir::State::status=$apt/status" -o "Dir::Cache=$apt"
-        -o APT::Sandbox::User=root -o Acquire::Languages=none -o Debug::NoLocking=1
-    )
-    apt-get -qq "${options[@]}" update
-    apt-get -qq "${options[@]}" --yes --no-install-recommends --download-only install "$@" >/dev/null
+    debian "$scratch/$release" "$release" "$architecture" \
+        --yes --no-install-recommends --download-only install "$@" >/dev/null
 }
 
 unpack() { # release, folder
     local deb
-    for deb in "$work/$1"/archives/*.deb; do dpkg -x "$deb" "$2"; done
+    for deb in "$scratch/$1"/archives/*.deb; do dpkg -x "$deb" "$2"; done
 }
 
 # Debian's programs with their own libraries: the host's may be older.
@@ -48,8 +35,7 @@ hosted() { # program, arguments
 set_up() {
     rm -rf "$board"
     mkdir -p "$board"
-    work=$board/work root=$board/work/root
-    mirror=${MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m1 -v security)}
+    scratch=$board/scratch root=$board/scratch/system
 
     echo "QEMU"
     fetch trixie amd64 qemu-system-arm cpio
@@ -64,23 +50,17 @@ set_up() {
     configure
 
     echo "runtimes"
-    local requirements platforms=() glibc
-    requirements=$(cd "$repository" && "$python" -m sepvit_edge.backends.registry onnxruntime openvino)
-    for glibc in 2_17 2_26 2_27 2_28 2_31 2_34 2_35; do platforms+=(--platform "manylinux_${glibc}_aarch64"); done
     # Not ExecuTorch: its Python runtime imports torch, whose wheel for arm64 wants CUDA's libraries.
-    # shellcheck disable=SC2086  (a word each)
-    "$python" -m pip install --quiet --no-deps --only-binary=:all: --python-version 3.11 \
-        "${platforms[@]}" --platform manylinux2014_aarch64 \
-        --target "$root/usr/lib/python3/dist-packages" $requirements numpy pillow packaging
+    wheels "$root/usr/lib/python3/dist-packages"
     mke2fs -q -t ext4 -d "$root" -E root_owner=0:0 "$board/disk.img" 4G
-    rm -rf "$work"
+    rm -rf "$scratch"
     touch "$board/.complete"
 }
 
 # Debian's kernel has its disk and network drivers as modules: a first system loads them.
 make_initrd() {
-    local first=$work/initrd module
-    mkdir -p "$first"/{dev,proc,root}
+    local first=$scratch/initrd module
+    mkdir -p "$first"/{dev,proc,system}
     cp "$root/bin/busybox" "$first/"
     cat >"$first/init" <<'END'
 #!/busybox sh
@@ -93,10 +73,10 @@ END
         echo "/busybox insmod /$module.ko" >>"$first/init"
     done
     cat >>"$first/init" <<'END'
-/busybox mount -t ext4 /dev/vda /root
-/busybox mount --move /dev /root/dev
+/busybox mount -t ext4 /dev/vda /system
+/busybox mount --move /dev /system/dev
 /busybox umount /proc
-exec /busybox switch_root /root /sbin/init
+exec /busybox switch_root /system /sbin/init
 END
     chmod +x "$first/init"
     (cd "$first" && find . | hosted cpio --create --format newc --quiet) | gzip >"$board/initrd.gz"
@@ -104,7 +84,7 @@ END
 
 # What Debian's installer would have done, as far as sshd and Python need it.
 configure() {
-    mkdir -p "$root"/{dev,etc/ssh,proc,root/.ssh,run,sys,tmp}
+    mkdir -p "$root"/{dev,etc/ssh,proc,root,run,sys,tmp}
     ln -s busybox "$root/bin/sh"
     echo 'root:x:0:0:root:/root:/bin/sh' >"$root/etc/passwd"
     echo 'sshd:x:100:65534::/run/sshd:/bin/false' >>"$root/etc/passwd"
@@ -116,9 +96,10 @@ configure() {
     cp --dereference /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
     ssh-keygen -q -t ed25519 -N '' -C board -f "$board/key"
     ssh-keygen -q -t ed25519 -N '' -C board -f "$root/etc/ssh/ssh_host_ed25519_key"
-    cp "$board/key.pub" "$root/root/.ssh/authorized_keys"
+    cp "$board/key.pub" "$root/etc/ssh/authorized_keys"
     echo "[127.0.0.1]:$port $(cut -d ' ' -f 1,2 "$root/etc/ssh/ssh_host_ed25519_key.pub")" >"$board/known_hosts"
     cat >"$root/etc/ssh/sshd_config" <<'END'
+AuthorizedKeysFile /etc/ssh/authorized_keys
 PasswordAuthentication no
 StrictModes no
 UseDNS no
