@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _TOP, _LISTED = 3, 5
 # What the apps show too.
 _LEAST_SCORE = 0.3
-WITH_BOXES = ("detection", "instance-segmentation")
+_WITH_BOXES = ("detection", "instance-segmentation")
 
 
 @command
@@ -102,7 +102,7 @@ def main(
         ("--save", dense and save is not None),
         ("--workers", dense and workers),
         ("--draw", not dense and draw is not None),
-        ("--min-score", opened.manifest.task not in WITH_BOXES and min_score is not None),
+        ("--min-score", opened.manifest.task not in _WITH_BOXES and min_score is not None),
     ):
         if wrong:
             raise SepViTError(f"{option} is not for {opened.manifest.task}; leave it out")

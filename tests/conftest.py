@@ -16,6 +16,7 @@ import pytest
 from filelock import FileLock
 from helpers import MINI, Exporter, Outcome, jittered, mini_digits
 from hypothesis import HealthCheck, settings
+from PIL import Image
 
 from sepvit_edge import metrics
 from sepvit_edge.checkpoints.source import source_of
@@ -123,6 +124,15 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.section("workers that crashed")
         for sentence in crashes:
             terminalreporter.line(sentence)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A picture that no model knows, 240 x 100."""
+    path = tmp_path / "photo.png"
+    noise = np.random.default_rng(0).integers(0, 256, (10, 24, 3)).astype(np.uint8)
+    Image.fromarray(noise).resize((240, 100)).save(path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -36,14 +36,6 @@ def packages(
     return made
 
 
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    path = tmp_path / "photo.png"
-    noise = np.random.default_rng(0).integers(0, 256, (10, 24, 3)).astype(np.uint8)
-    Image.fromarray(noise).resize((240, 100)).save(path)
-    return path
-
-
 def test_predict_gives_segments_that_fill_the_image(
     packages: dict, photo: Path, tmp_path: Path, run_command: Runner
 ) -> None:

@@ -41,14 +41,6 @@ def package(tmp_path_factory: pytest.TempPathFactory, exported: Exporter) -> tup
     return exported(model, images=1), weights
 
 
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    path = tmp_path / "photo.png"
-    noise = np.random.default_rng(0).integers(0, 256, (10, 24, 3)).astype(np.uint8)
-    Image.fromarray(noise).resize((240, 100)).save(path)
-    return path
-
-
 def check_manifest(manifest: Manifest) -> None:
     assert manifest.task == "instance-segmentation" and manifest.model.head == "mask-rcnn"
     assert manifest.graphs is not None
