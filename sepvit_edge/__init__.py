@@ -8,6 +8,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .starting import name_early_interrupts
+
+name_early_interrupts()
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:

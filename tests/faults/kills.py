@@ -128,7 +128,8 @@ def _killed(job: Job, folder: Path, package: Path, number: int, after: float) ->
     allowed = {signal.SIGKILL: (-9,), signal.SIGTERM: (-15, 143), signal.SIGINT: (130, -2)}[number]
     if status != 0 and status not in allowed:
         return f"after {after:.1f} s: exit status {status}: {said[-300:]!r}"
-    if "Traceback" in said:
+    # A signal that comes before Python has found the package can't be caught.
+    if "Traceback" in said and "sepvit_edge" in said:
         return f"after {after:.1f} s: a traceback: {said[-300:]!r}"
     if fault := half_written(folder / job.output) if job.output else "":
         return f"after {after:.1f} s: {fault}"

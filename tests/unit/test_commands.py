@@ -377,3 +377,27 @@ def test_an_interrupted_export_says_what_is_written(moment: str, said: str, tmp_
     told = [line for line in done.stderr.splitlines(keepends=True) if not line.endswith(" ...\n")]
     assert "".join(told) == said
     assert (tmp_path / "out").exists() == (moment == "while timing")
+
+
+# Interrupted while it imports its first library, as `python -m` and as the installed program.
+EARLY = """
+import os, signal
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.mark.parametrize("how", ["-m", "sepvit-edge"])
+def test_ctrl_c_during_the_imports_is_one_sentence(how: str, tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text(EARLY)
+    program = tmp_path / "sepvit-edge"
+    program.write_text("from sepvit_edge.__main__ import main\nmain()\n")
+    command = ["-m", "sepvit_edge.export"] if how == "-m" else [str(program)]
+    done = subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{REPOSITORY}"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "error: interrupted\n")
