@@ -77,6 +77,7 @@ class ONNXRuntimeBackend:
         model = export_onnx(job, options.opset)
         if job.recipe.precision == "int8":
             _shift_activations(model)
+            rewriter.rewrite(model, [rewriter.RewriteRule(_rounded_relu, _clipped)])
         if options.opset >= 23:
             rewriter.rewrite(model, [rewriter.RewriteRule(_products, _attention)])
         if options.arithmetic == "float16":
@@ -114,6 +115,21 @@ def _shift_activations(model: ir.Model) -> None:
         elif node.op_type != "DequantizeLinear" or node.inputs[0] in stored:
             continue
         node.replace_input_with(2, zero)
+
+
+def _rounded_relu(op, x, scale, zero):  # type: ignore[no-untyped-def]
+    """Match the end of an int8 layer with its ReLU."""
+    return op.QuantizeLinear(op.Relu(x), scale, zero)
+
+
+def _clipped(op, x, scale, zero, **_):  # type: ignore[no-untyped-def]
+    """Write the ReLU as a lower limit of the integers; exact.
+
+    With a ReLU in front of the rounding, the runtime puts it into the layer and computes both in
+    float.
+    """
+    rounded = op.QuantizeLinear(x, scale, zero, _outputs=[f"{x.name}__rounded"])
+    return op.Clip(rounded, zero)
 
 
 def _permuted(op: Any, x: Any, perm: list[int], split: Any, joined: Any) -> Any:

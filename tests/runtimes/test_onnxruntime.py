@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from helpers import FEW, MINI, TESTS, jittered, random_pixels
+from helpers import FEW, MINI, TESTS, dense_model, jittered, random_pixels
 
 pytest.importorskip("onnxruntime")
 
@@ -27,12 +27,22 @@ from sepvit_edge.backends.support.onnx_half import COMPUTED
 from sepvit_edge.config.recipe import load_recipe
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.metrics import sqnr_db
+from sepvit_edge.model.dense import DenseModel
 from sepvit_edge.model.edge import EdgeModel
+from sepvit_edge.model.edge.dense import DenseEdgeModel, region_models
 from sepvit_edge.model.graph import macs_by_operation, part_of
 from sepvit_edge.model.logits import reference_logits
+from sepvit_edge.model.quantized import Calibration, Quantization, QuantizedLayer
 from sepvit_edge.model.reference import SepViT
 from sepvit_edge.package.manifest import Placement
-from sepvit_edge.pipeline.lowering import lowering_job
+from sepvit_edge.pipeline.lowering import lower_regions, lowering_job
+from sepvit_edge.quantization.scheme import (
+    LAST_LAYERS,
+    LayerQuantization,
+    quantizable_layers,
+    quantize_weight,
+    weight_scales,
+)
 
 RECIPES = ("onnxruntime-fp32", "onnxruntime-opset20-fp32", "onnxruntime-fp16")
 # float32 on both sides; measured 122 dB.
@@ -205,6 +215,43 @@ def test_everything_runs_on_the_cpu(built: dict[str, Built], recipe: str) -> Non
     assert shares == {"float": 1, "uint8": 0}  # bytes are only transposed
     assert placement.macs_unattributed == 0
     assert not placement.outside
+
+
+def in_powers_of_two(model: DenseModel) -> Quantization:
+    """Int8 of the heads behind the first stage, rounded so that float32 is exact as well.
+
+    A runtime then has to give the same integers, and the same outputs.
+    """
+    layers = {}
+    with torch.no_grad():
+        for name, parameter in model.roi_head.named_parameters():
+            if name.endswith("bias"):
+                parameter.copy_((parameter * 128).round() / 128)
+    for graph in region_models(model):
+        for name, layer in quantizable_layers(graph).items():
+            scale = torch.exp2(weight_scales(layer.weight).log2().ceil())
+            between = None if name in LAST_LAYERS else 1 / 32
+            weight = quantize_weight(layer.weight, scale)
+            layers[name] = QuantizedLayer(weight, scale, between, between)
+    return Quantization(layers, {}, Calibration("none", 0, "", "none"))
+
+
+def test_a_layer_with_its_relu_is_int8(tmp_path: Path) -> None:
+    model = dense_model("mask-rcnn", (32, 32))
+    job = lowering_job(model, DenseEdgeModel(model), load_recipe("onnxruntime-int8"))
+    quantization = LayerQuantization(in_powers_of_two(model))
+    graphs = lower_regions(model, job, quantization, tmp_path)
+    for graph, kind, layers in zip(graphs, ("QGemm", "QLinearConv"), (2, 5), strict=True):
+        kinds = {place.precision: place.kinds for place in graph.placement.placed}
+        # Without it: Gemm, and FusedConv, in float.
+        assert kinds["uint8"].get(kind) == kinds["uint8"].get("Clip") == layers
+        steps = np.random.default_rng(0).integers(-80, 80, graph.input.shape)
+        regions = steps.astype(np.float32) / 32
+        found = ONNXRuntimeSession(tmp_path / graph.name, 1).run(regions)
+        wanted = quantization.heads(model)(graph.name, regions)
+        for mine, torchs in zip(found, wanted, strict=True):
+            assert len(np.unique(torchs)) > 100
+            np.testing.assert_array_equal(mine, torchs)
 
 
 def test_op_timings_are_attributable(built: dict[str, Built]) -> None:
