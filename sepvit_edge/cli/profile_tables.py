@@ -13,6 +13,7 @@ from ..profiling.parts import (
     part_scale,
     parts_sentence,
     plain_name,
+    unattributed_parts,
 )
 from .console import console, print_columns, print_table, warn
 
@@ -130,8 +131,9 @@ def _attribution_rows(profile: Profile) -> list[tuple[str, str]]:
     scale, covered = part_scale(profile), covered_us(attribution)
     times = by_kind(attribution)
     times[UNATTRIBUTED] = covered - sum(times.values())
+    within = {f"  {name}": time for name, time in unattributed_parts(attribution).items()}
     rows = [("", "")]
-    for kind, time in times.items():
+    for kind, time in (times | within).items():
         share = f"{time / covered:6.1%}"
         rows.append((kind, f"{share}  {time * scale / 1e3:.2f} ms"))
     whole = f"{covered * scale / 1e3:.2f} ms"

@@ -139,16 +139,23 @@ def attribute(operations: Operations, work: dict[str, Work]) -> Attribution:
     items = [item for item in operations.items if item.kind != OVERHEAD]
     times: dict[str, float] = {}
     counts: Counter[str] = Counter()
+    inserted = 0.0
     for item, part in zip(items, parts_of(items), strict=True):
-        if part is not None:
-            times[part] = times.get(part, 0.0) + max(item.mean_us - overhead, 0.0) / stretch
+        time = max(item.mean_us - overhead, 0.0) / stretch
+        if part is None:
+            inserted += time
+        else:
+            times[part] = times.get(part, 0.0) + time
             counts[part] += 1
     whole = operations.whole_us or sum(item.mean_us for item in items)
+    unattributed = whole - sum(times.values())
     idle = Work(0, 0.0)
     return Attribution(
         method=operations.method,
         whole_us=whole,
-        unattributed_us=whole - sum(times.values()),
+        unattributed_us=unattributed,
+        inserted_us=inserted,
+        between_us=unattributed - inserted if operations.observed_us else None,
         profiler_share=stretch - 1 if operations.observed_us else None,
         parts=[
             AttributedPart(

@@ -26,7 +26,7 @@ from ..config.toml import Strict, first_fault
 from ..errors import SepViTError
 from ..package.schema import published_schema, standing, version_pattern
 
-SCHEMA_VERSION = "2.2"
+SCHEMA_VERSION = "2.3"
 _DIGEST = "^[0-9a-f]{64}$"
 # Sections that hold times, or rates.
 _TIMED = [
@@ -624,6 +624,11 @@ class Attribution(Facts):
     unattributed_us : float
         Whole minus all parts: operations that belong to no part, and the time between operations.
         Negative where the parts, taken alone, took longer.
+    inserted_us : float or None
+        Of it, operations that belong to no part: copies and changes of layout between two parts.
+    between_us : float or None
+        Of it, time in which no operation ran: scheduling, starting threads, taking inputs and
+        giving outputs. None where the runs were not observed as a whole.
     profiler_share : float or None
         Share by which the profiler made runs longer; the parts' times are without it.
     parts : list of AttributedPart
@@ -633,6 +638,8 @@ class Attribution(Facts):
     method: str
     whole_us: float = Field(gt=0)
     unattributed_us: float
+    inserted_us: float | None = Field(default=None, ge=0)
+    between_us: float | None = None
     profiler_share: float | None = None
     parts: list[AttributedPart]
 

@@ -95,6 +95,19 @@ def plain_name(what: str) -> str:
     return _NAMES.get(last, " ".join(words))
 
 
+def unattributed_parts(attribution: Attribution) -> dict[str, float]:
+    """Return the microseconds that belong to no part, by what the runtime did in them.
+
+    Empty where the runs were not observed as a whole, so that the two can't be told apart.
+    """
+    if attribution.inserted_us is None or attribution.between_us is None:
+        return {}
+    return {
+        "copies and layouts": attribution.inserted_us,
+        "between operations": max(attribution.between_us, 0.0),
+    }
+
+
 _ROUGH = 1.25  # runs that differ more do not have quite the same shares
 
 

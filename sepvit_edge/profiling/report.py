@@ -35,6 +35,7 @@ from .parts import (
     parts_sentence,
     plain_name,
     roof_us,
+    unattributed_parts,
 )
 
 # The template's colours: a part and a stage never share one, but input and head are both.
@@ -126,6 +127,7 @@ def write_report(
         "series": _series(profiles, history or {}),
         "figures": figures,
         "gains": gains,
+        "within_unattributed": within_unattributed,
         "parts_sentence": parts_sentence,
         "roof_note": roof_note,
         "trust_of": trust_of,
@@ -222,6 +224,15 @@ def gains(profile: Profile) -> list[tuple[str, float, float, float | None, float
         for kind, time in by_kind(attribution).items()
     ]
     return sorted(rows, key=lambda row: -row[1])
+
+
+def within_unattributed(profile: Profile) -> list[tuple[str, float]]:
+    """Return what is known of the time that belongs to no part, as shares of the median."""
+    attribution = profile.attribution
+    if attribution is None:
+        return []
+    covered = covered_us(attribution)
+    return [(what, time / covered) for what, time in unattributed_parts(attribution).items()]
 
 
 def roof_note(profile: Profile) -> str:

@@ -466,6 +466,10 @@ def test_operations_are_attributed_by_name_and_by_neighbours() -> None:
     slowed = attribute(operations.model_copy(update={"observed_us": 100.0}), {})
     assert slowed.profiler_share == 0.25 and slowed.unattributed_us == 80 - 64 / 1.25
     assert found.profiler_share is None
+    # A copy took 7 of the run that was observed; in the rest no operation ran.
+    assert found.inserted_us == 7 and found.between_us is None
+    assert slowed.inserted_us == 7 / 1.25
+    assert slowed.between_us == pytest.approx((100 - 71) / 1.25)
 
 
 def test_the_work_of_the_parts_is_the_work_of_the_model(package_path: Path) -> None:

@@ -27,6 +27,7 @@ FROZEN = {
     "profile-2.0": "4264211783fd38ee892ee8feb80763d0cff1584e3f79bfa0233b52edb6a7b3a4",
     "profile-2.1": "1086e7593d413deafd6cacdc30151f57bc6942f109a7b086b86945e0da385bab",
     "profile-2.2": "25513b063d27d33d96662852d987df828f83a201455370328d227f5d9b2f3a1d",
+    "profile-2.3": "8efda6fbd2f7736425f9c88e12bce595878459672093dffe54bde117f8649fec",
 }
 NOW = {
     "manifest": (SCHEMA_VERSION, manifest_schema, "sepvit_edge.package.manifest"),

@@ -162,6 +162,19 @@ def test_parts_never_exceed_the_whole() -> None:
     assert rows["all parts"].split()[:3] == ["100.0%", "6.00", "ms,"]
 
 
+def test_the_time_of_no_part_is_split() -> None:
+    split = {"inserted_us": 400.0, "between_us": 600.0}
+    whole = dated(1, 8.0, **SECTIONS)
+    assert report.within_unattributed(whole) == []
+    profile = dated(1, 8.0, **{**SECTIONS, "attribution": SECTIONS["attribution"] | split})
+    assert report.within_unattributed(profile) == [
+        ("copies and layouts", 0.1),
+        ("between operations", 0.15),
+    ]
+    rows = dict(profile_tables._attribution_rows(profile))
+    assert rows["  between operations"].split() == ["15.0%", "1.20", "ms"]
+
+
 def test_a_colour_means_one_thing() -> None:
     colours = report._COLOURS
     assert set(colours) == {*KINDS, *STAGES, "unattributed"}
