@@ -14,7 +14,7 @@ from ..package.folder import Package
 from .connections.hosts import open_host
 from .connections.interface import Host, Step
 from .connections.run import Job, option_words, outputs_on_host
-from .devices import DeviceFile
+from .devices import ADBConnection, DeviceFile
 
 
 def check_takes_images(name: str, device: DeviceFile) -> None:
@@ -23,12 +23,34 @@ def check_takes_images(name: str, device: DeviceFile) -> None:
     Raises
     ------
     SepViTError
-        If no Python runs there.
+        If the device only exports documents.
     """
-    if device.connection.kind in ("adb", "app-file"):
+    if device.connection.kind == "app-file":
         raise SepViTError(
-            f"the app on {name} checks and times a package, and takes no images; accuracy is "
-            "measured on devices on which Python runs (local, ssh, labgrid)"
+            f"no computer reaches the app on {name}, so it takes no images; accuracy is measured "
+            "on devices with Python (local, ssh, labgrid) and with the Android app (adb)"
+        )
+
+
+def open_on_device(
+    package: Package,
+    name: str,
+    device: DeviceFile,
+    threads: int = 1,
+    bootstrap: bool = False,
+    step: Step = lambda _: None,
+) -> DeviceSession | AppSession:
+    """Return what runs a classifier on a device; parameters and errors are its."""
+    if isinstance(device.connection, ADBConnection):
+        return AppSession(package, name, device, threads, bootstrap, step)
+    return DeviceSession(package, name, device, threads, bootstrap, step)
+
+
+def _check_task(package: Package) -> None:
+    if package.manifest.task != "classification":
+        raise SepViTError(
+            f"{package.path} is for {package.manifest.task}; on a device, accuracy is measured of "
+            "classifiers"
         )
 
 
@@ -74,11 +96,7 @@ class DeviceSession:
         step: Step = lambda _: None,
     ) -> None:
         check_takes_images(name, device)
-        if package.manifest.task != "classification":
-            raise SepViTError(
-                f"{package.path} is for {package.manifest.task}; on a device, accuracy is measured "
-                "of classifiers"
-            )
+        _check_task(package)
         own = device.measuring
         options = {"--threads": threads, "--cores": own.cores, "--execution": own.execution}
         self.package = package
@@ -128,3 +146,65 @@ class DeviceSession:
 
     def _wait(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self._loop.run_until_complete(work)
+
+
+class AppSession:
+    """A classifier in the app on an Android device; parameters are those of `DeviceSession`.
+
+    Each piece of the images starts the app anew.
+
+    Raises
+    ------
+    SepViTError
+        If the package is not a classifier, or an environment is to be made: the app has its own
+        runtimes.
+    """
+
+    images_at_once = 256
+
+    def __init__(
+        self,
+        package: Package,
+        name: str,
+        device: DeviceFile,
+        threads: int = 1,
+        bootstrap: bool = False,
+        step: Step = lambda _: None,
+    ) -> None:
+        _check_task(package)
+        if bootstrap:
+            raise SepViTError(
+                f"--bootstrap is for devices with Python; leave it out, the app on {name} has its "
+                "own runtimes"
+            )
+        assert isinstance(device.connection, ADBConnection)
+        self.package, self._name, self._connection = package, name, device.connection
+        self._threads, self._step = threads, step
+
+    def __enter__(self) -> AppSession:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def run_pixels(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """Run preprocessed pixels, uint8 (N, image_size, image_size, 3); return ``[logits]``.
+
+        Raises
+        ------
+        SepViTError
+            If the device or the app is missing or went away, or the app failed.
+        """
+        from .connections.adb import outputs_by_adb
+
+        logits = outputs_by_adb(
+            self._connection,
+            self.package,
+            pixels,
+            name=self._name,
+            threads=self._threads,
+            step=self._step,
+        )
+        return [logits]
+
+    def run_on_cpu(self, pixels: np.ndarray) -> None:
+        """Return None: the device computes in one way."""

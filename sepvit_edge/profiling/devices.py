@@ -111,12 +111,15 @@ class ADBConnection(Strict):
         Serial number; needed where several devices are attached.
     server_host, server_port : str, int
         The adb server.
-    app, activity, action : str
-        The application, its activity, and the intent's action that starts the benchmark.
+    app, activity : str
+        The application, and its activity.
+    action, outputs_action : str
+        The intents' actions that start the benchmark, and that run images of the computer.
     timeout_s : float
         Time limit for a short command.
     run_timeout_s : float
-        Time limit for the benchmark, without the sustained run's length.
+        Time limit for the benchmark, without the sustained run's length, and for one piece of the
+        images.
     """
 
     kind: Literal["adb"]
@@ -126,6 +129,7 @@ class ADBConnection(Strict):
     app: str = "sepvit.edge.app"
     activity: str = ".MainActivity"
     action: str = "sepvit.edge.action.BENCHMARK"
+    outputs_action: str = "sepvit.edge.action.OUTPUTS"
     timeout_s: float = Field(default=20, gt=0)
     run_timeout_s: float = Field(default=600, gt=0)
 

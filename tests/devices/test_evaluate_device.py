@@ -12,7 +12,7 @@ from helpers import Exporter, Runner, mini_digits
 
 from sepvit_edge.errors import CheckFailed, SepViTError
 from sepvit_edge.pipeline.parity import DeviceDistance, DeviceMeter, check_device
-from sepvit_edge.profiling.connections.answers import read_rows
+from sepvit_edge.profiling.connections.answers import read_floats, read_rows
 from sepvit_edge.profiling.device_session import DeviceSession
 
 
@@ -81,8 +81,10 @@ def test_a_broken_run_continues(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--device", "pixel-8"), "accuracy is measured on devices on which Python runs"),
-        (("--device", "iphone-15-pro"), "takes no images"),
+        (
+            ("--device", "iphone-15-pro"),
+            "no computer reaches the app on iphone-15-pro, so it takes no images",
+        ),
         (("--device", "no-such"), "unknown device 'no-such'"),
         (("--bootstrap",), "--bootstrap is for --device"),
         (("--device", "local", "--by-block"), "leave it out with --all and --by-block"),
@@ -117,6 +119,13 @@ def test_what_a_device_sends_is_checked() -> None:
             read_rows(sent, 6, 2)
     with pytest.raises(CheckFailed, match="not finite"):
         read_rows([rows(0, logits * np.nan)], 6, 2)
+    written = logits.astype("<f4").tobytes()
+    assert np.array_equal(read_floats(written, 6, 2), logits)
+    for images in (5, 7):
+        with pytest.raises(SepViTError, match="the device sent 48 bytes, not the"):
+            read_floats(written, images, 2)
+    with pytest.raises(CheckFailed, match="not finite"):
+        read_floats((logits * np.nan).astype("<f4").tobytes(), 6, 2)
 
 
 def distance(here: np.ndarray, device: np.ndarray) -> DeviceDistance:

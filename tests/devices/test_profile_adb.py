@@ -24,11 +24,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from etdumps import write_dump
-from helpers import HANGS, MINI, MINIMAL, Exporter, Runner, facts_of, jittered
+from helpers import HANGS, MINI, MINIMAL, Exporter, Runner, facts_of, jittered, mini_digits
 
+from sepvit_edge import open_package
+from sepvit_edge.data.preprocess import preprocess_batch
+from sepvit_edge.data.sample import take_evenly
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.package.folder import Package
+from sepvit_edge.pipeline.defaults import default_data
 from sepvit_edge.profiling.attribution import program_of
+from sepvit_edge.profiling.device_session import AppSession
 from sepvit_edge.profiling.devices import ADBConnection, DeviceFile, Measuring
 from sepvit_edge.profiling.document import Profile
 from sepvit_edge.profiling.etdump import family_of
@@ -269,6 +274,77 @@ def test_what_goes_wrong_is_one_sentence(server: FakeServer, package_path: Path)
     fails("allow USB debugging")
     server.state = ""
     fails("one attached device is needed, there are 0")
+
+
+# Stands for the app on images: gives the logits that it has for each piece of pixels.
+ON_IMAGES = """
+eval "$(python3 -c 'import sys, shlex; a = sys.argv
+for k in ("output", "pixels", "digest"): print(k + "=" + shlex.quote(a[a.index(k) + 1]))' "$@")"
+echo "$@" >> $ROOT/asked
+known=$ROOT/logits/$(sha256sum < {files}/pixels/$pixels | cut -c1-64)
+mkdir -p {files}/outputs
+if [ "$digest" = "{digest}" ]; then cp $known {files}/outputs/$output.f32
+else echo "this is another package" > {files}/outputs/$output.error; fi
+"""
+
+
+@pytest.fixture
+def on_images(server: FakeServer, exported: Exporter) -> Path:
+    """Let the app know the logits of ten digits, in pieces of four; return the package."""
+    package = exported(mini_digits())
+    session, (images, _) = open_package(package.path), default_data(mini_digits(), 10)
+    size = package.manifest.model.image_size
+    taken = take_evenly(images, 10)
+    pixels = preprocess_batch(
+        [taken[i].image for i in range(10)], mini_digits().config.preprocessing, size
+    )
+    (server.root / "logits").mkdir()
+    for start in range(0, 10, 4):
+        piece = pixels[start : start + 4]
+        name = hashlib.sha256(piece.tobytes()).hexdigest()
+        logits = session.run_pixels(piece)[0].astype("<f4")
+        (server.root / "logits" / name).write_bytes(logits.tobytes())
+    digest = package.manifest.digest
+    server.program("am", ON_IMAGES.format(files=server.files, digest=digest))
+    return package.path
+
+
+def test_accuracy_of_the_app_on_a_phone(
+    server: FakeServer,
+    on_images: Path,
+    digits_checkpoint: Path,
+    run_command: Runner,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(AppSession, "images_at_once", 4)
+    device = tmp_path / "phone.toml"
+    device.write_text(
+        f'description = "a phone"\n[connection]\nkind = "adb"\nserver_port = {server.port}\n'
+    )
+    asked = [
+        *("evaluate", on_images, "--weights", digits_checkpoint, "--data", "digits"),
+        *("--images", 10, "--json"),
+    ]
+    done = run_command(*asked, "--device", device)
+    assert done.status == 0, done.err
+    found = json.loads(done.out)
+    assert found["this_machine"]["images"] == found["this_machine"]["identical"] == 10
+    assert found["accuracy"] == json.loads(run_command(*asked).out)["accuracy"]
+    starts = (server.root / "asked").read_text().splitlines()
+    assert len(starts) == 3 and "-a sepvit.edge.action.OUTPUTS" in starts[0]
+    # A result that an earlier run left is never taken for this one's.
+    (server.files / "outputs" / "from-computer.f32").write_bytes(bytes(40))
+    server.program("am", "echo Starting")
+    stale = run_command(*asked, "--device", device)
+    assert stale.status == 2 and "ended without a result" in stale.err
+    server.program("am", ON_IMAGES.format(files=server.files, digest="0" * 64))
+    other = run_command(*asked, "--device", device)
+    assert other.status == 2 and "the app on phone: this is another package" in other.err
+    refused = run_command(*asked, "--device", device, "--bootstrap")
+    assert refused.status == 2 and "--bootstrap is for devices with Python" in refused.err
 
 
 # Stands for executor_runner: finds the answer to an input among prepared ones.

@@ -154,10 +154,10 @@ def _sessions(package: Package, threads: int, device: str, bootstrap: bool) -> I
     if not device:
         yield _Sessions(PackageSession(package, threads))
         return
-    from ...profiling.device_session import DeviceSession
+    from ...profiling.device_session import open_on_device
     from ...profiling.devices import load_device
 
-    with DeviceSession(package, *load_device(device), threads, bootstrap) as session:
+    with open_on_device(package, *load_device(device), threads, bootstrap) as session:
         here = None
         try:
             here = PackageSession(package, threads)

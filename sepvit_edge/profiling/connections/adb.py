@@ -15,13 +15,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from ...errors import SepViTError
 from ...files import file_sha256
 from ...package.folder import Package
 from ...package.manifest import MANIFEST
 from ..devices import ADBConnection
 from ..document import Profile
-from .answers import read_answer
+from .answers import read_answer, read_floats
 from .interface import Step, missing_library
 
 try:
@@ -31,6 +33,7 @@ except ModuleNotFoundError:
     raise missing_library("adbutils") from None
 
 _OUTPUT = "from-computer"
+_PIXELS = "pixels.u8"
 _POLL_S = 2.0
 
 
@@ -67,32 +70,14 @@ def measure_by_adb(
         If the device or the app is missing, or the app failed; the sentence says why.
     """
     with open_device(connection) as device:
-        step("looking for the app")
-        if not device.run(f"pm path {connection.app}", check=False):
-            raise SepViTError(
-                f"{connection.app} is not installed on {name}; install the app (apps/android)"
-            )
-        files = f"/sdcard/Android/data/{connection.app}/files"
-        folder = package.path.absolute().name
-        if not re.fullmatch(r"[\w.-]+", folder):
-            raise SepViTError(
-                f"the app does not accept the folder name {folder!r}; rename the package's folder "
-                "with letters, digits, dots, hyphens and underscores"
-            )
-        step("copying files to the device")
-        device.place(package_files(package), f"{files}/packages/{folder}")
-        command = [
-            *("am", "start", "-W", "-S", "-n", f"{connection.app}/{connection.activity}"),
-            *("-a", connection.action, "--es", "package", folder, "--es", "output", _OUTPUT),
-            *("--ei", "runs", str(runs), "--ei", "sustained", str(round(sustained_s))),
-        ]
+        app = _App(device, connection, name, step)
+        extras = ["--es", "package", app.place(package)]
+        extras += ["--ei", "runs", str(runs), "--ei", "sustained", str(round(sustained_s))]
         if threads is not None:
-            command += ["--ei", "threads", str(threads)]
-        said = device.run(shlex.join(command))
-        if "Error" in said:
-            raise SepViTError(f"{name} cannot start the benchmark: {said.splitlines()[-1]}")
-        result = device.wait(
-            f"{files}/profiles/{_OUTPUT}", connection.run_timeout_s + sustained_s, name, step
+            extras += ["--ei", "threads", str(threads)]
+        app.start(connection.action, extras, "the benchmark")
+        result = app.wait(
+            "profiles", ".json", connection.run_timeout_s + sustained_s, "the app measures"
         )
     try:
         document = json.loads(result)
@@ -101,6 +86,56 @@ def measure_by_adb(
     if isinstance(document, dict) and isinstance(document.get("device"), dict):
         document["device"]["name"] = name  # the model's name stays in `model`
     return read_answer(document, package.manifest, "the app")
+
+
+def outputs_by_adb(
+    connection: ADBConnection,
+    package: Package,
+    pixels: np.ndarray,
+    *,
+    name: str,
+    threads: int,
+    step: Step,
+) -> np.ndarray:
+    """Let the app on a device run a classifier on images.
+
+    Parameters
+    ----------
+    connection : ADBConnection
+        The device and the app.
+    package : Package
+        Package; it is copied to the device unless the app has the same files.
+    pixels : numpy.ndarray
+        uint8 (N, image_size, image_size, 3).
+    name : str
+        Name of the device, for messages.
+    threads : int
+        Threads of the runtime.
+    step : callable
+        Called with the name of each step.
+
+    Returns
+    -------
+    numpy.ndarray
+        Logits, float32 (N, num_classes).
+
+    Raises
+    ------
+    SepViTError
+        If the device or the app is missing, or the app failed; the sentence says why.
+    """
+    with open_device(connection) as device:
+        app = _App(device, connection, name, step)
+        extras = ["--es", "package", app.place(package), "--ei", "threads", str(threads)]
+        extras += ["--es", "digest", package.manifest.digest, "--es", "pixels", _PIXELS]
+        with tempfile.TemporaryDirectory(prefix="sepvit-edge-") as scratch:
+            file = Path(scratch) / _PIXELS
+            file.write_bytes(pixels.tobytes())
+            device.place({_PIXELS: file}, f"{app.files}/pixels")
+        app.start(connection.outputs_action, extras, "the app on images")
+        step(f"running {len(pixels)} images")
+        found = app.wait("outputs", ".f32", connection.run_timeout_s, "the app runs images")
+    return read_floats(found, len(pixels), package.manifest.model.num_classes)
 
 
 @contextmanager
@@ -143,6 +178,58 @@ def _choose(client: adbutils.AdbClient, connection: ADBConnection) -> str:
     return serial
 
 
+class _App:
+    """The app on a device: its folder of files, what starts it, and what it writes."""
+
+    def __init__(
+        self, device: AndroidDevice, connection: ADBConnection, name: str, step: Step
+    ) -> None:
+        step("looking for the app")
+        if not device.run(f"pm path {connection.app}", check=False):
+            raise SepViTError(
+                f"{connection.app} is not installed on {name}; install the app (apps/android)"
+            )
+        self._device, self._connection, self._name, self._step = device, connection, name, step
+        self.files = f"/sdcard/Android/data/{connection.app}/files"
+
+    def place(self, package: Package) -> str:
+        """Copy a package to the app, and return its name there."""
+        folder = package.path.absolute().name
+        if not re.fullmatch(r"[\w.-]+", folder):
+            raise SepViTError(
+                f"the app does not accept the folder name {folder!r}; rename the package's folder "
+                "with letters, digits, dots, hyphens and underscores"
+            )
+        self._step("copying files to the device")
+        self._device.place(package_files(package), f"{self.files}/packages/{folder}")
+        return folder
+
+    def start(self, action: str, extras: list[str], what: str) -> None:
+        """Remove older results, stop the app, and start it with an intent."""
+        self._device.run(f"rm -f {self.files}/*/{_OUTPUT}.*", check=False)
+        component = f"{self._connection.app}/{self._connection.activity}"
+        command = ["am", "start", "-W", "-S", "-n", component, "-a", action]
+        said = self._device.run(shlex.join([*command, "--es", "output", _OUTPUT, *extras]))
+        if "Error" in said:
+            raise SepViTError(f"{self._name} cannot start {what}: {said.splitlines()[-1]}")
+
+    def wait(self, folder: str, ending: str, timeout_s: float, doing: str) -> bytes:
+        """Wait for the result, or for the sentence that says why it is missing."""
+        stem, device, name = f"{self.files}/{folder}/{_OUTPUT}", self._device, self._name
+        start = time.monotonic()
+        while (passed := time.monotonic() - start) < timeout_s:
+            self._step(f"{doing}: {passed:.0f} s")
+            if device.exists(f"{stem}{ending}"):
+                return device.fetch(f"{stem}{ending}")
+            if device.exists(f"{stem}.error"):
+                said = device.fetch(f"{stem}.error").decode(errors="replace").strip()
+                raise SepViTError(f"the app on {name}: {said}")
+            if passed > _POLL_S and not device.run(f"pidof {self._connection.app}", check=False):
+                raise SepViTError(f"the app on {name} ended without a result; adb logcat tells why")
+            time.sleep(_POLL_S)
+        raise SepViTError(f"the app on {name} gave no result within {timeout_s:.0f} s")
+
+
 class AndroidDevice:
     """Commands and files of one device."""
 
@@ -175,22 +262,8 @@ class AndroidDevice:
         for name, path in needed.items():
             self._device.sync.push(path, f"{folder}/{name}")
 
-    def wait(self, stem: str, timeout_s: float, name: str, step: Step) -> bytes:
-        """Wait for the document, or for the sentence that says why it is missing."""
-        start = time.monotonic()
-        while (passed := time.monotonic() - start) < timeout_s:
-            step(f"the app measures: {passed:.0f} s")
-            if self._exists(f"{stem}.json"):
-                return self.fetch(f"{stem}.json")
-            if self._exists(f"{stem}.error"):
-                said = self.fetch(f"{stem}.error").decode().strip()
-                raise SepViTError(f"the app on {name}: {said}")
-            if passed > _POLL_S and not self.run(f"pidof {self._facts.app}", check=False):
-                raise SepViTError(f"the app on {name} ended without a result; adb logcat tells why")
-            time.sleep(_POLL_S)
-        raise SepViTError(f"the app on {name} gave no result within {timeout_s:.0f} s")
-
-    def _exists(self, path: str) -> bool:
+    def exists(self, path: str) -> bool:
+        """Return whether there is a file."""
         done = self._device.shell2(f"test -e {path}", timeout=self._facts.timeout_s)
         return bool(done.returncode == 0)
 

@@ -152,6 +152,23 @@ def read_rows(rows: list[dict[str, Any]], images: int, numbers: int) -> np.ndarr
         raise SepViTError(f"the device sent no outputs: {reason_of(error)}") from None
     if len(found) != images:
         raise SepViTError(f"the device sent the outputs of {len(found)} of {images} images")
+    return _finite(found)
+
+
+def read_floats(data: bytes, images: int, numbers: int) -> np.ndarray:
+    """Read the outputs of images that an app wrote: float32, little endian, image by image.
+
+    Parameters and errors are those of `read_rows`.
+    """
+    if len(data) != 4 * images * numbers:
+        raise SepViTError(
+            f"the device sent {len(data)} bytes, not the {4 * images * numbers} of {images} images "
+            f"with {numbers} float32 each"
+        )
+    return _finite(np.frombuffer(data, "<f4").reshape(images, numbers).astype(np.float32))
+
+
+def _finite(found: np.ndarray) -> np.ndarray:
     if not np.isfinite(found).all():
         raise CheckFailed("the device computes values that are not finite; profile it first")
     return found

@@ -4,7 +4,6 @@ import android.content.Context
 import android.content.Intent
 import android.os.Handler
 import android.os.Looper
-import java.io.File
 import sepvit.edge.Benchmark
 import sepvit.edge.BenchmarkPlan
 import sepvit.edge.Profile
@@ -23,8 +22,8 @@ class Benchmarks(private val context: Context, private val workspace: Workspace)
         private set
     var changed: () -> Unit = {}
 
-    /** Starts a benchmark if none is running. [output] names the files for a computer to fetch. */
-    fun start(name: String?, plan: BenchmarkPlan, output: String? = null) {
+    /** Starts a benchmark if none is running. [output] is for a computer to fetch. */
+    fun start(name: String?, plan: BenchmarkPlan, output: ResultFile? = null) {
         if (running) return
         running = true
         cancelled = false
@@ -40,7 +39,7 @@ class Benchmarks(private val context: Context, private val workspace: Workspace)
         }) { result ->
             running = false
             last = result
-            output?.let { write(it, result) }
+            output?.write(result.map { it.toJson().toByteArray() })
             changed()
         }
     }
@@ -54,8 +53,7 @@ class Benchmarks(private val context: Context, private val workspace: Workspace)
      * of an error is written where the computer looks for the result.
      */
     fun start(intent: Intent) {
-        val output = intent.getStringExtra("output")?.takeIf { it.matches(OUTPUT) } ?: "profile"
-        files(output).forEach(File::delete)
+        val output = ResultFile(context, "profiles", intent.getStringExtra("output"), "json")
         val plan = try {
             val default = BenchmarkPlan()
             BenchmarkPlan(
@@ -65,7 +63,7 @@ class Benchmarks(private val context: Context, private val workspace: Workspace)
             )
         } catch (error: IllegalArgumentException) {
             last = Result.failure(error)
-            return write(output, Result.failure(error))
+            return output.write(Result.failure(error))
         }
         start(intent.getStringExtra("package") ?: workspace.chosen, plan, output)
     }
@@ -75,24 +73,5 @@ class Benchmarks(private val context: Context, private val workspace: Workspace)
             progress = share
             changed()
         }
-    }
-
-    private fun files(output: String): List<File> {
-        val folder = (context.getExternalFilesDir(null) ?: context.filesDir).resolve("profiles")
-        folder.mkdirs()
-        return listOf(folder.resolve("$output.json"), folder.resolve("$output.error"))
-    }
-
-    /** Writes under another name first, so that a computer never finds half of the file. */
-    private fun write(output: String, result: Result<Profile>) {
-        val (document, error) = files(output)
-        val (target, text) = result.fold({ document to it.toJson() }, { error to sentence(it) + "\n" })
-        val partial = File(target.path + ".partial")
-        partial.writeText(text)
-        partial.renameTo(target)
-    }
-
-    private companion object {
-        val OUTPUT = Regex("[A-Za-z0-9_-]{1,100}")
     }
 }

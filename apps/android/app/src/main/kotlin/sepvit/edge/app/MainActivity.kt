@@ -45,18 +45,26 @@ class MainActivity : Activity(), AdapterView.OnItemSelectedListener {
         shown = state?.getInt(SHOWN) ?: 0
         listPackages()
         attach()
-        if (state == null) benchmarkFrom(intent)
+        if (state == null) obey(intent)
     }
 
     override fun onNewIntent(intent: Intent) {
         super.onNewIntent(intent)
-        benchmarkFrom(intent)
+        obey(intent)
     }
 
-    private fun benchmarkFrom(intent: Intent?) {
-        if (intent?.action != BENCHMARK) return
-        choose(tabs.indexOf(R.id.tab_benchmark))
-        workspace.benchmarks.start(intent)
+    /** Does what a computer asks for (apps/README.md). */
+    private fun obey(intent: Intent?) {
+        when (intent?.action) {
+            BENCHMARK -> {
+                choose(tabs.indexOf(R.id.tab_benchmark))
+                workspace.benchmarks.start(intent)
+            }
+            OUTPUTS -> {
+                tell(getString(R.string.images_running))
+                workspace.images.start(intent) { if (!isDestroyed) tell(it?.let(::sentence)) }
+            }
+        }
     }
 
     override fun onSaveInstanceState(state: Bundle) {
@@ -163,6 +171,7 @@ class MainActivity : Activity(), AdapterView.OnItemSelectedListener {
         const val PHOTO = 2
         const val PACKAGE = 3
         const val BENCHMARK = "sepvit.edge.action.BENCHMARK"
+        const val OUTPUTS = "sepvit.edge.action.OUTPUTS"
         private const val SHOWN = "shown"
     }
 }

@@ -34,6 +34,7 @@ class Workspace(
     private val main = Handler(Looper.getMainLooper())
     private var session: Session? = null
     val benchmarks = Benchmarks(context, this)
+    val images = ImagesFromComputer(context, this)
 
     /** The last chosen photo. */
     var photo: Uri? = null

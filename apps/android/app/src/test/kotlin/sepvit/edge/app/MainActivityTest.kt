@@ -23,6 +23,7 @@ import java.io.ByteArrayInputStream
 import java.io.ByteArrayOutputStream
 import java.io.File
 import java.io.FileNotFoundException
+import java.nio.ByteBuffer
 import java.util.zip.ZipEntry
 import java.util.zip.ZipOutputStream
 import kotlin.test.assertEquals
@@ -49,8 +50,10 @@ import sepvit.edge.EdgePackage
 import sepvit.edge.LabelledBox
 import sepvit.edge.Profile
 import sepvit.edge.Size
+import sepvit.edge.Tensor
 import sepvit.edge.classOf
 import sepvit.edge.colourOf
+import sepvit.edge.sqnrDb
 import sepvit.edge.topK
 
 @RunWith(RobolectricTestRunner::class)
@@ -373,6 +376,40 @@ class MainActivityTest {
         }
         opened(benchmark("package" to "none", "output" to "../../evil"))
         assertFalse(external.parentFile!!.resolve("evil.error").exists())
+    }
+
+    private fun outputs(vararg extras: Pair<String, Any>): Intent =
+        benchmark("package" to "tiny", "threads" to 1, "pixels" to "p.u8", "output" to "mine", *extras)
+            .setAction(MainActivity.OUTPUTS)
+
+    @Test
+    fun `a computer sends images and finds their logits`() {
+        val tiny = EdgePackage(vectors.resolve("package"))
+        val golden = tiny.golden()
+        val found = external.resolve("outputs")
+        found.mkdirs()
+        found.resolve("mine.f32").writeText("an old one")
+        val sent = external.resolve("pixels/p.u8").also { it.parentFile!!.mkdirs() }
+        sent.writeBytes(golden.getValue("pixels").bytes())
+        val activity = opened(outputs("digest" to tiny.manifest.digest))
+        val logits = Tensor("F32", golden.getValue("package_logits").shape, ByteBuffer.wrap(found.resolve("mine.f32").readBytes()))
+        assertTrue(sqnrDb(golden.getValue("package_logits").floats(), logits.floats()) > 80)
+        assertFalse(sent.exists())
+        assertFalse(activity.sees(R.id.message))
+        // what does not fit is a sentence, and leaves no logits of an earlier run
+        val cases = listOf(
+            outputs("digest" to "0".repeat(64)) to "another package",
+            outputs("digest" to tiny.manifest.digest) to "the images are not on the device",
+            outputs("digest" to tiny.manifest.digest, "pixels" to "../packages/tiny/labels.txt") to "not on the device",
+        )
+        for ((intent, sentence) in cases) {
+            assertTrue(sentence in opened(intent).text(R.id.message))
+            assertTrue(sentence in found.resolve("mine.error").readText())
+            assertFalse(found.resolve("mine.f32").exists())
+        }
+        sent.writeBytes(ByteArray(7))
+        opened(outputs("digest" to tiny.manifest.digest))
+        assertTrue("7 bytes are not images" in found.resolve("mine.error").readText())
     }
 
     @Test
