@@ -13,6 +13,8 @@ from ..profiling.parts import (
     part_scale,
     parts_sentence,
     plain_name,
+    step_shares,
+    steps_sentence,
     unattributed_parts,
 )
 from .console import console, print_columns, print_table, warn
@@ -55,6 +57,7 @@ def profile_rows(profile: Profile) -> list[tuple[str, str]]:
         *_time_rows(profile),
         *_resource_rows(profile),
         *_attribution_rows(profile),
+        *_step_rows(profile),
         *_missing_rows(profile),
     ]
 
@@ -141,6 +144,17 @@ def _attribution_rows(profile: Profile) -> list[tuple[str, str]]:
         ("all parts", f"100.0%  {whole}{', the p50 above' * (profile.latency is not None)}")
     )
     return [*rows, ("shares", parts_sentence(profile)), ("obtained by", attribution.obtained)]
+
+
+def _step_rows(profile: Profile) -> list[tuple[str, str]]:
+    if profile.steps is None:
+        return []
+    rows = [("", "")]
+    for step, share in step_shares(profile.steps):
+        calls = f", {step.calls} calls" if step.calls != 1 else ""
+        where = " on the host" if step.where == "host" else ""
+        rows.append((step.name, f"{share:6.1%}  {step.p50_ms:.2f} ms{calls}{where}"))
+    return [*rows, ("an image", steps_sentence(profile.steps))]
 
 
 def _missing_rows(profile: Profile) -> list[tuple[str, str]]:

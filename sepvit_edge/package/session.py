@@ -146,6 +146,10 @@ class PackageSession:
         """
         return self._run_batches(self._session, pixels)
 
+    def run_input(self, batch: np.ndarray) -> list[np.ndarray]:
+        """Run one batch in the layout and dtype of the manifest's input."""
+        return self._session.run(batch)
+
     def run_on_cpu(self, pixels: np.ndarray) -> list[np.ndarray] | None:
         """Run an NPU package's model file on the CPU; None if no CPU runtime opens it."""
         session = self._session.on_cpu

@@ -21,7 +21,7 @@ from ..package.session import PackageSession
 from ..postprocess.detection import Detections, detect
 from ..postprocess.masks import paste
 from ..postprocess.segmentation import class_map
-from ..postprocess.two_stage import Heads, find_instances
+from ..postprocess.two_stage import Ended, Heads, find_instances
 from ..scoring.detection import coco_box
 
 
@@ -96,6 +96,7 @@ def finished(
     size: tuple[int, int],
     fit: Fit,
     heads: Heads | None = None,
+    ended: Ended = lambda _: None,
 ) -> Answer:
     """Turn the outputs of one image into its answer.
 
@@ -112,18 +113,22 @@ def finished(
         How the image lies in it.
     heads : callable, optional
         Runs the other stages.
+    ended : callable
+        Called with the name of each step of the other stages when it ended.
     """
     if isinstance(rule, SegmentationRule):
         return Answer(fit.original, classes=fit.map_back(class_map(outputs[0], rule)))
     if isinstance(rule, TwoStageRule):
         assert heads is not None
-        found, masks = find_instances(outputs, heads, rule, size, fit.content)
+        found, masks = find_instances(outputs, heads, rule, size, fit.content, ended)
         moved = replace(found, boxes=fit.boxes_back(found.boxes))
         pasted = (
             paste(each, box, fit.original, rule.mask_threshold)
             for each, box in zip(masks, moved.boxes, strict=True)
         )
-        return Answer(fit.original, found=replace(moved, masks=tuple(pasted)))
+        whole = replace(moved, masks=tuple(pasted))
+        ended("masks")
+        return Answer(fit.original, found=whole)
     logits, deltas = outputs
     found = detect(logits, deltas, rule, size, fit.content)
     return Answer(fit.original, found=replace(found, boxes=fit.boxes_back(found.boxes)))

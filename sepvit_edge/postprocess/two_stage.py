@@ -14,6 +14,8 @@ from .regions import region_features
 
 # Name of a head and features of regions (N, channels, cells, cells) -> its outputs.
 Heads = Callable[[str, np.ndarray], list[np.ndarray]]
+# Takes the name of a step that ended.
+Ended = Callable[[str], None]
 
 
 def find_instances(
@@ -22,6 +24,7 @@ def find_instances(
     rule: TwoStageRule,
     size: tuple[int, int],
     content: tuple[int, int] | None = None,
+    ended: Ended = lambda _: None,
 ) -> tuple[Detections, np.ndarray]:
     """Return the objects that a model finds in one image, and the logits of their masks.
 
@@ -42,6 +45,8 @@ def find_instances(
         Height and width of the model's input.
     content : tuple of int, optional
         Height and width of the image inside the input; all of it by default.
+    ended : callable
+        Called with the name of each step behind the first stage when it ended.
 
     Returns
     -------
@@ -53,11 +58,17 @@ def find_instances(
     logits, deltas, *maps = outputs
     levels = pyramid(maps)
     proposals = propose(logits, deltas, rule, size, content or size)
+    ended("proposals")
     regions = region_features(levels, proposals, rule, rule.box_cells)
+    ended("box features")
     class_logits, box_deltas = heads(BOX_HEAD, regions)
+    ended(BOX_HEAD)
     found = region_boxes(proposals, class_logits, box_deltas, rule, content or size)
+    ended("boxes")
     regions = region_features(levels, found.boxes, rule, rule.mask_cells)
+    ended("mask features")
     (masks,) = heads(MASK_HEAD, regions)
+    ended(MASK_HEAD)
     return found, masks[np.arange(len(found)), found.classes]
 
 

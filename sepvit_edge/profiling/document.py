@@ -26,7 +26,7 @@ from ..config.toml import Strict, first_fault
 from ..errors import SepViTError
 from ..package.schema import published_schema, standing, version_pattern
 
-SCHEMA_VERSION = "2.3"
+SCHEMA_VERSION = "2.4"
 _DIGEST = "^[0-9a-f]{64}$"
 # Sections that hold times, or rates.
 _TIMED = [
@@ -39,6 +39,7 @@ _TIMED = [
     "operations",
     "roofs",
     "attribution",
+    "steps",
 ]
 
 
@@ -74,7 +75,7 @@ class ProfiledPackage(Facts):
     variant, target, precision, image_size, num_classes : str, str, str, int, int
         As in the manifest.
     batch : int
-        Images a call; every latency here is of one call.
+        Images a call; every latency here is of one call, but where `steps` are.
     model_mb : float
         Model files on disk, without labels and golden vectors.
     macs : int
@@ -651,6 +652,46 @@ class Attribution(Facts):
         return f"{self.method}; the profiler's own time ({self.profiler_share:+.0%}) is taken out"
 
 
+class Step(Facts):
+    """One step of an image through a package of several graphs.
+
+    Attributes
+    ----------
+    name : str
+        ``"first stage"``, a graph of the manifest, or a rule between graphs.
+    where : str
+        ``"graph"`` for the runtime's work, ``"host"`` for that of a rule, in NumPy.
+    calls : int
+        Calls of the graph for this image; 1 for a rule.
+    p50_ms : float
+        Median of the time of all of them.
+    """
+
+    name: str
+    where: Literal["graph", "host"]
+    calls: int = Field(ge=0)
+    p50_ms: float = Field(ge=0)
+
+
+class Steps(Facts):
+    """An image through a package of several graphs; `latency` is then of the whole image.
+
+    Attributes
+    ----------
+    image : str
+        The image: a tensor of the golden vectors.
+    regions, objects : int
+        Regions that the box head looked at, and objects with a mask: what the time depends on.
+    items : list of Step
+        In order of execution.
+    """
+
+    image: str
+    regions: int = Field(ge=0)
+    objects: int = Field(ge=0)
+    items: list[Step]
+
+
 class NotMeasured(Facts):
     """Something that the document lacks, with the reason.
 
@@ -687,6 +728,7 @@ class Profile(Facts):
         Judgement on the times; None where there are none, or they mean nothing.
     latency : Latency or None
         Latency of warm calls; None where the document is incomplete, or `instructions` is here.
+        Of a package of several graphs, whose `steps` are here, of a whole image.
     instructions : Instructions or None
         Counts in place of times: a document that has them has no time at all.
     preprocessing : Latency or None
@@ -719,6 +761,7 @@ class Profile(Facts):
     operations: Operations | None = None
     roofs: Roofs | None = None
     attribution: Attribution | None = None
+    steps: Steps | None = None
     not_measured: list[NotMeasured] = Field(default_factory=list)
 
     @property

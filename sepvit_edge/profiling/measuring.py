@@ -18,6 +18,7 @@ from .devices import ADBConnection, AppFileConnection, DeviceFile
 from .document import Profile
 from .judge import judged
 from .pairs import Pairs
+from .steps import check_machine, measure_images
 
 _OPERATION_RUNS = 30
 
@@ -89,18 +90,11 @@ def measure_packages(
         If the device cannot be reached, or nothing could be measured.
     """
     for package in packages:
-        _refuse_several_graphs(package)
+        if package.manifest.graphs:
+            check_machine(package, name, device, request.execution or device.measuring.execution)
     date = now()
     found = _measured(packages, name, device, request, step)
     return judged([profile.model_copy(update={"date": date}) for profile in found])
-
-
-def _refuse_several_graphs(package: Package) -> None:
-    if package.manifest.graphs:
-        raise SepViTError(
-            f"{package.path} is for {package.manifest.task}: how long an image takes depends on "
-            "the number of objects in it, which profile does not measure"
-        )
 
 
 def now() -> datetime:
@@ -146,7 +140,11 @@ def measure_pairs(
         If the device's runner cannot, or nothing could be measured.
     """
     for package in (first, second):
-        _refuse_several_graphs(package)
+        if package.manifest.graphs:
+            raise SepViTError(
+                f"{package.path} is for {package.manifest.task}: --ab times packages of one graph; "
+                "profile this one alone"
+            )
     threads = request.threads or tuple(device.measuring.threads[:1]) or (None,)
     if len(threads) > 1:
         raise SepViTError("--ab times with one number of threads; name one by --threads")
@@ -217,8 +215,11 @@ async def _on_host(
             def titled(text: str, title: str = title) -> None:
                 step(f"{title}: {text}")
 
-            look = request.operations and not device.emulated
+            look = request.operations and not device.emulated and not manifest.graphs
             arguments = runner_arguments(name, device, request, threads, look)
+            if manifest.graphs:
+                found.append(measure_images(package, arguments, titled))
+                continue
             kit = make_kit(manifest, titled) if look else None
             job = Job(package, arguments, kit)
             profile = await run_on_host(host, job, request.bootstrap, titled)
@@ -286,6 +287,8 @@ def obtain_profiles(
     packages = [Package(path, trust) for path in paths]
     if etdump is not None and len(packages) != 1:
         raise SepViTError("--etdump belongs to one package: name the one that it was recorded with")
+    if etdump is not None and packages[0].manifest.graphs:
+        raise SepViTError(f"--etdump is of one graph, and {packages[0].path} has several")
     if app_file is not None:
         from .connections.app_file import read_app_file
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .document import AttributedPart, Attribution, Profile, Roofs
+from .document import AttributedPart, Attribution, Profile, Roofs, Step, Steps
 
 _KINDS = {
     "input": "input",
@@ -159,3 +159,17 @@ def roof_us(part: AttributedPart, roofs: Roofs | None) -> float | None:
     compute = part.macs / roofs.gmacs_per_s / 1e3
     traffic = part.moved_mb / roofs.bandwidth_gb_per_s * 1e3
     return max(compute, traffic)
+
+
+def step_shares(steps: Steps) -> list[tuple[Step, float]]:
+    """Return the steps of an image with their shares of the sum of all."""
+    total = sum(step.p50_ms for step in steps.items) or 1.0
+    return [(step, step.p50_ms / total) for step in steps.items]
+
+
+def steps_sentence(steps: Steps) -> str:
+    """Say what the times of the steps depend on."""
+    return (
+        f"{steps.image} of the golden vectors, with {steps.regions} regions and {steps.objects} "
+        "objects; an image with more of them takes longer"
+    )

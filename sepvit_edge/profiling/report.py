@@ -35,6 +35,8 @@ from .parts import (
     parts_sentence,
     plain_name,
     roof_us,
+    step_shares,
+    steps_sentence,
     unattributed_parts,
 )
 
@@ -129,6 +131,8 @@ def write_report(
         "gains": gains,
         "within_unattributed": within_unattributed,
         "parts_sentence": parts_sentence,
+        "step_shares": step_shares,
+        "steps_sentence": steps_sentence,
         "roof_note": roof_note,
         "trust_of": trust_of,
         "by_block": by_block or {},

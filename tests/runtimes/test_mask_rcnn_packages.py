@@ -13,16 +13,19 @@ from PIL import Image
 
 import sepvit_edge
 from sepvit_edge.checkpoints.files import save_checkpoint
+from sepvit_edge.cli import profile_tables
 from sepvit_edge.cli.tables import export_rows
 from sepvit_edge.config.recipe import find_recipe
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.model.logits import reference_heads
 from sepvit_edge.package.folder import Package
 from sepvit_edge.package.manifest import Manifest
+from sepvit_edge.package.session import PackageSession
 from sepvit_edge.pipeline.answers import answer
 from sepvit_edge.pipeline.drawing import colour_of
 from sepvit_edge.pipeline.taps import by_block
 from sepvit_edge.pipeline.twins import run_twin
+from sepvit_edge.profiling.document import read_profile
 
 SIZE = (64, 96)
 GRAPHS = {
@@ -206,14 +209,71 @@ def test_int8_on_executorch_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "p").exists()
 
 
+@pytest.fixture
+def quick(tmp_path: Path) -> Path:
+    """A device's file: this machine, a few runs."""
+    path = tmp_path / "quick.toml"
+    path.write_text(
+        'description = "This machine"\n[connection]\nkind = "local"\n'
+        "[measuring]\ntargets = []\nthreads = [1]\nruns = 2\nseconds = 0\n"
+    )
+    return path
+
+
+def test_profile_times_an_image_step_by_step(
+    package: tuple[Package, Path], quick: Path, tmp_path: Path, run_command: Runner
+) -> None:
+    opened, _ = package
+    options = ("--device", quick, "--report", tmp_path / "r.html", "--json")
+    done = run_command("profile", opened.path, *options)
+    assert done.status == 0, done.err
+    (document,) = json.loads(done.out)
+    profile = read_profile(document, "the command")
+    assert profile.complete and profile.golden is not None and profile.trust is not None
+    assert profile.latency is not None and profile.latency.runs == 2
+    missing = {item.what for item in profile.not_measured}
+    assert profile.memory is None and {"memory", "cold_start", "operations", "roofs"} <= missing
+    steps = profile.steps
+    assert steps is not None and steps.objects == len(opened.golden()["package.boxes.0"]) > 10
+    graphs = {step.name: step.calls for step in steps.items if step.where == "graph"}
+    calls = {"box-head": -(-steps.regions // 100), "mask-head": -(-steps.objects // 10)}
+    assert graphs == {"first stage": 1, **calls} and steps.regions > 100
+    rules = ["proposals", "box features", "boxes", "mask features", "masks"]
+    assert [step.name for step in steps.items if step.where == "host"] == rules
+    rows = profile_tables.profile_rows(profile)
+    shares = [float(dict(rows)[step.name].split("%")[0]) for step in steps.items]
+    assert sum(shares) == pytest.approx(100, abs=0.5)
+    page = (tmp_path / "r.html").read_text()
+    assert all(f"<td>{step.name}</td><td>{step.where}</td>" in page for step in steps.items)
+
+
+def test_profile_times_no_image_where_the_first_stage_is_another(
+    package: tuple[Package, Path],
+    quick: Path,
+    run_command: Runner,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = PackageSession.run_input
+    monkeypatch.setattr(
+        PackageSession, "run_input", lambda self, x: [y * 1.01 for y in run(self, x)]
+    )
+    done = run_command("profile", package[0].path, "--device", quick, "--json")
+    (document,) = json.loads(done.out)
+    assert done.status == 1 and not document["complete"]
+    assert document["latency"] is None and document["steps"] is None
+    assert "not timed" in document["incomplete_reason"]
+
+
 def test_what_has_no_mask_rcnn_says_so(
     package: tuple[Package, Path], tmp_path: Path, run_command: Runner
 ) -> None:
     opened, _ = package
     train = ("train", "--task", "detection", "--head", "mask-rcnn", "--data", "scenes")
     for command, sentence in (
-        (("profile", opened.path), "which profile does not measure"),
-        (("profile", "--ab", opened.path, opened.path), "which profile does not measure"),
+        (("profile", "--ab", opened.path, opened.path), "--ab times packages of one graph"),
+        (("profile", opened.path, "--device", "pixel-8"), "run on this machine only"),
+        (("profile", opened.path, "--execution", "NPU"), "leave --execution out"),
+        (("profile", opened.path, "--etdump", opened.path), "--etdump is of one graph"),
         (("bundle", opened.path, "--app", "web"), "which no app runs"),
         ((*train, "--output", tmp_path / "a.safetensors"), "Mask R-CNN is not trained here"),
     ):

@@ -28,6 +28,7 @@ FROZEN = {
     "profile-2.1": "1086e7593d413deafd6cacdc30151f57bc6942f109a7b086b86945e0da385bab",
     "profile-2.2": "25513b063d27d33d96662852d987df828f83a201455370328d227f5d9b2f3a1d",
     "profile-2.3": "8efda6fbd2f7736425f9c88e12bce595878459672093dffe54bde117f8649fec",
+    "profile-2.4": "6a396ecbd7cd5797258e55e2a22d9a2036c7c5749a8671fccd0ab08d61b9c936",
 }
 NOW = {
     "manifest": (SCHEMA_VERSION, manifest_schema, "sepvit_edge.package.manifest"),

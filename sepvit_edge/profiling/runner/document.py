@@ -7,7 +7,7 @@ import argparse
 from .manifest import GOLDEN, LABELS
 
 VERSION = "2"  # of the runner
-PROFILE_VERSION = "2.3"  # of the document
+PROFILE_VERSION = "2.4"  # of the document
 
 
 class Missing:

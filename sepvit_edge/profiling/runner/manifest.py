@@ -18,8 +18,8 @@ _VERSION = re.compile(r"(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})")
 _WORD = re.compile("[a-z][a-z0-9-]{0,39}")
 
 
-def read_manifest(folder: Path) -> dict:
-    """Check a package as `sepvit_edge.package` does, and return its manifest."""
+def read_manifest(folder: Path, tasks: tuple = TASKS) -> dict:
+    """Check a package for one of some tasks as `sepvit_edge.package` does; return its manifest."""
     try:
         data = (folder / MANIFEST).read_bytes()
         manifest = json.loads(data)
@@ -34,10 +34,10 @@ def read_manifest(folder: Path) -> dict:
     if hashlib.sha256(zeroed).hexdigest() != manifest.get("digest"):
         raise Refusal(f"{folder / MANIFEST} was changed since it was exported; export again")
     task = manifest.get("task")
-    if task not in TASKS:
+    if task not in tasks:
         raise Refusal(
             f"{folder} is for the task {str(task)[:40]!r}, which this runner does not run "
-            f"(it runs {', '.join(TASKS)}); update sepvit-edge"
+            f"(it runs {', '.join(tasks)}); update sepvit-edge"
         )
     for file in manifest["files"]:
         path = folder / file["path"]

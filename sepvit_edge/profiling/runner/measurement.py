@@ -24,7 +24,7 @@ from .latency import (
     timed,
     warm_up,
 )
-from .manifest import GOLDEN, read_manifest
+from .manifest import GOLDEN, TASKS, read_manifest
 from .memory import peak_mb, resident_mb
 from .output import Output
 from .phases import cold_starts, run_phase
@@ -51,6 +51,7 @@ class Measurement:
         Where progress and document go.
     """
 
+    tasks: tuple = TASKS
     runtime: Runtime
     call: Call
     arrays: list
@@ -58,7 +59,7 @@ class Measurement:
     def __init__(self, options: argparse.Namespace, output: Output) -> None:
         self.options, self.output = options, output
         output.progress("checking the files")
-        self.manifest = read_manifest(options.package)
+        self.manifest = read_manifest(options.package, self.tasks)
         self.counting = options.clock == "instructions"
         self.missing = Missing()
         self.meter = EnergyMeter()
@@ -86,7 +87,7 @@ class Measurement:
     def check_golden(self) -> bool:
         """Check logits and pixels; a device that fails gets its document here, without times."""
         self.output.progress("running the golden vectors")
-        golden = self.document["golden"] = run_phase(self.options, "golden")
+        golden = self.document["golden"] = self.run_golden()
         tensors = read_safetensors(self.options.package / GOLDEN)
         try:
             identical, times = time_preprocessing(tensors, self.manifest)
@@ -104,6 +105,10 @@ class Measurement:
             return False
         self.output.document(self.document, final=False)
         return True
+
+    def run_golden(self) -> dict:
+        """Return section ``golden``, of a process of its own."""
+        return run_phase(self.options, "golden")
 
     def time_cold_starts(self) -> None:
         """Cool down, then time processes from their start to their first answer."""
