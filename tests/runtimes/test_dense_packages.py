@@ -30,6 +30,9 @@ from sepvit_edge.profiling.attribution import program_of, work_by_part
 from sepvit_edge.profiling.runner.golden import check_golden, time_preprocessing
 
 SIZE = (64, 96)
+# fp32, measured: 118 to 128 dB. fp16: 61 to 75; weights in bfloat16 have 3 bits less, and leave
+# 18 dB less, which of the better outputs is above the limit.
+SQNR_DB = {"fp32": (100, 300), "fp16": (50, 90)}
 
 
 @pytest.fixture(scope="session")
@@ -133,22 +136,27 @@ def test_int8_rounds_behind_the_relu(tmp_path: Path) -> None:
     assert int8 > 0.5
 
 
-# Measured: 121 to 128 dB.
 @pytest.mark.parametrize(
-    ("target", "library", "head"),
+    ("target", "library", "head", "precision"),
     [
-        ("onnxruntime", "onnxruntime", "upernet"),
-        ("coreml", "coremltools", "retinanet"),
-        pytest.param("openvino", "openvino", "retinanet", marks=pytest.mark.slow),
-        pytest.param("openvino", "openvino", "upernet", marks=pytest.mark.slow),
+        ("onnxruntime", "onnxruntime", "upernet", "fp32"),
+        ("coreml", "coremltools", "retinanet", "fp32"),
+        ("onnxruntime", "onnxruntime", "retinanet", "fp16"),
+        pytest.param("openvino", "openvino", "retinanet", "fp32", marks=pytest.mark.slow),
+        pytest.param("openvino", "openvino", "upernet", "fp32", marks=pytest.mark.slow),
+        pytest.param("onnxruntime", "onnxruntime", "semantic-fpn", "fp16", marks=pytest.mark.slow),
+        pytest.param("onnxruntime", "onnxruntime", "upernet", "fp16", marks=pytest.mark.slow),
     ],
 )
-def test_other_runtimes_and_heads(target: str, library: str, head: str, tmp_path: Path) -> None:
+def test_other_runtimes_and_heads(
+    target: str, library: str, head: str, precision: str, tmp_path: Path
+) -> None:
     pytest.importorskip(library)
     model = dense_model(head, SIZE)
-    package = sepvit_edge.export_package(model, target, "fp32", tmp_path / "p", images=1)
+    package = sepvit_edge.export_package(model, target, precision, tmp_path / "p", images=1)
     manifest = package.manifest
-    assert all(output.sqnr_db > 100 for output in manifest.parity.outputs)
+    low, high = SQNR_DB[precision]
+    assert all(low < output.sqnr_db < high for output in manifest.parity.outputs)
     assert manifest.placement.outside == () and manifest.placement.macs_unattributed == 0
     if head == "retinanet":
         assert [o.meaning for o in manifest.outputs] == ["box_class_logits", "box_deltas"]
@@ -164,6 +172,9 @@ def test_other_runtimes_and_heads(target: str, library: str, head: str, tmp_path
         ("semantic-fpn", "fp32"),
         pytest.param("upernet", "fp32", marks=pytest.mark.slow),
         pytest.param("retinanet", "fp32", marks=pytest.mark.slow),
+        pytest.param("semantic-fpn", "fp16", marks=pytest.mark.slow),
+        pytest.param("upernet", "fp16", marks=pytest.mark.slow),
+        pytest.param("retinanet", "fp16", marks=pytest.mark.slow),
         pytest.param("semantic-fpn", "int8", marks=pytest.mark.slow),
         pytest.param("upernet", "int8", marks=pytest.mark.slow),
         pytest.param("retinanet", "int8", marks=pytest.mark.slow),
@@ -183,8 +194,9 @@ def test_executorch_is_one_delegate(head: str, precision: str, tmp_path: Path) -
     assert manifest.placement.outside == () and manifest.placement.macs_unattributed == 0
     assert {place.where for place in manifest.placement.placed} == {"XNNPACK delegate"}
     shares = {place.precision: place.macs_share for place in manifest.placement.placed}
-    if precision == "fp32":
-        assert all(output.sqnr_db > 100 for output in manifest.parity.outputs)
+    if precision != "int8":  # of fp16 the weights of linears alone
+        low, high = SQNR_DB[precision]
+        assert all(low < output.sqnr_db < high for output in manifest.parity.outputs)
         assert shares == {"fp32": 1}
     else:  # attention's products stay float
         assert shares["int8"] > 0.5
