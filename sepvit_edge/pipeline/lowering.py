@@ -70,11 +70,6 @@ def quantization_for(
         raise SepViTError("full int8 has no float layers; leave --keep-float out")
     if isinstance(model, DenseModel):
         check_dense_target(recipe.target)
-        if model.config.head == "mask-rcnn" and recipe.target == "executorch":
-            raise SepViTError(
-                "ExecuTorch loses regions of Mask R-CNN in int8 (seen with 1.4.1); export it in "
-                "fp32 or fp16, or for another target"
-            )
         if full:
             raise SepViTError(
                 'scheme = "full" is for classifiers; leave it out of [quantization] for '

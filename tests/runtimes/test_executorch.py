@@ -194,6 +194,38 @@ def test_an_int8_layer_rounds_behind_its_relu(job: LoweringJob, tmp_path: Path) 
     assert 0 < (found == 0).mean() < 0.8 and len(np.unique(found)) > 50
 
 
+class Int8Levels(Int8WithReLU):
+    """A rounded map that is an output, and that another convolution reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        weights = LayerWeights(torch.randn(4, 8, 3, 3), torch.randn(4))
+        self.second = self.int8(weights.convolution, 2**-2)
+
+    def example_input(self) -> torch.Tensor:
+        return torch.randint(-128, 128, (1, 4, 6, 10)) / 8
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        x = self.conv(x)
+        return x, self.second(x)
+
+
+@torch.no_grad()
+def test_an_output_in_int8_keeps_its_layout_for_other_readers(
+    job: LoweringJob, tmp_path: Path
+) -> None:
+    """The convolution would read a transposed map: another shape, or wrong numbers in a square."""
+    layers = Int8Levels()
+    program = trace(layers)  # type: ignore[arg-type]
+    own = dataclasses.replace(job, program=program, outputs=("first", "second"))
+    placement = backend_module.backend.lower(own, tmp_path)
+    assert not placement.outside
+    pixels = layers.example_input()
+    found = backend_module.ExecuTorchSession(tmp_path, [1, 4, 6, 10], None).run(pixels.numpy())
+    for mine, wanted in zip(found, layers.double()(pixels.double()), strict=True):
+        assert np.array_equal(mine, wanted.numpy()) and len(np.unique(mine)) > 50
+
+
 def test_a_broken_budget_names_operations_blocks_and_reasons(tmp_path: Path) -> None:
     recipe = find_recipe("executorch").model_copy(update={"edge": EdgeOptions(form="rows")})
     with pytest.raises(CheckFailed) as failure:

@@ -201,14 +201,6 @@ def test_a_package_without_its_heads_is_refused(
         Package(tmp_path / "p")
 
 
-def test_int8_on_executorch_is_refused(tmp_path: Path) -> None:
-    pytest.importorskip("executorch")
-    with pytest.raises(SepViTError, match="ExecuTorch loses regions of Mask R-CNN in int8"):
-        model = dense_model("mask-rcnn", (32, 32))
-        sepvit_edge.export_package(model, "executorch", "int8", tmp_path / "p", images=1)
-    assert not (tmp_path / "p").exists()
-
-
 @pytest.fixture
 def quick(tmp_path: Path) -> Path:
     """A device's file: this machine, a few runs."""
@@ -305,17 +297,21 @@ def test_other_runtimes(target: str, library: str, tmp_path: Path) -> None:
     check_manifest(package.manifest)
 
 
-def test_executorch_is_one_delegate_a_graph(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("int8", marks=pytest.mark.slow)])
+def test_executorch_is_one_delegate_a_graph(precision: str, tmp_path: Path) -> None:
     """In a process of its own, as in test_dense_packages.py."""
     pytest.importorskip("executorch")
     save_checkpoint(dense_model("mask-rcnn", SIZE), weights := tmp_path / "a.safetensors")
     done = run_process(
         "export", "--target", "executorch", "--task", "detection", "--head", "mask-rcnn",
-        "--weights", weights, "--images", 1, "--output", tmp_path / "p",
+        "--weights", weights, "--precision", precision, "--images", 1, "--output", tmp_path / "p",
     )  # fmt: skip
     assert done.status == 0, done.err
     manifest = Package(tmp_path / "p").manifest
-    check_manifest(manifest)
+    if precision == "fp32":
+        check_manifest(manifest)
+    else:  # see test_int8_of_every_graph
+        assert all(output.sqnr_quantized_db > 20 for output in manifest.parity.outputs)
     for placement in (manifest.placement, *(graph.placement for graph in manifest.graphs)):
         assert {place.where for place in placement.placed} == {"XNNPACK delegate"}
 

@@ -77,6 +77,7 @@ def few_passes() -> AbstractContextManager[Any]:
         _passes.DimOrderOpsRevertPass,
         # A ReLU between an int8 layer and its rounding: XNNPACK cannot create the two apart.
         _passes.FuseActivationPass,
+        _outputs_apart(),
         _passes.ChannelsLastTaggedReshapePass,
         _passes.RemoveRedundantCopyPass,
     ]
@@ -85,6 +86,31 @@ def few_passes() -> AbstractContextManager[Any]:
         return _passes.XNNPACKPassManager(program, needed)
 
     return _PASS_MANAGER.replaced_by(manager)
+
+
+def _outputs_apart() -> type:
+    """Return a pass that gives each output a dequantisation of its own.
+
+    `ChannelsLastTaggedReshapePass` transposes a dequantised tensor for an output, and hands the
+    transposed one to everything else that reads the tensor: a convolution then takes columns for
+    channels.
+    """
+    from executorch.backends.xnnpack._passes.xnnpack_pass import XNNPACKPass
+    from executorch.backends.xnnpack.utils.quant_utils import is_dequant
+    from executorch.exir.pass_base import PassResult
+
+    class OutputsApart(XNNPACKPass):
+        def call(self, graph_module: Any) -> Any:
+            output = graph_module.graph.output_node()
+            for value in output.all_input_nodes:
+                if is_dequant(value) and len(value.users) > 1:
+                    with graph_module.graph.inserting_before(output):
+                        own = graph_module.graph.node_copy(value)
+                    output.replace_input_with(value, own)
+            graph_module.recompile()
+            return PassResult(graph_module, True)
+
+    return OutputsApart
 
 
 def few_transposes() -> AbstractContextManager[Any]:
