@@ -135,8 +135,8 @@ def main(
         from .cli.evaluation.dense import evaluate_dense
 
         unused = {"--worst": worst, "--confusion": confusion, "--save": save, "--classes": classes}
-        unused |= {"--device": device, "--workers": workers}
-        return evaluate_dense(opened, data, weights or [], images, threads, unused, json)
+        unused["--device"] = device
+        return evaluate_dense(opened, data, weights or [], images, threads, workers, unused, json)
     from .cli.evaluation.accuracy import evaluate_accuracy
 
     check_names(data=[data])

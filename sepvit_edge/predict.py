@@ -22,8 +22,6 @@ from .cli.options import MOST_THREADS, RequireSignature, Workers
 from .errors import Interrupted, SepViTError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from .package.session import PackageSession
     from .pipeline.answers import Answer
     from .pipeline.bulk import Prediction
@@ -100,22 +98,19 @@ def main(
     for option, wrong in (
         ("--top", dense and top is not None),
         ("--save", dense and save is not None),
-        ("--workers", dense and workers),
         ("--draw", not dense and draw is not None),
         ("--min-score", opened.manifest.task not in _WITH_BOXES and min_score is not None),
     ):
         if wrong:
             raise SepViTError(f"{option} is not for {opened.manifest.task}; leave it out")
-    session = PackageSession(opened, threads)
+    session, engine = PackageSession(opened, threads), engine_on(workers, threads or 1)
     if dense:
         least = _LEAST_SCORE if min_score is None else min_score
-        broken = _find(session, paths, draw, least, json)
+        broken = _find(session, paths, draw, least, json, engine)
+    elif save is not None:
+        broken = _save(session, paths, top or _TOP, save, json, engine)
     else:
-        engine = engine_on(workers, threads or 1)
-        if save is not None:
-            broken = _save(session, paths, top or _TOP, save, json, engine)
-        else:
-            broken = _print(session, paths, top or _TOP, json, engine)
+        broken = _print(session, paths, top or _TOP, json, engine)
     if broken:
         done = "used" if dense else "classified"
         raise SepViTError(f"{broken} of {len(paths)} images could not be {done}")
@@ -158,29 +153,32 @@ def _print(
 
 
 def _find(
-    session: PackageSession, paths: Sequence[Path], draw: Path | None, least: float, json: bool
+    session: PackageSession,
+    paths: Sequence[Path],
+    draw: Path | None,
+    least: float,
+    json: bool,
+    engine: AbstractContextManager[Engine],
 ) -> int:
     """Print what is found in each image; return the number of those that cannot be read."""
-    from .data.preprocess import load_image, to_rgb
-    from .pipeline.answers import answer, answer_json
+    from .pipeline.answers import answer_json
+    from .pipeline.findings import find_in_files
 
     labels = session.package.labels
     target = _Drawings(draw, session.package.manifest.task) if draw is not None else None
     found: list[dict[str, Any]] = []
     rows: list[list[str]] = []
-    with progress("running", len(paths), "images") as advance:
-        for path in paths:
+    with engine as run, progress("running", len(paths), "images") as advance:
+        for each in find_in_files(session, paths, run):
             advance(1)
-            try:
-                image = to_rgb(load_image(path))
-                one = answer(session, image).shown(least)
-            except SepViTError as error:
-                warn(str(error))
+            if each.answer is None:
+                warn(each.error)
                 continue
-            drawn = target.write(path, image, one, labels) if target is not None else None
+            path, one = str(each.image), each.answer.shown(least)
+            drawn = target.write(each.image, one, labels) if target is not None else None
             document = answer_json(one, labels)
-            rows.append([str(path), _summary(document), *([] if drawn is None else [str(drawn)])])
-            document = {"image": str(path), **document}
+            rows.append([path, _summary(document), *([] if drawn is None else [str(drawn)])])
+            document = {"image": path, **document}
             found.append(document if drawn is None else {**document, "drawn": str(drawn)})
     if json:
         emit_json(found)
@@ -221,8 +219,9 @@ class _Drawings:
         self._folder, self._task = folder, task
         self._names: set[str] = set()
 
-    def write(self, path: Path, image: Image, one: Answer, labels: Sequence[str]) -> Path:
+    def write(self, path: Path, one: Answer, labels: Sequence[str]) -> Path:
         """Draw an answer onto its image, and return the file."""
+        from .data.preprocess import load_image, to_rgb
         from .files import replacing_file
         from .pipeline.drawing import draw_answer
 
@@ -233,7 +232,7 @@ class _Drawings:
             name = f"{stem}-{number}"
         self._names.add(name)
         file = self._folder / f"{name}.png"
-        picture = draw_answer(image, one, labels)
+        picture = draw_answer(to_rgb(load_image(path)), one, labels)
         try:
             with replacing_file(file) as partial:
                 picture.save(partial, "PNG")

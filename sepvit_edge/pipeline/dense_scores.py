@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ..data.dense.sample import DenseDataset, Objects
+from ..data.dense.sample import DenseDataset, DenseSample, Objects
 from ..model.dense import DenseModel
 from ..model.logits import reference_heads, reference_outputs
 from ..package.session import PackageSession
@@ -17,6 +17,7 @@ from ..scoring.detection import Precision, average_precision, check_installed
 from ..scoring.segmentation import PixelCounts
 from .agreement import Agreement
 from .answers import Answer, answer_of, fitted
+from .reading import Engine, run_here
 
 
 @dataclass
@@ -57,12 +58,47 @@ def _precision(measured: Precision) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """What is known of an image, and found in it by package and reference."""
+
+    mask: np.ndarray | None
+    objects: Objects | None
+    answers: list[Answer]
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """The work on each image."""
+
+    session: PackageSession
+    data: DenseDataset
+    model: DenseModel | None
+    parallel: ClassVar[bool] = False
+
+    def read(self, index: int) -> DenseSample:
+        return self.data[index]
+
+    def run(self, piece: Sequence[DenseSample]) -> list[_Measured]:
+        return [self._measured(sample) for sample in piece]
+
+    def _measured(self, sample: DenseSample) -> _Measured:
+        package, run = self.session.package, self.session.run_pixels
+        pixels, fit = fitted(package, sample.image)
+        answers = [answer_of(package, run(pixels), fit, self.session.run_graph)]
+        if self.model is not None:
+            outputs = reference_outputs(self.model, pixels)
+            answers.append(answer_of(package, outputs, fit, reference_heads(self.model)))
+        return _Measured(sample.mask, sample.objects, answers)
+
+
 def score_dense(
     session: PackageSession,
     data: DenseDataset,
     model: DenseModel | None = None,
     images: int | None = None,
     advance: Callable[[int], None] = lambda images: None,
+    engine: Engine = run_here,
 ) -> dict[str, Any]:
     """Measure a package on images with masks or boxes.
 
@@ -78,6 +114,8 @@ def score_dense(
         Number of images, at equal distances over the data. Default: all.
     advance : callable
         Gets the number of images done, after each.
+    engine : callable
+        Where the images are read and run. Default: in this process.
 
     Returns
     -------
@@ -96,20 +134,16 @@ def score_dense(
     sides = [_Figures(PixelCounts(data.labels)) for _ in range(1 if model is None else 2)]
     truth: list[Objects] = []
     agreed = Agreement()
-    for i in range(count):
-        sample = data[i * len(data) // count]
-        pixels, fit = fitted(session.package, sample.image)
-        answers = [answer_of(session.package, session.run_pixels(pixels), fit, session.run_graph)]
-        if model is not None:
-            outputs = reference_outputs(model, pixels)
-            answers.append(answer_of(session.package, outputs, fit, reference_heads(model)))
-        for side, one in zip(sides, answers, strict=True):
-            side.add(one, sample.mask)
-        if sample.objects is not None:
-            truth.append(sample.objects)
-        if model is not None:
-            agreed.add(reference=answers[1], measured=answers[0])
-        advance(1)
+    places = [i * len(data) // count for i in range(count)]
+    for piece in engine(places, _Measure(session, data, model), 1):
+        for image in piece:
+            for side, one in zip(sides, image.answers, strict=True):
+                side.add(one, image.mask)
+            if image.objects is not None:
+                truth.append(image.objects)
+            if model is not None:
+                agreed.add(reference=image.answers[1], measured=image.answers[0])
+            advance(1)
     report: dict[str, Any] = {"data": data.name, "images": count, "of": len(data)}
     names = ("package", "reference")
     report |= {name: side.summary(truth) for name, side in zip(names, sides, strict=False)}

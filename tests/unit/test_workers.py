@@ -19,11 +19,15 @@ import pytest
 from helpers import HANGS, TESTS, Runner, random_pixels
 from PIL import Image
 
+from sepvit_edge.data.dense.choose import open_dense
 from sepvit_edge.data.folders import ImageFolder
 from sepvit_edge.data.sample import take_evenly
 from sepvit_edge.errors import SepViTError
 from sepvit_edge.package.session import open_package
+from sepvit_edge.pipeline.answers import answer_json
 from sepvit_edge.pipeline.bulk import classify_files
+from sepvit_edge.pipeline.dense_scores import score_dense
+from sepvit_edge.pipeline.findings import find_in_files
 from sepvit_edge.pipeline.kept import kept_logits
 from sepvit_edge.pipeline.outputs import run_images
 from sepvit_edge.pipeline.ray_cluster import check_workers
@@ -74,6 +78,36 @@ def test_work_can_be_done_in_other_processes_and_in_any_order(images: Path, tmp_
     for a, b in zip(here * 2, there, strict=True):
         assert (a.places, a.labels) == (b.places, b.labels)
         assert np.array_equal(a.logits["logits"], b.logits["logits"])
+
+
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+def test_dense_work_too(task: str, images: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    session, paths = open_package(TESTS / "vectors" / task, threads=1), sorted(images.iterdir())
+    here, there = (list(find_in_files(session, paths, *on)) for on in ((), (elsewhere,)))
+    assert [each.image for each in here] == [each.image for each in there] == paths
+    for path, one, other in zip(paths, here, there, strict=True):
+        assert one.error == other.error and bool(one.error) == (path.name == "05.png")
+        if one.answer is not None and other.answer is not None:
+            labels = session.package.labels
+            assert answer_json(one.answer, labels) == answer_json(other.answer, labels)
+
+
+def test_measured_masks_do_not_depend_on_the_processes(images: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    session = open_package(TESTS / "vectors" / "segmentation", threads=1)
+    (images / "05.png").unlink()
+    (tmp_path / "set" / "masks").mkdir(parents=True)
+    (tmp_path / "set" / "labels.txt").write_text("\n".join(session.package.labels))
+    for i, path in enumerate(sorted(images.iterdir())):
+        with Image.open(path) as image:
+            mask = np.indices(image.size[::-1]).sum(0) // (50 + i) % len(session.package.labels)
+        Image.fromarray(mask.astype(np.uint8)).save(tmp_path / "set" / "masks" / path.name)
+    images.rename(tmp_path / "set" / "images")
+    data = open_dense(str(tmp_path / "set"), "segmentation", session.package.labels)
+    report = score_dense(session, data)
+    assert score_dense(session, data, engine=elsewhere) == report
+    assert report["images"] == 39 and 0 < report["package"]["miou"] < 1
 
 
 def test_a_process_refuses_another_package_in_the_same_place(tmp_path: Path) -> None:

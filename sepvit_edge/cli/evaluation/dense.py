@@ -18,6 +18,7 @@ def evaluate_dense(
     weights: Sequence[str],
     images: int | None,
     threads: int,
+    workers: str,
     others: Mapping[str, object],
     json: bool,
 ) -> None:
@@ -37,6 +38,7 @@ def evaluate_dense(
     from ...model.dense import DenseModel
     from ...package.session import PackageSession
     from ...pipeline.dense_scores import score_dense
+    from ...pipeline.ray_cluster import engine_on
     from ...pipeline.verify import known_weights, reference_of
 
     session = PackageSession(package, threads)
@@ -44,8 +46,8 @@ def evaluate_dense(
     model = None if checkpoint is None else reference_of(package, checkpoint)
     assert model is None or isinstance(model, DenseModel)
     count = min(images or len(dataset), len(dataset))
-    with progress("measuring", count, "images") as advance:
-        report = score_dense(session, dataset, model, images, advance)
+    with engine_on(workers, threads) as run, progress("measuring", count, "images") as advance:
+        report = score_dense(session, dataset, model, images, advance, run)
     if json:
         return emit_json(report)
     names = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "ap50": "AP50", "ap": "AP"}
