@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from ai_edge_litert.interpreter import Interpreter
+from torch.export import ExportedProgram
 
 from ..errors import SepViTError
 from ..model.graph import part_of
@@ -24,7 +25,9 @@ from ..package.verification import Verification
 from .interface import LoweringJob, OpTiming, Session, check_input
 from .registry import toolkit_of
 from .support.cache import cached
+from .support.litert_file import compute_gelus_in_float
 from .support.placement import PlacementBuilder
+from .support.quantized_weights import unfold_weights
 from .support.toolkit_process import ToolkitProcess
 
 TARGET = "litert"
@@ -34,6 +37,13 @@ _WORKER = Path(__file__).parent / "support" / "litert_worker.py"
 _DELEGATE = "DELEGATE"  # the interpreter's name for a group of operations that a delegate took
 # A tensor's name has the path of its module, as ".../rows.Block_0/rows.DSA_dsa/LayerNorm_norm;7".
 _MODULE = re.compile(r"[\w.]+\.(?P<kind>[A-Za-z0-9]+)_(?P<name>\w+)")
+# The traced graph's names of what layers compute.
+_LAYERS = {
+    "FULLY_CONNECTED": "linear",
+    "CONV_2D": "convolution",
+    "DEPTHWISE_CONV_2D": "convolution",
+}
+_PRECISIONS = {np.float32: "f32", np.int8: "i8"}
 _LISTS = {"Stage": "stages_", "Block": "blocks_"}
 
 
@@ -59,15 +69,17 @@ class LiteRTBackend:
                 worker.answer()
                 shutil.copyfile(worker.folder / MODEL, made / MODEL)
 
+        is_int8 = job.recipe.precision == "int8"
+        exported = _unfolded(job.program) if is_int8 else job.program
         with tempfile.TemporaryDirectory() as scratch:
             program = Path(scratch) / _PROGRAM
-            torch.export.save(job.program, program)
-            weights = {
-                name: value.detach().numpy() for name, value in job.program.state_dict.items()
-            }
+            torch.export.save(exported, program)
+            weights = {name: value.detach().numpy() for name, value in exported.state_dict.items()}
             key = {"tool": toolkit.requirements, "worker": _WORKER, "job": facts}
-            graph = job.program.graph_module.print_readable(print_output=False)
+            graph = exported.graph_module.print_readable(print_output=False)
             cached(folder, make, {**key, "graph": graph, "weights": weights})
+        if is_int8:
+            compute_gelus_in_float(folder / MODEL)
         return _placement(folder / MODEL, job)
 
     def open(self, folder: Path, manifest: Manifest, threads: int | None) -> LiteRTSession:
@@ -77,6 +89,15 @@ class LiteRTBackend:
     def verification(self) -> Verification:
         """Return "run": the interpreter and its delegate are part of every wheel."""
         return "run"
+
+
+def _unfolded(program: ExportedProgram) -> ExportedProgram:
+    """Return the program with its weights quantised in the graph, as the converter wants them."""
+    module = program.module(check_guards=False)
+    unfold_weights(module)
+    (name,) = program.graph_signature.user_inputs
+    (pixels,) = (node.meta["val"] for node in program.graph.nodes if node.name == name)
+    return torch.export.export(module, (torch.zeros(pixels.shape, dtype=pixels.dtype),))
 
 
 def _interpreter(file: Path, threads: int | None) -> Interpreter:
@@ -98,13 +119,22 @@ class Operation:
         LiteRT's name of its type.
     name : str
         Its module's path as in the traced graph, and its kind.
+    precision : str
+        Type of its result, ``"f32"`` or ``"i8"``.
     delegated : bool
         Whether the XNNPACK delegate took it.
     """
 
     kind: str
     name: str
+    precision: str
     delegated: bool
+
+    @property
+    def sources(self) -> list[str]:
+        """The operation of the traced graph that it computes, if it is a layer."""
+        module = self.name.rpartition("__")[0]
+        return [f"{module}__{_LAYERS[self.kind]}"] if self.kind in _LAYERS else []
 
 
 def read_operations(interpreter: Interpreter) -> list[Operation]:
@@ -127,14 +157,16 @@ def read_operations(interpreter: Interpreter) -> list[Operation]:
             continue
         outside.add(makers[tensor])
         wanted += [int(read) for read in operations[makers[tensor]]["inputs"]]
-    names = {each["index"]: each["name"] for each in interpreter.get_tensor_details()}
+    tensors = {each["index"]: each for each in interpreter.get_tensor_details()}
+    results = [tensors[int(each["outputs"][0])] for each in operations]
     return [
         Operation(
             each["op_name"],
-            f"{module_of(names.get(int(each['outputs'][0]), ''))}__{each['op_name'].lower()}",
+            f"{module_of(result['name'])}__{each['op_name'].lower()}",
+            _PRECISIONS.get(result["dtype"], np.dtype(result["dtype"]).name),
             i not in outside,
         )
-        for i, each in enumerate(operations)
+        for i, (each, result) in enumerate(zip(operations, results, strict=True))
     ]
 
 
@@ -149,13 +181,13 @@ def module_of(tensor: str) -> str:
     Returns
     -------
     str
-        Of tensors with several names, the longest path.
+        Of tensors with several names, the first of the innermost modules.
     """
     paths = []
     for name in tensor.split(";"):
         found = [_MODULE.fullmatch(module) for module in name.split("/")[1:]]
-        paths.append("_".join(_LISTS.get(m["kind"], "") + m["name"] for m in found if m))
-    return max(paths, key=len)
+        paths.append([_LISTS.get(m["kind"], "") + m["name"] for m in found if m])
+    return "_".join(max(paths, key=len))
 
 
 def _placement(file: Path, job: LoweringJob) -> Placement:
@@ -163,15 +195,17 @@ def _placement(file: Path, job: LoweringJob) -> Placement:
     builder = PlacementBuilder(job.program)
     delegate = builder.place("XNNPACK", accelerated=True)
     kernels = builder.place("LiteRT's own kernels", accelerated=False)
+    for operation in operations:
+        place = delegate if operation.delegated else kernels
+        place.add(operation.precision, operation.kind, operation.sources)
+        if not operation.delegated:
+            reason = f"the XNNPACK delegate does not take this {operation.kind}"
+            builder.outside(operation.name, operation.kind, reason)
+    # What is left: products of attention, and layers whose names the converter lost.
     for place, delegated in ((kernels, False), (delegate, True)):
-        own = [operation for operation in operations if operation.delegated == delegated]
-        for operation in own:
-            place.add("f32", operation.kind)
-            if not delegated:
-                reason = f"the XNNPACK delegate does not take this {operation.kind}"
-                builder.outside(operation.name, operation.kind, reason)
-        if own:
-            place.add_rest_of_parts("f32", [part_of(operation.name) for operation in own])
+        floats = [o for o in operations if o.delegated == delegated and o.precision == "f32"]
+        if floats:
+            place.add_rest_of_parts("f32", [part_of(operation.name) for operation in floats])
     return builder.placement("CPU")
 
 

@@ -23,6 +23,7 @@ from ..package.manifest import Manifest, Placement
 from ..package.verification import Verification
 from .interface import LoweringJob, OpTiming, Session
 from .support.placement import PlacementBuilder
+from .support.quantized_weights import unfold_weights
 from .support.vendor import VendorPatch
 
 MODEL = "model.xml"
@@ -99,7 +100,9 @@ def write_ir(job: LoweringJob, folder: Path) -> ov.Model:
     """
     module = job.program.module(check_guards=False)
     _round_in_float(module)
-    _unfold_weights(module)
+    # OpenVINO's frontend takes quantise and dequantise together for its FakeQuantize, and fails on
+    # one without the other ("i8 and f32"). It folds them into int8 weights when it saves the model.
+    unfold_weights(module)
     with _without_telemetry():
         model = ov.convert_model(TorchFXPythonDecoder(module))
     # Names of tensors between operations are a tenth of the text, and nothing reads them.
@@ -184,32 +187,6 @@ def _rounded(quantize: Node) -> Node:
         made.meta["val"] = x.meta["val"]
         x = made
     return cast(Node, x)
-
-
-def _unfold_weights(module: torch.fx.GraphModule) -> None:
-    """Quantise float weights in the graph, in place of integers that are dequantised; exact.
-
-    OpenVINO's frontend takes quantise and dequantise together for its FakeQuantize, and fails on
-    one without the other ("i8 and f32"). It folds them into int8 weights when it saves the model.
-    """
-    ops = torch.ops.quantized_decomposed
-    for node in module.graph.nodes:
-        if node.target is not ops.dequantize_per_channel.default:
-            continue
-        stored, scales, zero_points, *limits = node.args
-        weight = module.get_buffer(stored.target)
-        shape = [-1] + [1] * (weight.ndim - 1)
-        value = weight.float() * module.get_buffer(scales.target).reshape(shape)
-        module.register_buffer(stored.target.replace(".", "_") + "_float", value)
-        with module.graph.inserting_before(node):
-            attribute = module.graph.get_attr(stored.target.replace(".", "_") + "_float")
-            attribute.meta["val"] = value
-            arguments = (attribute, scales, zero_points, *limits)
-            quantize = module.graph.call_function(ops.quantize_per_channel.default, arguments)
-        quantize.meta["val"] = weight
-        node.replace_input_with(stored, quantize)
-    module.graph.eliminate_dead_code()
-    module.recompile()
 
 
 def _placement(compiled: ov.CompiledModel, job: LoweringJob) -> Placement:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import MINI, TESTS, jittered, random_pixels
+from helpers import MINI, TESTS, jittered, macs_share, mini_digits, random_pixels
 
 pytest.importorskip("ai_edge_litert")
 
@@ -18,18 +18,30 @@ import sepvit_edge
 from sepvit_edge.backends.litert import module_of, read_operations
 from sepvit_edge.backends.registry import RUNTIMES, host_targets
 from sepvit_edge.backends.support.cache import fresh
+from sepvit_edge.backends.support.litert_file import compute_gelus_in_float
+from sepvit_edge.backends.support.quantized_weights import unfold_weights
 from sepvit_edge.config.recipe import load_recipe
 from sepvit_edge.errors import SepViTError
+from sepvit_edge.metrics import sqnr_db
 from sepvit_edge.model.edge import FORMS, EdgeModel
 from sepvit_edge.package.folder import compare_packages
 from sepvit_edge.package.session import open_package
+from sepvit_edge.pipeline.lowering import quantization_for
 from sepvit_edge.profiling.runner.runtimes.litert import LiteRT
+from sepvit_edge.quantization.scheme import (
+    CLASSIFIER,
+    Int8Layer,
+    LayerQuantization,
+    uncalibrated_layer,
+)
 
 TOOLKIT = RUNTIMES["litert"].toolkit
 assert TOOLKIT is not None
 # Made by litert-torch 0.10.0 from `x = project(x); relu(scores(x, tanh(x))), x`, where scores is
 # q @ k.T: a product of two matrices that change, which the XNNPACK delegate does not take.
 SMALL = TESTS / "runtimes" / "outside.tflite"
+# The same converter's file of `int8_layers`, as it leaves its hands.
+GELU = TESTS / "runtimes" / "int8_gelu.tflite"
 
 needs_toolkit = pytest.mark.skipif(
     not TOOLKIT.ready,
@@ -47,6 +59,57 @@ def test_what_the_delegate_leaves_out_is_found() -> None:
         ("TANH", True),
         ("FULLY_CONNECTED", False),
     ]
+
+
+def int8_layers() -> torch.nn.Module:
+    """Two int8 layers with GELU between them, as an MLP has them, and float in front and behind."""
+    torch.manual_seed(0)
+    layers = torch.nn.Linear(8, 16), torch.nn.Linear(16, 8)
+    first, second = (Int8Layer(layer, uncalibrated_layer(layer)) for layer in layers)
+    tanh = torch.nn.Tanh()
+    return torch.nn.Sequential(tanh, first, torch.nn.GELU(), second, tanh)
+
+
+def interpreter_of(file: Path) -> Interpreter:
+    interpreter = Interpreter(str(file), num_threads=1)
+    interpreter.allocate_tensors()
+    return interpreter
+
+
+def test_gelu_between_int8_layers_goes_into_the_delegate(tmp_path: Path) -> None:
+    file = tmp_path / "model.tflite"
+    file.write_bytes(GELU.read_bytes())
+    x = torch.randn(6, 8)
+    operations, results = [], []
+    for _ in range(2):
+        operations.append(read_operations(interpreter_of(file)))
+        results += LiteRT({}, 1, None).load(file)([x.numpy()])
+        compute_gelus_in_float(file)
+    assert [o.kind for o in operations[0] if not o.delegated] == ["GELU"]
+    assert [(o.kind, o.precision, o.delegated) for o in operations[1]] == [
+        ("TANH", "f32", True),
+        ("QUANTIZE", "i8", True),
+        ("FULLY_CONNECTED", "i8", True),
+        ("DEQUANTIZE", "f32", True),
+        ("GELU", "f32", True),
+        ("QUANTIZE", "i8", True),
+        ("FULLY_CONNECTED", "i8", True),
+        ("DEQUANTIZE", "f32", True),
+        ("TANH", "f32", True),
+    ]
+    np.testing.assert_array_equal(*results)
+    expected = int8_layers().double()(x.double()).detach().numpy()
+    # Another integer at the end would be 1e-2 away.
+    np.testing.assert_allclose(results[1], expected, rtol=0, atol=1e-5)
+
+
+def test_weights_are_quantised_in_the_graph() -> None:
+    layers, x = int8_layers(), torch.rand(6, 8)
+    module = torch.export.export(layers, (x,)).module(check_guards=False)
+    unfold_weights(module)
+    kinds = [str(n.target).split(".")[1] for n in module.graph.nodes if n.op == "call_function"]
+    assert kinds.count("quantize_per_channel") == kinds.count("dequantize_per_channel") == 2
+    torch.testing.assert_close(module(x), layers(x), rtol=0, atol=0)
 
 
 def test_modules_are_read_off_tensors() -> None:
@@ -111,6 +174,56 @@ def test_the_package_is_the_reference(tmp_path: Path, precision: str, least_db: 
     assert placed.where == "XNNPACK" and placed.macs_share == 1
     assert manifest.placement.outside == () and manifest.versions["litert-torch"] == "0.10.0"
     assert open_package(package.path).run_pixels(random_pixels(2, 64))[0].shape == (2, 10)
+
+
+@needs_toolkit
+@pytest.mark.slow
+def test_int8_is_torchs_in_int8_kernels(tmp_path: Path) -> None:
+    model = mini_digits()
+    package = sepvit_edge.export_package(model, "litert", "int8", tmp_path / "lite", images=32)
+    manifest = package.manifest
+    # Measured 57 dB; 35 is the limit of the other runtimes (docs/development/testing.md).
+    assert manifest.parity is not None and manifest.parity.sqnr_quantized_db is not None
+    assert manifest.parity.sqnr_quantized_db >= 35
+    quantization = quantization_for(model, load_recipe("litert-int8"))
+    assert isinstance(quantization, LayerQuantization)
+    pixels = random_pixels(16, 64)
+    logits = open_package(package.path, 1).run_pixels(pixels)[0]
+    pairs = zip(quantization.reference(model)(pixels), logits, strict=True)
+    # Most images have every integer of torch's: 29 of 32 digits, from 126 dB on; others, 44 to 66.
+    assert sum(sqnr_db(*pair) > 100 for pair in pairs) >= 8
+    layers = dict(quantization.stored.layers)
+    del layers[CLASSIFIER]  # its weights are stored as floats
+    placed = {group.precision: group for group in manifest.placement.placed}
+    assert placed.keys() == {"f32", "i8"} and manifest.placement.outside == ()
+    assert {group.where for group in placed.values()} == {"XNNPACK"}
+    kinds = placed["i8"].kinds
+    assert kinds["FULLY_CONNECTED"] + kinds["CONV_2D"] == len(layers)
+    assert placed["i8"].macs_share == pytest.approx(macs_share(model, layers), abs=1e-3)
+    assert manifest.placement.macs_unattributed == 0
+    assert stored_weights(package.path / "model.tflite") == {
+        module.replace(".", "_"): (layer.weight.flatten().tolist(), layer.weight_scale.tolist())
+        for module, layer in layers.items()
+    }
+
+
+def stored_weights(file: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Integers and scales of each int8 layer of a file, by its module."""
+    interpreter = interpreter_of(file)
+    tensors = {each["index"]: each for each in interpreter.get_tensor_details()}
+    found = {}
+    for operation in interpreter._get_ops_details():
+        if operation["op_name"] not in ("FULLY_CONNECTED", "CONV_2D"):
+            continue
+        weight = tensors[int(operation["inputs"][1])]
+        if weight["dtype"] == np.int8:
+            integers = interpreter.get_tensor(weight["index"])
+            if integers.ndim == 4:
+                integers = integers.transpose(0, 3, 1, 2)
+            module = module_of(tensors[int(operation["outputs"][0])]["name"])
+            scales = weight["quantization_parameters"]["scales"]
+            found[module] = integers.flatten().tolist(), scales.tolist()
+    return found
 
 
 @needs_toolkit

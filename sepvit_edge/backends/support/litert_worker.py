@@ -18,10 +18,15 @@ _caller = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 
 
-def convert(folder: Path) -> Any:
-    """Convert the program; the result is in float32."""
+def convert(folder: Path, precision: str) -> Any:
+    """Convert the program; its quantised layers compute in int8, the rest in float32."""
     import litert_torch
     import torch
+    from litert_torch.quantize.pt2e_quantizer import (
+        PT2EQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from litert_torch.quantize.quant_config import QuantConfig
 
     program = torch.export.load(folder / "program.pt2")
     example = tuple(
@@ -30,7 +35,12 @@ def convert(folder: Path) -> Any:
         if node.name in program.graph_signature.user_inputs
     )
     zeros = tuple(torch.zeros(value.shape, dtype=value.dtype) for value in example)
-    return litert_torch.convert(program.module(), zeros)
+    config = None
+    if precision == "int8":
+        # Nothing is quantised by it; it says that the program is, with static scales.
+        static = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False)
+        config = QuantConfig(pt2e_quantizer=PT2EQuantizer().set_global(static))
+    return litert_torch.convert(program.module(), zeros, quant_config=config)
 
 
 def store_half(folder: Path) -> None:
@@ -65,8 +75,9 @@ def main() -> None:
     """Run as a command."""
     folder = Path(sys.argv[1])
     try:
-        convert(folder).export(str(folder / "model.tflite"))
-        if json.loads((folder / "job.json").read_text())["precision"] == "fp16":
+        precision = json.loads((folder / "job.json").read_text())["precision"]
+        convert(folder, precision).export(str(folder / "model.tflite"))
+        if precision == "fp16":
             store_half(folder)
         facts: dict[str, Any] = {"done": True}
     except Exception as error:  # the toolchain raises errors of any kind
