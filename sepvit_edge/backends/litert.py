@@ -187,7 +187,8 @@ def module_of(tensor: str) -> str:
     for name in tensor.split(";"):
         found = [_MODULE.fullmatch(module) for module in name.split("/")[1:]]
         paths.append([_LISTS.get(m["kind"], "") + m["name"] for m in found if m])
-    return "_".join(max(paths, key=len))
+    innermost = max(paths, key=len)
+    return "_".join(innermost)
 
 
 def _placement(file: Path, job: LoweringJob) -> Placement:
@@ -209,6 +210,13 @@ def _placement(file: Path, job: LoweringJob) -> Placement:
     return builder.placement("CPU")
 
 
+def _in_float(values: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
+    """Dequantise the integers that the converter lets a tap have in front of an int8 layer."""
+    if values.dtype != np.int8:
+        return values
+    return (values.astype(np.float32) - zero_point) * np.float32(scale)
+
+
 class LiteRTSession(Session):
     """A model in LiteRT's interpreter; see `interface.Session`."""
 
@@ -223,7 +231,9 @@ class LiteRTSession(Session):
         check_input(pixels, self._shape, np.float32)
         runner = self._interpreter.get_signature_runner(self._signature)
         outputs: dict[str, Any] = runner(args_0=pixels)
-        return [outputs[f"output_{i}"] for i in range(len(outputs))]
+        details: dict[str, Any] = runner.get_output_details()
+        names = [f"output_{i}" for i in range(len(outputs))]
+        return [_in_float(outputs[name], *details[name]["quantization"]) for name in names]
 
     def profile(self, pixels: np.ndarray, runs: int) -> list[OpTiming]:
         """Refuse: the Python interface reports no times of operations.
