@@ -231,8 +231,11 @@ def stored_weights(file: Path) -> dict[str, tuple[list[int], list[float]]]:
 
 @needs_toolkit
 @pytest.mark.slow
-def test_the_bytes_are_the_same_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_bytes_are_the_same_again(tmp_path: Path, precision: str) -> None:
     for name in ("one", "other"):
         with fresh():
-            sepvit_edge.export_package(jittered(MINI), "litert", output=tmp_path / name, images=2)
+            sepvit_edge.export_package(
+                mini_digits(), "litert", precision, tmp_path / name, images=2
+            )
     compare_packages(tmp_path / "one", tmp_path / "other")
