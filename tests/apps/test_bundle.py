@@ -92,7 +92,7 @@ def test_the_package_that_an_app_gets_is_small(run_command: Runner, project: Pat
     assert done.status == 0, done.err
     (bundled,) = json.loads(done.out)["packages"]
     assert (bundled["target"], bundled["precision"]) == ("onnxruntime", "int8")
-    assert bundled["bytes"] < 5e6
+    assert bundled["bytes"] < 6e6  # a model of 3.9 MB, golden vectors of 1.4; in fp32 14 and more
     package = Package(project / "public/packages/lite-onnxruntime-int8")
     assert package.manifest.quantization is not None and package.manifest.quantization.trained
     assert {"glass", "paper", "metal"} < {*package.labels}  # what a camera can be shown

@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 
 import pytest
 import typer
-from helpers import MINI, REPOSITORY, Exporter, Runner, jittered, mini_digits, random_pixels
+from helpers import MINI, REPOSITORY, Exporter, Runner, jittered, random_pixels
 from PIL import Image
 
 from sepvit_edge import load_checkpoint, save_checkpoint
 from sepvit_edge.__main__ import COMMANDS, application
 from sepvit_edge.backends.registry import RUNTIMES
+from sepvit_edge.checkpoints.choose import random_model
 from sepvit_edge.package.manifest import SCHEMA_VERSION as MANIFEST_VERSION
 from sepvit_edge.profiling.document import SCHEMA_VERSION as PROFILE_VERSION
 
@@ -232,5 +233,10 @@ def test_slow_blocks_run(
 ) -> None:
     int8 = "packages/lite-openvino-int8"
     if int8 in block.code and f"--output {int8}" not in block.code:
-        (place / int8).symlink_to(exported(mini_digits(), precision="int8").path)
+        # --by-block makes the models of both again: seeded random weights need no file.
+        model = random_model(MINI, 10, 64, tuple(str(i) for i in range(10)))
+        for precision in ("fp32", "int8"):
+            package = place / "packages" / f"lite-openvino-{precision}"
+            package.unlink(missing_ok=True)
+            package.symlink_to(exported(model, precision=precision, images=4).path)
     run_block(block, run_command)
