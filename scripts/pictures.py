@@ -57,12 +57,18 @@ def scaling(pyplot: Any, found: dict[str, Any]) -> Any:
             label = f"{RUNTIMES[runtime]}, exponent {found['fits'][runtime][name][kind]:.2f}"
             axis.plot([r[name] for r in chosen], [r[kind] for r in chosen], "o-", label=label)
         axis.set_xscale("log", base=2)
-        axis.set_yscale("log")
+        if kind == "ms":
+            axis.set_yscale("log")
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter("{x:g}")
+        else:
+            axis.set_ylim(0, 1.2 * axis.get_ylim()[1])  # room for the legend
         axis.set_xlabel("side of the image" if name == "image_size" else "images a call")
         axis.set_ylabel("milliseconds" if kind == "ms" else "memory, MB")
         axis.set_xticks(sorted({row[name] for row in found["rows"]}))
         axis.xaxis.set_major_formatter("{x:.0f}")
-        axis.tick_params(labelsize=7)
+        axis.tick_params(which="both", labelsize=7)
+        axis.tick_params(axis="x", labelrotation=45)
         axis.legend(fontsize=7)
     return figure
 
