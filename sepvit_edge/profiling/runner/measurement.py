@@ -200,12 +200,16 @@ class Measurement:
 
     def _end_of_calls(self) -> None:
         self.document["after"] = conditions()
+        self.read_memory()
+        self.output.document(self.document, final=False)
+
+    def read_memory(self) -> None:
+        """Read how much memory the calls took."""
         memory = self.document["memory"]
         memory["peak_mb"], memory["source"] = peak_mb()
         memory["steady_mb"] = resident_mb()
         if memory["steady_mb"] is None:
             self.missing.note("memory.steady_mb", "the system has no /proc/self/statm")
-        self.output.document(self.document, final=False)
 
     def _idle_watts(self) -> float | None:
         if not self.meter.available:
