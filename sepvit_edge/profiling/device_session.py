@@ -40,22 +40,7 @@ def open_on_device(
     bootstrap: bool = False,
     step: Step = lambda _: None,
 ) -> DeviceSession | AppSession:
-    """Return what runs a classifier on a device; parameters and errors are its."""
-    if isinstance(device.connection, ADBConnection):
-        return AppSession(package, name, device, threads, bootstrap, step)
-    return DeviceSession(package, name, device, threads, bootstrap, step)
-
-
-def _check_task(package: Package) -> None:
-    if package.manifest.task != "classification":
-        raise SepViTError(
-            f"{package.path} is for {package.manifest.task}; on a device, accuracy is measured of "
-            "classifiers"
-        )
-
-
-class DeviceSession:
-    """A classifier on a device on which Python runs; a context manager.
+    """Return what runs a classifier on a device; a context manager.
 
     Parameters
     ----------
@@ -72,31 +57,49 @@ class DeviceSession:
     step : callable
         Called with the name of each step, for a progress display.
 
-    Attributes
-    ----------
-    images_at_once : int
-        Number of images that a start of the runner there is worth.
-
     Raises
     ------
     SepViTError
-        If no Python runs on the device, the package is not a classifier, or, on entering, the
-        device cannot be reached.
+        If the device takes no images, the package is not a classifier, an environment is to be
+        made beside an app, or, on entering, the device cannot be reached.
+    """
+    check_takes_images(name, device)
+    if package.manifest.task != "classification":
+        raise SepViTError(
+            f"{package.path} is for {package.manifest.task}; on a device, accuracy is measured of "
+            "classifiers"
+        )
+    if not isinstance(device.connection, ADBConnection):
+        return DeviceSession(package, device, threads, bootstrap, step)
+    if bootstrap:
+        raise SepViTError(
+            f"--bootstrap is for devices with Python; leave it out, the app on {name} has its "
+            "own runtimes"
+        )
+    return AppSession(package, name, device.connection, threads, step)
+
+
+class _Remote:
+    """What sessions on devices have in common.
+
+    Attributes
+    ----------
+    images_at_once : int
+        Number of images that a start of the runner, or of the app, there is worth.
     """
 
     images_at_once = 256
 
+    def run_on_cpu(self, pixels: np.ndarray) -> None:
+        """Return None: the device computes in one way."""
+
+
+class DeviceSession(_Remote):
+    """A classifier on a device on which Python runs; see `open_on_device`."""
+
     def __init__(
-        self,
-        package: Package,
-        name: str,
-        device: DeviceFile,
-        threads: int = 1,
-        bootstrap: bool = False,
-        step: Step = lambda _: None,
+        self, package: Package, device: DeviceFile, threads: int, bootstrap: bool, step: Step
     ) -> None:
-        check_takes_images(name, device)
-        _check_task(package)
         own = device.measuring
         options = {"--threads": threads, "--cores": own.cores, "--execution": own.execution}
         self.package = package
@@ -133,9 +136,6 @@ class DeviceSession:
         self._bootstrap = False
         return [logits]
 
-    def run_on_cpu(self, pixels: np.ndarray) -> None:
-        """Return None: the device computes in one way."""
-
     async def _leave(self) -> None:
         """Close the connection; an interruption leaves tasks of the runner behind."""
         left = asyncio.all_tasks() - {asyncio.current_task()}
@@ -148,37 +148,16 @@ class DeviceSession:
         return self._loop.run_until_complete(work)
 
 
-class AppSession:
-    """A classifier in the app on an Android device; parameters are those of `DeviceSession`.
+class AppSession(_Remote):
+    """A classifier in the app on an Android device; see `open_on_device`.
 
     Each piece of the images starts the app anew.
-
-    Raises
-    ------
-    SepViTError
-        If the package is not a classifier, or an environment is to be made: the app has its own
-        runtimes.
     """
 
-    images_at_once = 256
-
     def __init__(
-        self,
-        package: Package,
-        name: str,
-        device: DeviceFile,
-        threads: int = 1,
-        bootstrap: bool = False,
-        step: Step = lambda _: None,
+        self, package: Package, name: str, connection: ADBConnection, threads: int, step: Step
     ) -> None:
-        _check_task(package)
-        if bootstrap:
-            raise SepViTError(
-                f"--bootstrap is for devices with Python; leave it out, the app on {name} has its "
-                "own runtimes"
-            )
-        assert isinstance(device.connection, ADBConnection)
-        self.package, self._name, self._connection = package, name, device.connection
+        self.package, self._name, self._connection = package, name, connection
         self._threads, self._step = threads, step
 
     def __enter__(self) -> AppSession:
@@ -205,6 +184,3 @@ class AppSession:
             step=self._step,
         )
         return [logits]
-
-    def run_on_cpu(self, pixels: np.ndarray) -> None:
-        """Return None: the device computes in one way."""

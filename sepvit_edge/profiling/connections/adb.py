@@ -133,8 +133,8 @@ def outputs_by_adb(
             file.write_bytes(pixels.tobytes())
             device.place({_PIXELS: file}, f"{app.files}/pixels")
         app.start(connection.outputs_action, extras, "the app on images")
-        step(f"running {len(pixels)} images")
-        found = app.wait("outputs", ".f32", connection.run_timeout_s, "the app runs images")
+        doing = f"the app runs {len(pixels)} images"
+        found = app.wait("outputs", ".f32", connection.run_timeout_s, doing)
     return read_floats(found, len(pixels), package.manifest.model.num_classes)
 
 

@@ -33,7 +33,7 @@ class ResultFile(context: Context, folder: String, name: String?, ending: String
     }
 }
 
-/** Runs images of a computer, for `evaluate --device` (apps/README.md, "Accuracy from a computer"). */
+/** Runs images of a computer, for `evaluate --device` (apps/README.md, "The benchmark from a computer"). */
 class ImagesFromComputer(private val context: Context, private val workspace: Workspace) {
     /** Starts the run of `am start -a sepvit.edge.action.OUTPUTS`; [done] gets its error, or null. */
     fun start(intent: Intent, done: (Throwable?) -> Unit) {
